@@ -1,0 +1,82 @@
+"""What can go wrong, as one tree; the command line turns each class into its exit code.
+
+    DetrbenchError            3  internal
+    ├── Findings              1  the work was done and something is wrong (a budget, a cell, a data set)
+    ├── UsageError            2  the user's input: command line, YAML, paths, checkpoints
+    │   ├── SuiteError           a suite's YAML: file, line, column, key
+    │   ├── DataError            a data set: file and id
+    │   └── CheckpointError      weights that do not fit, are truncated, or are not weights
+    ├── EnvironmentLacking    4  this machine cannot do it (no GPU, no compiler, no memory, full disk)
+    ├── NothingSelected       5  a filter that leaves nothing
+    └── Inconclusive          6  measured, and nobody can know
+
+An interrupted command exits with 130.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class DetrbenchError(Exception):
+    """Base of all errors that detrbench raises on purpose.
+
+    Args:
+        message: what is wrong and where, with what was expected and what was found; one line.
+        hint: what the user can type or change next; one line.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Findings(DetrbenchError):
+    exit_code = 1
+
+
+class UsageError(DetrbenchError):
+    exit_code = 2
+
+
+class SuiteError(UsageError):
+    pass
+
+
+class DataError(UsageError):
+    pass
+
+
+class CheckpointError(UsageError):
+    pass
+
+
+class EnvironmentLacking(DetrbenchError):
+    exit_code = 4
+
+
+class NothingSelected(DetrbenchError):
+    exit_code = 5
+
+
+class Inconclusive(DetrbenchError):
+    exit_code = 6
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that a mistyped one most resembles, or None."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not in `known`: the sorted list and the nearest match."""
+    known = sorted(known)
+    match = nearest(name, known)
+    hint = f"did you mean {match!r}? " if match else ""
+    return UsageError(f"unknown {kind} {name!r}", hint=f"{hint}known: {', '.join(known)}")

@@ -1,0 +1,147 @@
+"""What a measurement leaves behind: frozen dataclasses that go to JSON and come back unchanged.
+
+Each figure carries its unit, its protocol (a named rule with a version), n, and an interval where it is an estimate.
+`measure/` makes these, `results.py` keeps them, `report/`, `compare` and `check` read them; none of those readers
+needs torch, so this module does not import it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval. `low` and `high` are None where no interval can be given; `n` counts samples."""
+
+    value: float
+    unit: str
+    n: int
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class CrossCheck:
+    """What another counter says of the same forward, and which ops it passes over (op -> calls)."""
+
+    gflops: float
+    missed: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Multiply-adds (1 MAC = 1 FLOP) of one forward at batch 1, under one protocol.
+
+    `inputs` lists each distinct (height, width), its weight (number of images) and its GFLOPs; `gflops` and
+    `gflops_by_part` are the weighted means. `uncounted` lists ops that the rule counts as zero (op -> calls).
+    """
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    gflops: float
+    gflops_by_part: dict[str, float]
+    params_millions: float
+    params_millions_trainable: float
+    params_millions_by_part: dict[str, float]
+    inputs: list[dict[str, float]]
+    uncounted: dict[str, int]
+    cross_check: dict[str, CrossCheck] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """COCO box AP. `stats` holds pycocotools' 12 figures in points (0-100) by their usual names:
+
+    AP, AP50, AP75, APS, APM, APL, AR1, AR10, AR100, ARS, ARM, ARL. `per_class` is AP by category name.
+    Figures that do not exist (no small objects, say) are None. `ap` and `ap50` carry bootstrap intervals over images.
+    """
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    num_images: int
+    stats: dict[str, float | None]
+    per_class: dict[str, float | None]
+    ap: Estimate
+    ap50: Estimate
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward. `samples_ms` are raw, by round; `by_part_ms` are medians of a separate instrumented pass."""
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    device: str
+    dtype: str
+    batch_size: int
+    height: int
+    width: int
+    threads: int | None
+    median_ms: Estimate
+    p95_ms: float
+    fps: float
+    by_part_ms: dict[str, float]
+    samples_ms: list[float]
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory in MiB above what the process or allocator held before: of one forward, of one training step."""
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    device: str
+    batch_size: int
+    height: int
+    width: int
+    forward_mib: float
+    training_step_mib: float | None
+    process_peak_mib: float
+
+
+@dataclass(frozen=True)
+class DamCorrelation:
+    """Sparse DETR's Corr: share of the decoder's attention mass that falls on tokens the encoder kept, 0..1."""
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    corr: Estimate
+    std: float
+    per_level: list[float | None]
+    kept_fraction: float
+
+
+@dataclass(frozen=True)
+class TrainingHistory:
+    """One entry an epoch: {"epoch", "loss", "losses": {term: value}, "lr", "seconds", "AP"?, "AP50"?}."""
+
+    recipe: dict[str, Any]
+    epochs: list[dict[str, Any]]
+    seconds: float
+    images_seen: int
+
+
+def to_json(record: Any) -> Any:
+    """A dataclass (or dict or list of them) as plain JSON values; NaN and infinities become None."""
+    if dataclasses.is_dataclass(record) and not isinstance(record, type):
+        return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
+    if isinstance(record, dict):
+        return {str(key): to_json(value) for key, value in record.items()}
+    if isinstance(record, list | tuple):
+        return [to_json(value) for value in record]
+    if isinstance(record, float) and not math.isfinite(record):
+        return None
+    return record

@@ -1,0 +1,1 @@
+"""Training: the recipe (torch-free), the optimiser, the loop with its checkpoints."""

@@ -1,0 +1,238 @@
+"""The training loop. Kill it anywhere and start it again: it ends with the very weights it would have had.
+
+All randomness is a function of (seed, epoch, step), so nothing random has to be saved; what is saved, whole or not at
+all, is the weights, the optimiser, and where in which epoch they are.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from detrbench import models
+from detrbench.data.loading import Batch, batches, num_batches
+from detrbench.data.samples import Dataset
+from detrbench.data.seeding import derive_seed
+from detrbench.data.transforms import Transform
+from detrbench.errors import DetrbenchError, EnvironmentLacking
+from detrbench.models.detector import Detector
+from detrbench.records import TrainingHistory
+from detrbench.training import optimiser
+from detrbench.training.recipe import Recipe
+
+STATE, WEIGHTS = "state.pt", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """Where training is: epochs and steps done of how many, the running loss, seconds this process took."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+class LossNotFinite(DetrbenchError):
+    """Training diverged: the loss is NaN or infinite."""
+
+    exit_code = 1
+
+
+@dataclass
+class _State:
+    """What a killed run goes on from."""
+
+    epoch: int = 0
+    batch: int = 0
+    seconds: float = 0.0
+    images_seen: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(
+    detector: Detector,
+    dataset: Dataset,
+    transform: Transform,
+    recipe: Recipe,
+    folder: Path,
+    evaluate: Callable[[Detector], dict[str, float | None]] | None = None,
+    progress: Callable[[TrainProgress], None] = lambda _: None,
+    device: str = "cpu",
+) -> TrainingHistory:
+    """Train, or go on training, and leave `model.safetensors` in `folder`.
+
+    Args:
+        detector: with the weights to start from.
+        dataset: training images.
+        transform: of each image.
+        recipe: how.
+        folder: holds the state of an unfinished run; created.
+        evaluate: gives figures such as {"AP": ..., "AP50": ...} for the history, every `recipe.eval_every_epochs`.
+        progress: called after each step.
+        device: where to train.
+
+    Raises:
+        LossNotFinite: training diverged; says at which step.
+        EnvironmentLacking: the disk is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    detector = detector.to(device)
+    optim = optimiser.build(detector, recipe)
+    average = _average(detector) if recipe.ema else None
+    state = _restore(folder / STATE, detector, optim, average)
+    steps = num_batches(dataset, recipe.batch_size)
+    while state.epoch < recipe.epochs:
+        _train_epoch(detector, optim, average, dataset, transform, recipe, folder, state, progress, device)
+        entry = _finish_epoch(state, steps, optim)
+        best = average or detector
+        last = state.epoch == recipe.epochs
+        if evaluate and recipe.eval_every_epochs and (last or state.epoch % recipe.eval_every_epochs == 0):
+            entry |= evaluate(best.eval())
+        _save(folder / STATE, detector, optim, average, state)
+    final = average or detector
+    if average is not None:
+        detector.load_state_dict(average.state_dict())
+    models.save_checkpoint(final, folder / WEIGHTS, {"source": "trained by detrbench"})
+    (folder / STATE).unlink(missing_ok=True)
+    return TrainingHistory(asdict(recipe), state.epochs, state.seconds, state.images_seen)
+
+
+def _train_epoch(
+    detector: Detector,
+    optim: torch.optim.Optimizer,
+    average: Detector | None,
+    dataset: Dataset,
+    transform: Transform,
+    recipe: Recipe,
+    folder: Path,
+    state: _State,
+    progress: Callable[[TrainProgress], None],
+    device: str,
+) -> None:
+    detector.train()
+    steps = num_batches(dataset, recipe.batch_size)
+    began = time.monotonic() - state.seconds
+    loader = batches(
+        dataset, transform, recipe.batch_size, recipe.seed, state.epoch, start_batch=state.batch, shuffle=True
+    )
+    for batch in loader:
+        step = state.epoch * steps + state.batch
+        # Dropout of this step, whatever was drawn before it.
+        torch.manual_seed(derive_seed("step", recipe.seed, step) % 2**63)
+        factor = optimiser.schedule(recipe, state.epoch, step)
+        losses = train_step(detector, optim, batch.to(device), recipe.clip_norm, factor)
+        if average is not None:
+            _update_average(average, detector, recipe.ema, step)
+        state.batch += 1
+        state.images_seen += len(batch.images)
+        state.seconds = time.monotonic() - began
+        for name, value in losses.items():
+            state.sums[name] = state.sums.get(name, 0.0) + value
+        progress(
+            TrainProgress(state.epoch, recipe.epochs, step + 1, steps * recipe.epochs, losses["total"], state.seconds)
+        )
+        every = recipe.checkpoint_every_steps
+        if every and state.batch % every == 0 and state.batch < steps:
+            _save(folder / STATE, detector, optim, average, state)
+
+
+def train_step(
+    detector: Detector, optim: torch.optim.Optimizer, batch: Batch, clip_norm: float, factor: float
+) -> dict[str, float]:
+    """One optimiser step; returns each loss term and the weighted `total`.
+
+    Args:
+        detector: in training mode.
+        optim: from `optimiser.build`.
+        batch: images, masks, targets on the detector's device.
+        clip_norm: largest gradient norm; 0 for none.
+        factor: on every learning rate.
+    """
+    for group in optim.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    out = detector(batch.images, batch.masks)
+    losses = detector.criterion(out, batch.targets)
+    total = detector.criterion.total(losses)
+    if not bool(torch.isfinite(total)):
+        bad = sorted(name for name, loss in losses.items() if not bool(torch.isfinite(loss)))
+        raise LossNotFinite(f"training diverged: {', '.join(bad) or 'total'} is not finite", "lower lr, or raise warmup")
+    optim.zero_grad(set_to_none=True)
+    total.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(detector.parameters(), clip_norm)
+    optim.step()
+    return {name: float(loss) for name, loss in losses.items()} | {"total": float(total)}
+
+
+def _finish_epoch(state: _State, steps: int, optim: torch.optim.Optimizer) -> dict[str, Any]:
+    means = {name: value / steps for name, value in state.sums.items()}
+    state.epoch, state.batch, state.sums = state.epoch + 1, 0, {}
+    entry: dict[str, Any] = {
+        "epoch": state.epoch,
+        "loss": means.pop("total"),
+        "losses": means,
+        "lr": max(group["lr"] for group in optim.param_groups),
+        "seconds": state.seconds,
+    }
+    state.epochs.append(entry)
+    return entry
+
+
+def _average(detector: Detector) -> Detector:
+    from copy import deepcopy
+
+    return deepcopy(detector).eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _update_average(average: Detector, detector: Detector, decay: float, step: int) -> None:
+    # A short memory at the start, so that the random weights are soon forgotten.
+    decay = min(decay, (1 + step) / (10 + step))
+    for mean, value in zip(average.state_dict().values(), detector.state_dict().values()):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _save(
+    path: Path, detector: Detector, optim: torch.optim.Optimizer, average: Detector | None, state: _State
+) -> None:
+    content = {
+        "detector": detector.state_dict(),
+        "optimiser": optim.state_dict(),
+        "average": average.state_dict() if average else None,
+        "state": asdict(state),
+    }
+    temporary = path.with_suffix(".partial")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        raise EnvironmentLacking(f"{path}: cannot write the checkpoint: {error}", "free some disk space") from error
+
+
+def _restore(path: Path, detector: Detector, optim: torch.optim.Optimizer, average: Detector | None) -> _State:
+    if not path.is_file():
+        return _State()
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    detector.load_state_dict(content["detector"])
+    optim.load_state_dict(content["optimiser"])
+    if average is not None:
+        average.load_state_dict(content["average"])
+    return _State(**content["state"])

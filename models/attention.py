@@ -1,0 +1,144 @@
+"""Attention: sampled (deformable) and dense (self-attention among queries).
+
+Shapes: N images, Q queries, S tokens, M heads, L levels, P points, C channels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detrbench.models import ops
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.tokens import Tokens
+
+
+class Sampled(NamedTuple):
+    """Output (N, Q, C), where it was sampled (N, Q, M, L, P, 2) and with which weights (N, Q, M, L, P)."""
+
+    output: Tensor
+    sampling_locations: Tensor
+    attention_weights: Tensor
+
+
+class DeformableAttention(nn.Module):
+    """Multi-scale deformable attention (Deformable DETR, equation 3)."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        width, points = (
+            dimensions.hidden_dim,
+            dimensions.num_heads * dimensions.num_levels * dimensions.num_points,
+        )
+        self.layout = (dimensions.num_heads, dimensions.num_levels, dimensions.num_points)
+        self.sampling_offsets = nn.Linear(width, points * 2)
+        self.attention_weights = nn.Linear(width, points)
+        self.value_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
+        self._reset_parameters()
+
+    def _reset_parameters(self) -> None:
+        # Each head starts out looking in its own direction, point p at distance p (paper, appendix A.4).
+        heads, levels, points = self.layout
+        angle = torch.arange(heads) * (2 * math.pi / heads)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)  # onto the unit square
+        distance = torch.arange(1, points + 1)
+        offsets = direction[:, None, None] * distance[None, None, :, None]  # (M, 1, P, 2)
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(offsets.expand(heads, levels, points, 2).flatten())
+        nn.init.zeros_(self.sampling_offsets.weight)
+        nn.init.zeros_(self.attention_weights.weight)
+        nn.init.zeros_(self.attention_weights.bias)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens) -> Sampled:
+        """Attend from each query to a few points of `memory`.
+
+        Args:
+            query: (N, Q, C), position included.
+            reference_points: (N, Q, L, 2) x, y or (N, Q, L, 4) cx, cy, w, h, as fractions of the padded level.
+            memory: (N, S, C) tokens that are sampled; those on padding count as zero.
+            tokens: the geometry of `memory`.
+        """
+        batch, num_queries, _ = query.shape
+        value = self.value_proj(memory)
+        if tokens.padded:
+            value = value.masked_fill(tokens.padding[..., None], 0.0)
+        offsets = self.sampling_offsets(query).view(batch, num_queries, *self.layout, 2)
+        weights = self.attention_weights(query).view(batch, num_queries, self.layout[0], -1)
+        weights = weights.softmax(-1).view(batch, num_queries, *self.layout)
+        locations = sampling_locations(reference_points, offsets, tokens)
+        output = ops.msda(
+            value.view(batch, -1, self.layout[0], value.shape[-1] // self.layout[0]),
+            tokens.spatial_shapes,
+            tokens.level_start_index,
+            locations,
+            weights,
+        )
+        return Sampled(self.output_proj(output), locations, weights)
+
+
+def sampling_locations(reference_points: Tensor, offsets: Tensor, tokens: Tokens) -> Tensor:
+    """Where to sample: offsets count cells around a point, or parts of half the side around a box.
+
+    Args:
+        reference_points: (N, Q, L, 2 or 4).
+        offsets: (N, Q, M, L, P, 2).
+        tokens: for the level sizes.
+
+    Returns:
+        (N, Q, M, L, P, 2) fractions of the padded level.
+    """
+    centre = reference_points[:, :, None, :, None, :2]
+    if reference_points.shape[-1] == 2:
+        return centre + offsets / tokens.spatial_shapes.flip(-1)[:, None].to(offsets)
+    size = reference_points[:, :, None, :, None, 2:]
+    return centre + offsets / offsets.shape[-2] * size * 0.5
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention among queries; parameters named as in `torch.nn.MultiheadAttention`.
+
+    That module is not used because its fused path in eval mode hides its multiply-adds from every counter.
+    """
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        width = dimensions.hidden_dim
+        self.num_heads, self.dropout = dimensions.num_heads, dimensions.dropout
+        self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj_weight)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, content: Tensor, position: Tensor, blocked: Tensor | None = None) -> Tensor:
+        """Queries and keys are content plus position, values content alone.
+
+        Args:
+            content: (N, Q, C).
+            position: (N, Q, C).
+            blocked: (Q, Q) bool, True where the row must not see the column.
+        """
+        width = content.shape[-1]
+        queries_and_keys = F.linear(
+            content + position, self.in_proj_weight[: 2 * width], self.in_proj_bias[: 2 * width]
+        )
+        values = F.linear(content, self.in_proj_weight[2 * width :], self.in_proj_bias[2 * width :])
+        query, key = queries_and_keys.chunk(2, -1)
+        split = (self.num_heads, width // self.num_heads)
+        mixed = F.scaled_dot_product_attention(
+            query.unflatten(-1, split).transpose(1, 2),
+            key.unflatten(-1, split).transpose(1, 2),
+            values.unflatten(-1, split).transpose(1, 2),
+            attn_mask=None if blocked is None else ~blocked,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.out_proj(mixed.transpose(1, 2).flatten(2))

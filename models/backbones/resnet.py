@@ -1,0 +1,61 @@
+"""ResNet with frozen batch norm, from torchvision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import ResNet
+from torchvision.ops import FrozenBatchNorm2d
+
+from detrbench.models.dimensions import Dimensions
+
+
+class ResNetBackbone(nn.Module):
+    """Levels of stride 8, 16 and 32 of a torchvision ResNet.
+
+    Args:
+        body: the network; its batch norm must be frozen.
+        frozen_stages: stages without gradient: 1 is the stem, 2 the stem and `layer1`.
+    """
+
+    def __init__(self, body: ResNet, frozen_stages: int) -> None:
+        super().__init__()
+        del body.fc, body.avgpool
+        self.body = body
+        self.channels = [stage[-1].conv3.out_channels for stage in (body.layer2, body.layer3, body.layer4)]
+        stages = [body.conv1, body.layer1, body.layer2, body.layer3, body.layer4]
+        for stage in stages[:frozen_stages]:
+            stage.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> [(B, 512, H/8, W/8), (B, 1024, H/16, W/16), (B, 2048, H/32, W/32)]."""
+        body = self.body
+        x = body.layer1(body.maxpool(body.relu(body.bn1(body.conv1(images)))))
+        levels = []
+        for stage in (body.layer2, body.layer3, body.layer4):
+            x = stage(x)
+            levels.append(x)
+        return levels
+
+    def load_imagenet(self) -> None:
+        """Take torchvision's ImageNet weights; needs the network or torch's cache."""
+        name = "resnet50" if len(self.body.layer3) == 6 else "resnet101"
+        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
+        state = weights.get_state_dict(progress=True, check_hash=True)
+        self.body.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")}, strict=False)
+
+
+def _build(network: Callable[..., ResNet], frozen_stages: int) -> ResNetBackbone:
+    return ResNetBackbone(network(weights=None, norm_layer=FrozenBatchNorm2d), frozen_stages)
+
+
+def resnet50(dimensions: Dimensions, frozen_stages: int) -> ResNetBackbone:
+    """ResNet-50 (He et al., 2016), stride in the 3x3 convolution."""
+    return _build(torchvision.models.resnet50, frozen_stages)
+
+
+def resnet101(dimensions: Dimensions, frozen_stages: int) -> ResNetBackbone:
+    """ResNet-101."""
+    return _build(torchvision.models.resnet101, frozen_stages)

@@ -1,0 +1,187 @@
+"""Weights in and out: official files of the supported repositories, and ours (safetensors with provenance).
+
+Loading is strict. Every name in the file must lead to one of the detector's, every one of the detector's must be
+given, shapes must agree, and names that share a tensor in the official model must hold the same values; whatever does
+not fit is listed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from detrbench.errors import CheckpointError
+from detrbench.models.checkpoints import original, own
+from detrbench.models.checkpoints.adapter import Adapter
+
+if TYPE_CHECKING:
+    from detrbench.models.detector import Detector
+
+ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER)
+# Where repositories keep the weights inside their file, most specific first.
+CONTAINERS = ("model", "state_dict", "module")
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        adapter: whose names it used.
+        loaded: number of tensors of the detector that were filled.
+        ignored: names that carry no weight, such as batch counters.
+        provenance: what the file says of itself.
+    """
+
+    path: Path
+    sha256: str
+    adapter: str
+    loaded: int
+    ignored: tuple[str, ...]
+    provenance: Mapping[str, str]
+
+
+def load(detector: Detector, path: Path) -> LoadReport:
+    """Fill a detector from a file; its parameters keep their type and device.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, not weights, or does not fit.
+    """
+    state, provenance = read(path)
+    adapter = _adapter_for(state, path)
+    translated, ignored = adapter.translate(state, detector)
+    _check_fit(translated, detector, path)
+    detector.load_state_dict(translated)
+    return LoadReport(path, sha256(path), adapter.name, len(translated), tuple(ignored), provenance)
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors of a file by name, and what it says of itself. Nothing in the file is executed."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _read_pickle(path), {}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a complete safetensors file: {error}", "fetch the file again") from error
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    try:
+        # Official files hold their command line beside the weights; nothing else may be in there.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise CheckpointError(
+                f"{path}: holds objects other than weights, and loading them could run code",
+                "convert it to a plain state dict where you trust it",
+            ) from error
+        raise CheckpointError(f"{path}: not a checkpoint: {_first_line(error)}", "fetch the file again") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or not a checkpoint: {_first_line(error)}", "fetch the file again"
+        ) from error
+    for key in CONTAINERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path}: holds no weights", f"expected a state dict, or one under {CONTAINERS}")
+    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(f"{path}: {others[0]!r} is no tensor", "expected a state dict")
+    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+def _adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
+    for adapter in ADAPTERS:
+        if adapter.recognises(state):
+            return adapter
+    known = ", ".join(adapter.name for adapter in ADAPTERS)
+    raise CheckpointError(f"{path}: parameter names of no supported code base", f"known: {known}")
+
+
+def _check_fit(translated: Mapping[str, Tensor], detector: Detector, path: Path) -> None:
+    wanted = detector.state_dict()
+    problems = {
+        "missing": [name for name in wanted if name not in translated],
+        "unexpected": [name for name in translated if name not in wanted],
+        "mis-shaped": [
+            f"{name} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}"
+            for name, tensor in translated.items()
+            if name in wanted and tensor.shape != wanted[name].shape
+        ],
+    }
+    found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
+    if found:
+        raise CheckpointError(
+            f"{path}: does not fit {detector.spec.variant}: {'; '.join(found)}",
+            "is it another variant, or are its options (num_classes, num_queries, ...) others?",
+        )
+
+
+def _shorten(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def save(detector: Detector, path: Path, provenance: Mapping[str, str]) -> None:
+    """Write a detector's weights under our names, with what it takes to build it again; written whole or not at all."""
+    metadata = {
+        "format": "detrbench",
+        "variant": detector.spec.variant,
+        "parts": json.dumps(dict(detector.spec.parts), sort_keys=True),
+        "options": json.dumps(dict(detector.spec.options), sort_keys=True),
+        **provenance,
+    }
+    state = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, temporary, metadata)
+    temporary.replace(path)
+
+
+def convert(detector: Detector, source: Path, target: Path) -> LoadReport:
+    """Load an official file and write it as ours, with its origin: file name, sha256, adapter, date."""
+    report = load(detector, source)
+    date = datetime.date.today().isoformat()
+    save(
+        detector,
+        target,
+        {"source": source.name, "source_sha256": report.sha256, "adapter": report.adapter, "converted": date},
+    )
+    return report
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

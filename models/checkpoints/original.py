@@ -1,0 +1,64 @@
+"""Names of fundamentalvision/Deformable-DETR and of what was forked from it (kakaobrain/sparse-detr)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from detrbench.models.checkpoints.adapter import Adapter
+
+if TYPE_CHECKING:
+    from detrbench.models.detector import Detector
+
+_KINDS = {"class": "class_embed", "bbox": "box_embed"}
+
+
+def _head(match: re.Match[str], detector: Detector) -> str:
+    """Heads lie in one list: decoder layers, then the proposal head, then the encoder's auxiliary heads."""
+    kind, index, rest = _KINDS[match["kind"]], int(match["index"]), match["rest"]
+    layers = detector.heads.num_layers
+    if index < layers:
+        return f"heads.{kind}.{index % len(detector.heads.class_embed)}.{rest}"
+    if index == layers:
+        return f"proposal_head.{kind}.{rest}"
+    return f"encoder.auxiliary_heads.{index - layers - 1}.{kind}.{rest}"
+
+
+def _encoder_head(match: re.Match[str], detector: Detector) -> str:
+    return f"encoder.auxiliary_heads.{match['index']}.{_KINDS[match['kind']]}.{match['rest']}"
+
+
+_HEAD = r"(?P<kind>class|bbox)_embed\.(?P<index>\d+)\.(?P<rest>.+)"
+_ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
+_DECODER = r"transformer\.decoder\.layers\.(\d+)\."
+
+ADAPTER = Adapter(
+    name="Deformable-DETR",
+    marker=r"transformer\.level_embed$",
+    rules=(
+        (r".*\.num_batches_tracked", None),
+        (r"backbone\.0\.body\.(.+)", r"backbone.body.\1"),
+        (r"input_proj\.(.+)", r"neck.projections.\1"),
+        (r"transformer\.level_embed", r"neck.level_embed"),
+        (_ENCODER + r"self_attn\.(.+)", r"encoder.layers.\1.attention.\2"),
+        (_ENCODER + r"norm1\.(.+)", r"encoder.layers.\1.attention_norm.\2"),
+        (_ENCODER + r"(linear[12]\..+)", r"encoder.layers.\1.feed_forward.\2"),
+        (_ENCODER + r"norm2\.(.+)", r"encoder.layers.\1.feed_forward.norm.\2"),
+        (_DECODER + r"cross_attn\.(.+)", r"decoder.layers.\1.cross_attention.\2"),
+        (_DECODER + r"norm1\.(.+)", r"decoder.layers.\1.cross_attention_norm.\2"),
+        (_DECODER + r"self_attn\.(.+)", r"decoder.layers.\1.self_attention.\2"),
+        (_DECODER + r"norm2\.(.+)", r"decoder.layers.\1.self_attention_norm.\2"),
+        (_DECODER + r"(linear[12]\..+)", r"decoder.layers.\1.feed_forward.\2"),
+        (_DECODER + r"norm3\.(.+)", r"decoder.layers.\1.feed_forward.norm.\2"),
+        (r"transformer\.reference_points\.(.+)", r"queries.reference_points.\1"),
+        (r"query_embed\.weight", r"queries.embedding"),
+        (r"transformer\.pos_trans\.(.+)", r"queries.position_projection.\1"),
+        (r"transformer\.pos_trans_norm\.(.+)", r"queries.position_norm.\1"),
+        (r"transformer\.enc_output\.(.+)", r"proposal_head.projection.\1"),
+        (r"transformer\.enc_output_norm\.(.+)", r"proposal_head.norm.\1"),
+        (r"transformer\.enc_mask_predictor\.layer1\.(.+)", r"encoder.score_network.local.\1"),
+        (r"transformer\.enc_mask_predictor\.layer2\.(.+)", r"encoder.score_network.joint.\1"),
+        (r"transformer\.encoder\." + _HEAD, _encoder_head),
+        (r"(?:transformer\.decoder\.)?" + _HEAD, _head),
+    ),
+)

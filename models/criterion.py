@@ -1,0 +1,83 @@
+"""The training objective: a sum of terms, each brought by the part that needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from detrbench.models.losses import Losses, set_losses
+from detrbench.models.matcher import Target, match
+from detrbench.models.tokens import Prediction
+
+if TYPE_CHECKING:
+    from detrbench.models.detector import DetectorOutput
+
+WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+
+
+class Criterion(nn.Module):
+    """Collects the losses of its terms.
+
+    Args:
+        terms: called as `term(out, targets, num_boxes)`, each returns named losses; `term.weights` maps the stem of a
+            name (without its layer suffix) to its weight.
+    """
+
+    def __init__(self, terms: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        self.weights: dict[str, float] = {}
+        for term in terms:
+            self.weights |= term.weights
+
+    def forward(self, out: DetectorOutput, targets: list[Target]) -> Losses:
+        """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
+
+        Args:
+            out: a forward with `outputs="all"`.
+            targets: for each image `labels` (n,) int64 and `boxes` (n, 4) cx, cy, w, h in [0, 1]; n may be 0.
+        """
+        num_boxes = count_boxes(targets, out.pred_boxes.device)
+        losses: Losses = {}
+        for term in self.terms:
+            losses |= term(out, targets, num_boxes)
+        return losses
+
+    def weight(self, name: str) -> float:
+        """The weight of a loss, by its name."""
+        return next(weight for stem, weight in self.weights.items() if name.startswith(stem))
+
+    def total(self, losses: Losses) -> Tensor:
+        """The weighted sum, which training minimises."""
+        return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
+
+
+def count_boxes(targets: list[Target], device: torch.device) -> float:
+    """Objects in the batch, averaged over processes, at least 1."""
+    count = torch.tensor(float(sum(len(target["labels"]) for target in targets)), device=device)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count /= torch.distributed.get_world_size()
+    return max(float(count), 1.0)
+
+
+def matched_losses(prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
+    """Match one prediction to the objects and name its losses with a suffix."""
+    losses = set_losses(prediction, targets, match(prediction, targets), num_boxes)
+    return {name + suffix: loss for name, loss in losses.items()}
+
+
+class DecoderLoss(nn.Module):
+    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR; weights of Deformable DETR)."""
+
+    weights: ClassVar[dict[str, float]] = WEIGHTS
+
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+        """The last layer carries no suffix, layer i before it `_i`."""
+        losses = matched_losses(out.layers[-1], targets, num_boxes, "")
+        for index, layer in enumerate(out.layers[:-1]):
+            losses |= matched_losses(layer, targets, num_boxes, f"_{index}")
+        return losses

@@ -1,0 +1,1 @@
+"""Decoders: (queries, memory, tokens, heads) -> `Decoded`."""

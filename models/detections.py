@@ -1,0 +1,54 @@
+"""From predictions to detections in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from detrbench.models.boxes import cxcywh_to_xyxy
+
+if TYPE_CHECKING:
+    from detrbench.models.detector import DetectorOutput
+
+
+@dataclass
+class Detections:
+    """One image's detections, best first: scores (n,), labels (n,) int64, boxes (n, 4) x1, y1, x2, y2 in pixels."""
+
+    scores: Tensor
+    labels: Tensor
+    boxes: Tensor
+
+
+@torch.no_grad()
+def detections(
+    out: DetectorOutput, sizes: Tensor | Sequence[tuple[int, int]], top: int, nms: float | None
+) -> list[Detections]:
+    """The best (query, class) pairs of each image.
+
+    Args:
+        out: a detector's output.
+        sizes: (B, 2) height and width of each image, in the pixels that boxes are wanted in.
+        top: how many pairs to keep, over queries times classes.
+        nms: IoU above which the lower of two boxes of a class goes (before the cut at `top`, on the best 10000, as
+            DAC-DETR's evaluation does); None for no suppression, as the other papers.
+    """
+    probability = out.pred_logits.sigmoid()
+    num_classes = probability.shape[-1]
+    scores, index = probability.flatten(1).topk(min(top if nms is None else 10_000, probability[0].numel()), dim=1)
+    scale = torch.as_tensor(sizes).to(out.pred_boxes).flip(-1).repeat(1, 2)  # w, h, w, h
+    boxes = cxcywh_to_xyxy(out.pred_boxes) * scale[:, None]
+    results = []
+    for image in range(len(scores)):
+        labels, box = index[image] % num_classes, boxes[image, index[image] // num_classes]
+        found = Detections(scores[image], labels, box)
+        if nms is not None:
+            keep = batched_nms(box, found.scores, labels, nms)[:top]
+            found = Detections(found.scores[keep], labels[keep], box[keep])
+        results.append(found)
+    return results

@@ -1,0 +1,160 @@
+"""The detector: a choice of parts, run in order.
+
+backbone -> neck -> encoder -> queries -> decoder -> heads
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from detrbench.errors import UsageError
+from detrbench.models.criterion import Criterion, DecoderLoss
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.heads import DetectionHeads, ProposalHead
+from detrbench.models.parts import KINDS, get_part
+from detrbench.models.spec import DetectorSpec
+from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
+
+
+@dataclass
+class Trace:
+    """What happened inside, for measurements and pictures.
+
+    Attributes:
+        kept_tokens: [encoder layer][image] -> indices of the tokens that the image really keeps.
+        scores: (B, S) by which tokens were kept, or None where all are.
+        sampling_locations: by decoder layer, (B, Q, M, L, P, 2) as a fraction of the padded level.
+        attention_weights: by decoder layer, (B, Q, M, L, P).
+        reference_points: by returned decoder layer, (B, Q, 2 or 4) of the valid area.
+        spatial_shapes: (height, width) of each level.
+        padding: (B, S) bool, True on padding.
+    """
+
+    kept_tokens: list[list[Tensor]]
+    scores: Tensor | None
+    sampling_locations: list[Tensor]
+    attention_weights: list[Tensor]
+    reference_points: list[Tensor]
+    spatial_shapes: list[tuple[int, int]]
+    padding: Tensor
+
+
+@dataclass
+class DetectorOutput:
+    """Predictions of a batch.
+
+    Attributes:
+        layers: predictions by decoder layer; the last is the detector's. Only that one in inference.
+        tokens: the pyramid, for losses that need its geometry.
+        encoded: memory, scores, auxiliary predictions.
+        queries: with the proposal head's prediction.
+        decoded: states and sampling.
+        trace: only where asked for.
+    """
+
+    layers: list[Prediction]
+    tokens: Tokens
+    encoded: Encoded
+    queries: Queries
+    decoded: Decoded
+    trace: Trace | None = field(default=None, repr=False)
+
+    @property
+    def pred_logits(self) -> Tensor:
+        """(B, Q, K) class logits of the last layer."""
+        return self.layers[-1].logits
+
+    @property
+    def pred_boxes(self) -> Tensor:
+        """(B, Q, 4) cx, cy, w, h in [0, 1] of the valid image area, of the last layer."""
+        return self.layers[-1].boxes
+
+
+class Detector(nn.Module):
+    """A DETR-like detector; see `build`."""
+
+    def __init__(self, spec: DetectorSpec, parts: dict[str, nn.Module], proposal_head: ProposalHead | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone, self.neck, self.encoder = parts["backbone"], parts["neck"], parts["encoder"]
+        self.queries, self.decoder, self.heads = parts["queries"], parts["decoder"], parts["heads"]
+        # Shared by the encoder and query selection, so it belongs to neither.
+        self.proposal_head = proposal_head
+        self.criterion = Criterion([DecoderLoss(), *self.queries.loss_terms(), *self.encoder.loss_terms()])
+
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The parts by kind, in the order they run."""
+        return {kind: getattr(self, kind) for kind in KINDS}
+
+    def forward(
+        self, images: Tensor, masks: Tensor | None = None, *, trace: bool = False, outputs: str | None = None
+    ) -> DetectorOutput:
+        """Detect objects.
+
+        Args:
+            images: (B, 3, H, W), ImageNet-normalised, zero where padded.
+            masks: (B, H, W) bool, True on padding; None where there is none.
+            trace: keep what measurements and pictures read.
+            outputs: "final" runs only what inference needs (the default in eval mode), "all" every auxiliary
+                prediction (the default in training).
+        """
+        check_input(images, masks)
+        every = (outputs or ("all" if self.training else "final")) == "all"
+        tokens = self.neck(self.backbone(images), masks, images.shape[-2:])
+        encoded = self.encoder(tokens, self.proposal_head, every)
+        queries = self.queries(encoded, tokens, self.proposal_head, every)
+        decoded = self.decoder(queries, encoded, tokens, self.heads, every)
+        first = self.spec.options["num_decoder_layers"] - len(decoded.states)
+        layers = [
+            self.heads(first + index, state, reference)
+            for index, (state, reference) in enumerate(zip(decoded.states, decoded.reference_points))
+        ]
+        out = DetectorOutput(layers, tokens, encoded, queries, decoded)
+        if trace:
+            out.trace = _trace(out, self.spec.options["num_encoder_layers"])
+        return out
+
+
+def build(spec: DetectorSpec) -> Detector:
+    """A detector with random weights from a resolved description."""
+    dimensions = Dimensions(**spec.common)
+    backbone = get_part("backbone", spec.parts["backbone"]).load()(dimensions, **spec.options_of("backbone"))
+    parts: dict[str, nn.Module] = {"backbone": backbone}
+    for kind in KINDS[1:]:
+        options = spec.options_of(kind)
+        if kind == "neck":
+            options["in_channels"] = backbone.channels
+        parts[kind] = get_part(kind, spec.parts[kind]).load()(dimensions, **options)
+    predicts = parts["queries"].needs_prediction
+    needed = predicts or parts["encoder"].needs_projection
+    if not predicts and isinstance(parts["heads"], DetectionHeads):
+        parts["heads"].start_small()
+    return Detector(spec, parts, ProposalHead(dimensions, predicts) if needed else None)
+
+
+def check_input(images: Tensor, masks: Tensor | None) -> None:
+    """Refuse what would otherwise fail deep inside, or worse, run."""
+    if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        raise UsageError(f"images: expected float (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+    if masks is not None and (masks.dtype != torch.bool or masks.shape != images.shape[:1] + images.shape[2:]):
+        expected = tuple(images.shape[:1] + images.shape[2:])
+        raise UsageError(f"masks: expected bool {expected}, True on padding, got {masks.dtype} {tuple(masks.shape)}")
+
+
+def _trace(out: DetectorOutput, num_encoder_layers: int) -> Trace:
+    kept = out.encoded.kept_tokens
+    if kept is None:
+        kept = [[(~padding).nonzero()[:, 0] for padding in out.tokens.padding]] * num_encoder_layers
+    return Trace(
+        kept_tokens=kept,
+        scores=out.encoded.scores,
+        sampling_locations=out.decoded.sampling_locations,
+        attention_weights=out.decoded.attention_weights,
+        reference_points=out.decoded.reference_points,
+        spatial_shapes=out.tokens.sizes,
+        padding=out.tokens.padding,
+    )

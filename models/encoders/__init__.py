@@ -1,0 +1,1 @@
+"""Encoders: (tokens, proposal head) -> `Encoded`; a paper's file shows only what that paper changes."""

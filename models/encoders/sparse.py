@@ -1,0 +1,125 @@
+"""Sparse DETR's encoder (Roh et al., ICLR 2022, sections 3.2-3.4).
+
+A score network picks, for each image, the tokens that the decoder is expected to look at; only these are queries of the
+encoder, while all tokens stay keys.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detrbench.models.auxiliary import DamLoss, EncoderAuxiliaryLoss
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.heads import ProposalHead, box_head, class_head
+from detrbench.models.layers import EncoderLayer
+from detrbench.models.tokens import Encoded, Prediction, Tokens, gather_tokens
+
+
+class SparseEncoder(nn.Module):
+    """Updates the best-scored share of an image's tokens.
+
+    Args:
+        dimensions: widths and the number of layers.
+        keep_ratio: share of the tokens that are no padding; every image keeps one more than this, rounded down.
+        encoder_auxiliary: predict boxes from the kept tokens after each layer but the last.
+    """
+
+    needs_projection = True
+
+    def __init__(self, dimensions: Dimensions, keep_ratio: float, encoder_auxiliary: bool) -> None:
+        super().__init__()
+        self.keep_ratio = keep_ratio
+        self.score_network = ScoreNetwork(dimensions.hidden_dim)
+        self.layers = nn.ModuleList(EncoderLayer(dimensions) for _ in range(dimensions.num_encoder_layers))
+        heads = dimensions.num_encoder_layers - 1 if encoder_auxiliary else 0
+        self.auxiliary_heads = nn.ModuleList(AuxiliaryHead(dimensions) for _ in range(heads))
+
+    def forward(self, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Encoded:
+        """Encode the kept tokens; the others leave as they came, without position.
+
+        Args:
+            tokens: the feature pyramid.
+            proposal_head: its projection feeds the score network.
+            auxiliary: also run the auxiliary heads.
+        """
+        proposals, excluded = tokens.proposals()
+        scores = self.score_network(proposal_head.project(tokens.features + tokens.positions, excluded))
+        if tokens.padded:
+            scores = scores.masked_fill(tokens.padding, scores.min())
+        counts = keep_counts(tokens.num_valid, self.keep_ratio)
+        kept = scores.topk(max(counts), dim=1).indices  # (B, n)
+
+        position = gather_tokens(tokens.positions, kept)
+        reference_points = gather_tokens(tokens.encoder_reference_points().flatten(2), kept)
+        reference_points = reference_points.unflatten(-1, (len(tokens.sizes), 2))
+        kept_proposals = gather_tokens(proposals, kept)
+        memory = tokens.features
+        query = gather_tokens(memory, kept)
+        predictions = []
+        for index, layer in enumerate(self.layers):
+            query = layer(query, position, reference_points, memory, tokens)
+            memory = write_back(memory, query, kept, counts)
+            if auxiliary and index < len(self.auxiliary_heads):
+                # Surplus tokens of smaller images are supervised too, as in the official code.
+                predictions.append(self.auxiliary_heads[index](query, kept_proposals))
+        own = [indices[:count] for indices, count in zip(kept, counts)]
+        return Encoded(memory, [own] * len(self.layers), scores, predictions)
+
+    def loss_terms(self) -> list[nn.Module]:
+        """The score network learns from the decoder's attention map, the auxiliary heads from the objects."""
+        terms: list[nn.Module] = [DamLoss()]
+        return [*terms, EncoderAuxiliaryLoss()] if len(self.auxiliary_heads) else terms
+
+
+class ScoreNetwork(nn.Module):
+    """One score a token, from its own features and the mean over all tokens."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.local = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU())
+        self.joint = nn.Sequential(
+            nn.Linear(width, width // 2),
+            nn.GELU(),
+            nn.Linear(width // 2, width // 4),
+            nn.GELU(),
+            nn.Linear(width // 4, 1),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, S, C) -> (B, S)."""
+        own, shared = self.local(features).chunk(2, -1)
+        shared = shared.mean(1, keepdim=True).expand(-1, own.shape[1], -1)
+        return self.joint(torch.cat([own, shared], -1))[..., 0]
+
+
+class AuxiliaryHead(nn.Module):
+    """Classes and boxes of kept tokens, relative to each token's proposal."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.class_embed = class_head(dimensions)
+        self.box_embed = box_head(dimensions)
+
+    def forward(self, features: Tensor, proposals: Tensor) -> Prediction:
+        """(B, n, C) features, (B, n, 4) proposal logits -> prediction for each of the n tokens."""
+        return Prediction(self.class_embed(features), (self.box_embed(features) + proposals).sigmoid())
+
+
+def keep_counts(num_valid: list[int], keep_ratio: float) -> list[int]:
+    """How many tokens each image keeps: one more than the share, rounded down in float32 as the official code does."""
+    return [min(int(np.float32(count) * np.float32(keep_ratio)) + 1, count) for count in num_valid]
+
+
+def write_back(memory: Tensor, updated: Tensor, indices: Tensor, counts: list[int]) -> Tensor:
+    """Put each image's first `counts` updated tokens where they came from; the surplus of smaller images is dropped."""
+    most = max(counts)
+    if min(counts) < most:
+        surplus = torch.arange(most, device=memory.device) >= torch.tensor(counts, device=memory.device)[:, None]
+        updated = torch.where(surplus[..., None], gather_tokens(memory, indices), updated)
+    return memory.scatter(1, indices[..., None].expand_as(updated), updated)

@@ -1,0 +1,85 @@
+"""The small building blocks that encoders, decoders and heads share."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detrbench.models.attention import DeformableAttention, Sampled, SelfAttention
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.tokens import Tokens
+
+
+class MLP(nn.Module):
+    """Linear layers with ReLU between them."""
+
+    def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in_dim) -> (..., out_dim)."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        return self.layers[-1](x)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with a residual and a norm behind them (post-norm)."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.linear1 = nn.Linear(dimensions.hidden_dim, dimensions.ffn_dim)
+        self.linear2 = nn.Linear(dimensions.ffn_dim, dimensions.hidden_dim)
+        self.norm = nn.LayerNorm(dimensions.hidden_dim)
+        self.dropout = dimensions.dropout
+        for linear in (self.linear1, self.linear2):
+            nn.init.xavier_uniform_(linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, Q, C) -> (N, Q, C)."""
+        hidden = F.dropout(F.relu(self.linear1(x)), self.dropout, self.training)
+        return self.norm(x + F.dropout(self.linear2(hidden), self.dropout, self.training))
+
+
+class EncoderLayer(nn.Module):
+    """Sampled attention of some tokens to all tokens, then a feed-forward network."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.attention = DeformableAttention(dimensions)
+        self.attention_norm = nn.LayerNorm(dimensions.hidden_dim)
+        self.feed_forward = FeedForward(dimensions)
+        self.dropout = dimensions.dropout
+
+    def forward(
+        self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
+    ) -> Tensor:
+        """Update (N, Q, C) queries from (N, S, C) memory."""
+        sampled = self.attention(query + position, reference_points, memory, tokens)
+        query = self.attention_norm(query + F.dropout(sampled.output, self.dropout, self.training))
+        return self.feed_forward(query)
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among queries, sampled attention to the memory, a feed-forward network."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.self_attention = SelfAttention(dimensions)
+        self.self_attention_norm = nn.LayerNorm(dimensions.hidden_dim)
+        self.cross_attention = DeformableAttention(dimensions)
+        self.cross_attention_norm = nn.LayerNorm(dimensions.hidden_dim)
+        self.feed_forward = FeedForward(dimensions)
+        self.dropout = dimensions.dropout
+
+    def forward(
+        self, content: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
+    ) -> tuple[Tensor, Sampled]:
+        """Update (N, Q, C) content; the sampling is returned for the decoder's attention map."""
+        mixed = self.self_attention(content, position)
+        content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
+        sampled = self.cross_attention(content + position, reference_points, memory, tokens)
+        content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))
+        return self.feed_forward(content), sampled

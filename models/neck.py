@@ -1,0 +1,95 @@
+"""From the backbone's features to one flat sequence of tokens with positions (Deformable DETR, appendix A.4)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.positions import grid_positions
+from detrbench.models.tokens import Tokens
+
+
+class ProjectionNeck(nn.Module):
+    """A 1x1 convolution a backbone level, then strided 3x3 convolutions for further levels.
+
+    The first further level reads the backbone's last raw features, each later one its predecessor.
+
+    Args:
+        dimensions: `num_levels` levels of `hidden_dim` channels.
+        in_channels: channels of the backbone's levels, fine to coarse.
+        position_temperature: of the sine embedding.
+        position_offset: see `grid_positions`.
+    """
+
+    def __init__(
+        self,
+        dimensions: Dimensions,
+        in_channels: list[int],
+        position_temperature: float,
+        position_offset: float,
+    ) -> None:
+        super().__init__()
+        width = dimensions.hidden_dim
+        self.width, self.position_temperature, self.position_offset = (
+            width,
+            position_temperature,
+            position_offset,
+        )
+        extra = dimensions.num_levels - len(in_channels)
+        convolutions: list[nn.Conv2d] = [nn.Conv2d(channels, width, 1) for channels in in_channels]
+        for channels in [in_channels[-1], *[width] * extra][:extra]:
+            convolutions.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
+        for convolution in convolutions:
+            nn.init.xavier_uniform_(convolution.weight)
+            nn.init.zeros_(convolution.bias)
+        self.projections = nn.ModuleList(nn.Sequential(conv, nn.GroupNorm(32, width)) for conv in convolutions)
+        self.level_embed = nn.Parameter(torch.randn(dimensions.num_levels, width))
+
+    def forward(self, features: list[Tensor], masks: Tensor | None, image_size: tuple[int, int]) -> Tokens:
+        """Project, embed and flatten.
+
+        Args:
+            features: the backbone's levels, (B, C_l, H_l, W_l).
+            masks: (B, H, W) bool, True on padding; None where there is none.
+            image_size: (H, W) of the padded images.
+        """
+        levels: list[Tensor] = []
+        for index, projection in enumerate(self.projections):
+            if index < len(features):
+                levels.append(projection(features[index]))
+            else:
+                levels.append(projection(features[-1] if index == len(features) else levels[-1]))
+        batch = len(levels[0])
+        sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
+        if masks is None:
+            paddings = [level.new_zeros((batch, *size), dtype=torch.bool) for level, size in zip(levels, sizes)]
+        else:
+            paddings = [F.interpolate(masks[:, None].float(), size=size)[:, 0] > 0.5 for size in sizes]
+        positions = [
+            grid_positions(padding, self.width, self.position_temperature, self.position_offset, level.dtype)
+            + embedding[:, None, None]
+            for level, padding, embedding in zip(levels, paddings, self.level_embed)
+        ]
+        # The valid area is read off the first row and column, as padding only ever lies right and below.
+        valid = [torch.stack([(~p[:, 0]).sum(1), (~p[:, :, 0]).sum(1)], -1) for p in paddings]
+        shapes, starts = level_geometry(sizes, levels[0].device)
+        return Tokens(
+            features=torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1),
+            positions=torch.cat([position.flatten(2).transpose(1, 2) for position in positions], 1),
+            padding=torch.cat([padding.flatten(1) for padding in paddings], 1),
+            sizes=sizes,
+            spatial_shapes=shapes,
+            level_start_index=starts,
+            valid_sizes=torch.stack(valid, 1).to(levels[0].dtype),
+            padded=masks is not None,
+        )
+
+
+def level_geometry(sizes: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """(L, 2) sizes and (L,) start index of each level, on the device that reads them."""
+    starts = [0]
+    for height, width in sizes[:-1]:
+        starts.append(starts[-1] + height * width)
+    return torch.tensor(sizes, device=device), torch.tensor(starts, device=device)

@@ -1,0 +1,183 @@
+"""The parts that a detector is made of, by kind and name, with the options each one takes. Imports no torch.
+
+A detector is one choice for each kind:
+
+    backbone -> neck -> encoder -> queries -> decoder -> heads
+
+A part's `factory` is imported only when a detector is built, so that listing parts stays instant. `register` adds a
+user's own part under the same rules.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from detrbench.errors import UsageError, unknown_name
+
+KINDS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting of a part: its default and what it means."""
+
+    default: Any
+    doc: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One choice for one place in a detector.
+
+    Args:
+        kind: one of `KINDS`.
+        name: how suites and `models.create` call it.
+        factory: "package.module:Class"; called as `Class(dimensions, **options)`.
+        summary: one line for `detrbench list parts`.
+        options: what it takes beside the detector's common dimensions.
+    """
+
+    kind: str
+    name: str
+    factory: str | Callable[..., Any]
+    summary: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+    def load(self) -> Callable[..., Any]:
+        """The class behind `factory`, imported now."""
+        if callable(self.factory):
+            return self.factory
+        module, _, attribute = self.factory.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+# What every part may read: passed to each factory as `Dimensions`.
+COMMON: dict[str, Option] = {
+    "hidden_dim": Option(256, "width of a token"),
+    "num_heads": Option(8, "attention heads"),
+    "num_levels": Option(4, "feature levels, stride 8 upward"),
+    "num_points": Option(4, "sampling points of a head on each level"),
+    "ffn_dim": Option(1024, "hidden width of the feed-forward networks"),
+    "dropout": Option(0.1, "dropout rate while training"),
+    "num_encoder_layers": Option(6, "encoder layers"),
+    "num_decoder_layers": Option(6, "decoder layers"),
+    "num_queries": Option(300, "object queries"),
+    "num_classes": Option(91, "class logits; 91 = COCO category ids, as the original repositories"),
+    "logit_eps": Option(1e-5, "clamp of the inverse sigmoid (1e-3 in detrex, DINO and Lite DETR)"),
+}
+
+_PARTS: dict[tuple[str, str], Part] = {}
+
+
+def register_part(part: Part) -> None:
+    """Add a part; a name that is taken is an error."""
+    if part.kind not in KINDS:
+        raise unknown_name("kind of part", part.kind, KINDS)
+    if (part.kind, part.name) in _PARTS:
+        raise UsageError(f"{part.kind} {part.name!r} is registered already")
+    _PARTS[part.kind, part.name] = part
+
+
+def get_part(kind: str, name: str) -> Part:
+    """The part of that kind and name; unknown names raise `UsageError` with the nearest match."""
+    if (kind, name) not in _PARTS:
+        raise unknown_name(kind, name, part_names(kind))
+    return _PARTS[kind, name]
+
+
+def part_names(kind: str) -> list[str]:
+    """Sorted names of one kind."""
+    return sorted(name for part_kind, name in _PARTS if part_kind == kind)
+
+
+def all_parts() -> list[Part]:
+    """Every part, in the order a detector runs them."""
+    return sorted(_PARTS.values(), key=lambda part: (KINDS.index(part.kind), part.name))
+
+
+_RESNET = {"frozen_stages": Option(2, "stages without gradient, the stem counted as the first")}
+_REFINE = {"refine_boxes": Option(False, "each layer corrects the boxes of the one before")}
+
+for _part in (
+    Part(
+        "backbone",
+        "resnet50",
+        "detrbench.models.backbones.resnet:resnet50",
+        "ResNet-50, frozen batch norm (torchvision)",
+        _RESNET,
+    ),
+    Part(
+        "backbone",
+        "resnet101",
+        "detrbench.models.backbones.resnet:resnet101",
+        "ResNet-101, frozen batch norm (torchvision)",
+        _RESNET,
+    ),
+    Part(
+        "backbone",
+        "tiny",
+        "detrbench.models.backbones.tiny:Tiny",
+        "a small convolutional network for runs on a CPU",
+        {"width": Option(32, "channels at stride 4; doubled at each later stage")},
+    ),
+    Part(
+        "neck",
+        "projection",
+        "detrbench.models.neck:ProjectionNeck",
+        "1x1 convolutions, one more strided level, sine positions",
+        {
+            "position_temperature": Option(10000, "of the sine embedding (20 in DINO)"),
+            "position_offset": Option(-0.5, "added to the cell count before scaling (0 in DINO)"),
+        },
+    ),
+    Part(
+        "encoder",
+        "deformable",
+        "detrbench.models.encoders.deformable:DeformableEncoder",
+        "Deformable DETR: every token attends to sampled keys",
+    ),
+    Part(
+        "encoder",
+        "sparse",
+        "detrbench.models.encoders.sparse:SparseEncoder",
+        "Sparse DETR: only tokens that the decoder is expected to use are updated",
+        {
+            "keep_ratio": Option(0.3, "share of an image's tokens that the encoder updates"),
+            "encoder_auxiliary": Option(True, "predict and supervise boxes after each layer but the last"),
+        },
+    ),
+    Part(
+        "queries",
+        "learnable",
+        "detrbench.models.queries:LearnableQueries",
+        "learned position and content",
+    ),
+    Part(
+        "queries",
+        "encoder",
+        "detrbench.models.queries:EncoderQueries",
+        "two-stage: position and content from the best encoder tokens ('priori')",
+        {
+            "ranking": Option("first_class", "'first_class' logit (Deformable DETR) or 'max_class' (Efficient DETR)"),
+            "content": Option("projected", "content 'projected' from the box or the token's 'memory'"),
+        },
+    ),
+    Part(
+        "decoder",
+        "deformable",
+        "detrbench.models.decoders.deformable:DeformableDecoder",
+        "Deformable DETR: self-attention, then sampled cross-attention",
+        _REFINE,
+    ),
+    Part(
+        "heads",
+        "linear_mlp",
+        "detrbench.models.heads:DetectionHeads",
+        "a linear class head and a three-layer box head for each decoder layer",
+        {"shared_heads": Option(False, "one pair of heads for all decoder layers")},
+    ),
+):
+    register_part(_part)

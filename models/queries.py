@@ -1,0 +1,98 @@
+"""Query selection: where the decoder's queries come from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from detrbench.models.auxiliary import ProposalLoss
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.heads import ProposalHead
+from detrbench.models.positions import box_positions
+from detrbench.models.tokens import Encoded, Prediction, Queries, Tokens, gather_tokens
+
+
+class LearnableQueries(nn.Module):
+    """Learned position and content; the reference point is read off the position (Deformable DETR, section 4.1)."""
+
+    needs_projection = needs_prediction = False
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(dimensions.num_queries, 2 * dimensions.hidden_dim))
+        self.reference_points = nn.Linear(dimensions.hidden_dim, 2)
+        nn.init.xavier_uniform_(self.reference_points.weight)
+        nn.init.zeros_(self.reference_points.bias)
+
+    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: None, auxiliary: bool) -> Queries:
+        """The same queries for every image."""
+        batch = len(encoded.memory)
+        position, content = self.embedding.expand(batch, -1, -1).chunk(2, -1)
+        return Queries(content, position, self.reference_points(position).sigmoid())
+
+    def loss_terms(self) -> list[nn.Module]:
+        """None of its own."""
+        return []
+
+
+class EncoderQueries(nn.Module):
+    """Position and content from the encoder tokens that look most like objects (two-stage).
+
+    Args:
+        dimensions: widths and the number of queries.
+        ranking: "first_class" ranks tokens by their first class logit, which is trained as objectness with every label
+            set to 0 (Deformable DETR); "max_class" by their best class (Efficient DETR).
+        content: "projected": position and content both come from the box's sine embedding; "memory": content is the
+            token itself and only the position is projected.
+    """
+
+    needs_projection = needs_prediction = True
+
+    def __init__(self, dimensions: Dimensions, ranking: str, content: str) -> None:
+        super().__init__()
+        self.num_queries, self.ranking, self.content = dimensions.num_queries, ranking, content
+        width = dimensions.hidden_dim
+        out = 2 * width if content == "projected" else width
+        self.position_features = width // 2
+        self.position_projection = nn.Linear(2 * width, out)
+        self.position_norm = nn.LayerNorm(out)
+        nn.init.xavier_uniform_(self.position_projection.weight)
+
+    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Queries:
+        """Rank all tokens, keep the best.
+
+        Args:
+            encoded: whose memory is ranked.
+            tokens: for the proposals and their geometry.
+            proposal_head: scores and boxes.
+            auxiliary: predict boxes for all tokens, as the proposal loss needs, rather than for the selected ones.
+        """
+        proposals, excluded = tokens.proposals()
+        projected = proposal_head.project(encoded.memory, excluded)
+        logits = proposal_head.class_embed(projected)
+        scores = logits[..., 0] if self.ranking == "first_class" else logits.amax(-1)
+        selected = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
+        if auxiliary:
+            box_logits = proposal_head.box_embed(projected) + proposals
+            prediction = Prediction(logits, box_logits.sigmoid())
+            box_logits = gather_tokens(box_logits, selected)
+        else:
+            prediction = None
+            box_logits = proposal_head.box_embed(gather_tokens(projected, selected)) + gather_tokens(
+                proposals, selected
+            )
+        reference_points = box_logits.detach().sigmoid()
+        position, content = self._embed(reference_points, encoded.memory, selected)
+        return Queries(content, position, reference_points, prediction)
+
+    def _embed(self, boxes: Tensor, memory: Tensor, selected: Tensor) -> tuple[Tensor, Tensor]:
+        embedding = box_positions(boxes, self.position_features)
+        projected = self.position_norm(self.position_projection(embedding))
+        if self.content == "memory":
+            return projected, gather_tokens(memory, selected)
+        position, content = projected.chunk(2, -1)
+        return position, content
+
+    def loss_terms(self) -> list[nn.Module]:
+        """The proposal head is trained on all tokens."""
+        return [ProposalLoss(class_agnostic=self.ranking == "first_class")]

@@ -1,0 +1,102 @@
+"""From a name and overrides to a complete, checked description of a detector. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detrbench.errors import UsageError, nearest, unknown_name
+from detrbench.models.parts import COMMON, KINDS, Option, all_parts, get_part
+from detrbench.models.zoo import Variant, get_variant
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """A detector, fully resolved: the part chosen for each kind and every option's value.
+
+    `variant` is the name it came from; `parts` maps kind to part name; `options` holds each option that a chosen
+    part or the detector itself takes, and nothing else.
+    """
+
+    variant: str
+    parts: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    def options_of(self, kind: str) -> dict[str, Any]:
+        """The options of the part chosen for `kind`."""
+        return {name: self.options[name] for name in get_part(kind, self.parts[kind]).options}
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """The options that every part reads."""
+        return {name: self.options[name] for name in COMMON}
+
+
+def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
+    """Apply overrides to a named variant.
+
+    Args:
+        name: a name of `models.names()`.
+        overrides: part choices (`encoder="sparse"`), options (`keep_ratio=0.2`), and `source`, which picks the
+            conventions of one code base where the official codes of a model differ.
+
+    Raises:
+        UsageError: unknown variant, part, source or option, or a value of the wrong type.
+    """
+    variant = get_variant(name)
+    overrides = dict(overrides)
+    settings = dict(variant.options)
+    source = overrides.pop("source", None)
+    if source is not None:
+        if source not in variant.sources:
+            raise unknown_name(f"source of {name}", source, variant.sources)
+        settings |= variant.sources[source]
+
+    parts = dict(variant.parts)
+    for kind in KINDS:
+        if kind in overrides:
+            parts[kind] = get_part(kind, overrides.pop(kind)).name
+    defaults = _defaults(parts)
+    # Options of a part that was replaced go with it; whatever else does not fit is the caller's mistake.
+    values = {key: option.default for key, option in defaults.items()}
+    values |= {key: value for key, value in settings.items() if key in defaults}
+    for key, value in overrides.items():
+        if key not in defaults:
+            raise _unknown_option(name, key, parts, defaults)
+        values[key] = _checked(key, value, defaults[key])
+    return DetectorSpec(variant.name, parts, values)
+
+
+def _defaults(parts: Mapping[str, str]) -> dict[str, Option]:
+    defaults = dict(COMMON)
+    for kind in KINDS:
+        defaults |= get_part(kind, parts[kind]).options
+    return defaults
+
+
+def _unknown_option(name: str, key: str, parts: Mapping[str, str], known: Mapping[str, Option]) -> UsageError:
+    owners = [f"{part.kind} {part.name!r}" for part in all_parts() if key in part.options]
+    if owners:
+        kind = owners[0].split()[0]
+        return UsageError(
+            f"{name}: option {key!r} belongs to {' and '.join(owners)}, but this detector has {kind} {parts[kind]!r}",
+            hint=f"choose that part too, or leave {key!r} out",
+        )
+    match = nearest(key, [*known, *KINDS])
+    hint = f"did you mean {match!r}? " if match else ""
+    return UsageError(f"{name}: unknown option {key!r}", hint=f"{hint}options: {', '.join(sorted(known))}")
+
+
+def _checked(key: str, value: Any, option: Option) -> Any:
+    expected = type(option.default)
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if option.default is not None and not isinstance(value, expected | (int if expected is float else expected)):
+        raise UsageError(f"option {key!r}: expected {expected.__name__}, got {value!r}", hint=f"{key}: {option.doc}")
+    if isinstance(value, bool) and expected is not bool:
+        raise UsageError(f"option {key!r}: expected {expected.__name__}, got {value!r}", hint=f"{key}: {option.doc}")
+    return value
+
+
+__all__ = ["DetectorSpec", "Variant", "resolve"]

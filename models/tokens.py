@@ -1,0 +1,150 @@
+"""What flows between neck, encoder, query selection and decoder.
+
+Shapes: B images, S tokens (all levels, fine to coarse, row-major), L levels, C channels, Q queries, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+# A proposal is a candidate only if its box keeps this far from the border of [0, 1].
+PROPOSAL_MARGIN = 0.01
+# Side of the proposal on the finest level, as a fraction of the image; doubled on each coarser level.
+PROPOSAL_SIDE = 0.05
+
+
+@dataclass
+class Tokens:
+    """The flattened feature pyramid of a batch.
+
+    Attributes:
+        features: (B, S, C).
+        positions: (B, S, C) sine embedding plus level embedding; added to queries, never to values.
+        padding: (B, S) bool, True on padding.
+        sizes: (height, width) of each level.
+        spatial_shapes: (L, 2) int64, the same as a tensor.
+        level_start_index: (L,) int64, the first token of each level.
+        valid_sizes: (B, L, 2) width and height of the part that is no padding, in cells.
+        padded: False where the caller said that there is no padding.
+    """
+
+    features: Tensor
+    positions: Tensor
+    padding: Tensor
+    sizes: list[tuple[int, int]]
+    spatial_shapes: Tensor
+    level_start_index: Tensor
+    valid_sizes: Tensor
+    padded: bool
+    _num_valid: list[int] | None = field(default=None, repr=False)
+
+    @property
+    def valid_ratios(self) -> Tensor:
+        """(B, L, 2) valid share of each level's width and height."""
+        return self.valid_sizes / self.spatial_shapes.flip(-1).to(self.valid_sizes)
+
+    @property
+    def num_valid(self) -> list[int]:
+        """Tokens of each image that are no padding. Waits for the device once where there is padding."""
+        if self._num_valid is None:
+            batch, total = self.padding.shape
+            self._num_valid = (~self.padding).sum(1).tolist() if self.padded else [total] * batch
+        return self._num_valid
+
+    def cell_centres(self) -> Tensor:
+        """(B, S, 2) x, y of each token's centre, as a fraction of the valid area."""
+        centres = []
+        for level, (height, width) in enumerate(self.sizes):
+            y = torch.arange(height, device=self.features.device, dtype=self.features.dtype) + 0.5
+            x = torch.arange(width, device=self.features.device, dtype=self.features.dtype) + 0.5
+            grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)  # (H, W, 2)
+            centres.append(grid.flatten(0, 1) / self.valid_sizes[:, level, None])
+        return torch.cat(centres, 1)
+
+    def encoder_reference_points(self) -> Tensor:
+        """(B, S, L, 2) each token's centre, as a fraction of each target level's padded size."""
+        return self.cell_centres()[:, :, None] * self.valid_ratios[:, None]
+
+    def proposals(self) -> tuple[Tensor, Tensor]:
+        """One box a token: its centre, with a side that doubles from level to level.
+
+        Returns:
+            (B, S, 4) logits of cx, cy, w, h, infinite where the token is no candidate; (B, S) bool, True where it is
+            none (padding, or too near the border).
+        """
+        centres = self.cell_centres()
+        sides = torch.cat(
+            [centres.new_full((h * w,), PROPOSAL_SIDE * 2**level) for level, (h, w) in enumerate(self.sizes)]
+        )
+        boxes = torch.cat([centres, sides[None, :, None].expand(len(centres), -1, 2)], -1)
+        inside = ((boxes > PROPOSAL_MARGIN) & (boxes < 1 - PROPOSAL_MARGIN)).all(-1)
+        excluded = self.padding | ~inside
+        logits = torch.log(boxes / (1 - boxes)).masked_fill(excluded[..., None], float("inf"))
+        return logits, excluded
+
+
+@dataclass
+class Prediction:
+    """Class logits (B, Q, K) and boxes (B, Q, 4): cx, cy, w, h in [0, 1] of the valid area."""
+
+    logits: Tensor
+    boxes: Tensor
+
+
+@dataclass
+class Encoded:
+    """What an encoder returns.
+
+    Attributes:
+        memory: (B, S, C) what the decoder attends to.
+        kept_tokens: for each layer and image the indices of the tokens that were updated; None where all are.
+        scores: (B, S) score by which tokens were kept, or None.
+        auxiliary: predictions of the encoder's own auxiliary heads, by layer.
+    """
+
+    memory: Tensor
+    kept_tokens: list[list[Tensor]] | None = None
+    scores: Tensor | None = None
+    auxiliary: list[Prediction] = field(default_factory=list)
+
+
+@dataclass
+class Queries:
+    """What query selection hands to the decoder.
+
+    Attributes:
+        content: (B, Q, C).
+        position: (B, Q, C) query position embedding.
+        reference_points: (B, Q, 2) x, y or (B, Q, 4) cx, cy, w, h, in [0, 1] of the valid area.
+        proposals: the proposal head's prediction, where there is one.
+    """
+
+    content: Tensor
+    position: Tensor
+    reference_points: Tensor
+    proposals: Prediction | None = None
+
+
+@dataclass
+class Decoded:
+    """What a decoder returns, by layer, for those layers that were asked for (the last one at least).
+
+    Attributes:
+        states: (B, Q, C).
+        reference_points: the reference that the layer's box is relative to, (B, Q, 2 or 4).
+        sampling_locations: (B, Q, M, L, P, 2) as a fraction of the padded level, for every layer.
+        attention_weights: (B, Q, M, L, P), for every layer.
+    """
+
+    states: list[Tensor]
+    reference_points: list[Tensor]
+    sampling_locations: list[Tensor]
+    attention_weights: list[Tensor]
+
+
+def gather_tokens(sequence: Tensor, indices: Tensor) -> Tensor:
+    """(B, S, C), (B, n) -> (B, n, C)."""
+    return sequence.gather(1, indices[..., None].expand(-1, -1, sequence.shape[-1]))

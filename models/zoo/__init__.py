@@ -1,0 +1,96 @@
+"""Named variants: each is a choice of parts with a reason, and nothing that another variant already says.
+
+A module here describes one paper. Variants are data; the difference of two of them is the ablation. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any
+
+from detrbench.errors import UsageError, unknown_name
+
+# How a backbone is written in a variant's name, as the papers' repositories write it.
+BACKBONES = {"r50": "resnet50", "r101": "resnet101", "tiny": "tiny"}
+
+_MODULES = ("deformable", "efficient", "sparse")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One named detector.
+
+    Args:
+        name: what `models.create` takes.
+        summary: one line.
+        doc: what the paper changes, with paper and code (repository@commit).
+        parts: the part for each kind.
+        options: option values that differ from the parts' defaults.
+        sources: conventions of other code bases for the same detector, as option values.
+    """
+
+    name: str
+    summary: str
+    doc: str
+    parts: Mapping[str, str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def base(self) -> str:
+        """The name without its backbone: what `models.create(base=...)` takes."""
+        for short in BACKBONES:
+            if self.name.endswith(f"_{short}"):
+                return self.name[: -len(short) - 1]
+        return self.name
+
+
+_VARIANTS: dict[str, Variant] = {}
+
+
+def register_variant(variant: Variant) -> None:
+    """Add a variant; a name that is taken is an error."""
+    if variant.name in _VARIANTS:
+        raise UsageError(f"variant {variant.name!r} is registered already")
+    _VARIANTS[variant.name] = variant
+
+
+def register_family(base: Variant, backbones: tuple[str, ...] = tuple(BACKBONES)) -> None:
+    """Add one variant for each backbone, named `<base>_<backbone>`."""
+    for short in backbones:
+        register_variant(
+            Variant(
+                name=f"{base.name}_{short}",
+                summary=base.summary,
+                doc=base.doc,
+                parts={**base.parts, "backbone": BACKBONES[short]},
+                options=base.options,
+                sources=base.sources,
+            )
+        )
+
+
+@functools.cache
+def _load() -> None:
+    for module in _MODULES:
+        importlib.import_module(f"{__name__}.{module}")
+    for entry in entry_points(group="detrbench.models"):
+        entry.load()
+
+
+def get_variant(name: str) -> Variant:
+    """The variant of that name; unknown names raise `UsageError` with the nearest match."""
+    _load()
+    if name not in _VARIANTS:
+        raise unknown_name("model", name, _VARIANTS)
+    return _VARIANTS[name]
+
+
+def variant_names() -> list[str]:
+    """Sorted names of all variants, those of installed plug-ins (entry point `detrbench.models`) included."""
+    _load()
+    return sorted(_VARIANTS)

@@ -1,0 +1,42 @@
+"""Deformable DETR (Zhu et al., ICLR 2021, arXiv 2010.04159); code: fundamentalvision/Deformable-DETR@11169a6."""
+
+from detrbench.models.zoo import Variant, register_family
+
+PARTS = {
+    "neck": "projection",
+    "encoder": "deformable",
+    "queries": "learnable",
+    "decoder": "deformable",
+    "heads": "linear_mlp",
+}
+
+# kakaobrain/sparse-detr@f40632c computes the plain detector exactly as the original.
+SOURCES: dict[str, dict[str, object]] = {"sparse_detr": {}}
+
+PLAIN = Variant(
+    name="deformable_detr",
+    summary="Deformable DETR: sparse keys, learned queries",
+    doc="Each query attends to four sampled points on each of four levels. One pair of heads serves all six decoder "
+    "layers, which share one two-dimensional reference point a query.",
+    parts=PARTS,
+    options={"shared_heads": True},
+    sources=SOURCES,
+)
+REFINE = Variant(
+    name="deformable_detr_refine",
+    summary="Deformable DETR with iterative box refinement",
+    doc="Each decoder layer has its own heads and corrects the box of the layer before (paper, section 4.2).",
+    parts=PARTS,
+    options={"refine_boxes": True},
+)
+TWO_STAGE = Variant(
+    name="deformable_detr_two_stage",
+    summary="Deformable DETR, two-stage with box refinement",
+    doc="Queries are made from the 300 encoder tokens whose first class logit is highest (paper, section 4.2); the "
+    "proposal head is trained with every label set to class 0.",
+    parts={**PARTS, "queries": "encoder"},
+    options={"refine_boxes": True},
+)
+
+for _variant in (PLAIN, REFINE, TWO_STAGE):
+    register_family(_variant)
