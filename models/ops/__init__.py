@@ -1,0 +1,56 @@
+"""The sampled operation that every detector here is built on: multi-scale deformable attention.
+
+    from detrbench.models import ops
+
+    output = ops.msda(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+
+The native kernels (`csrc/`) are compiled when the operation first runs, never at import. Where they cannot be
+compiled the reference in PyTorch runs instead and says so; `ops.status()` tells which of the two it is, and why.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from detrbench.models.ops import registration
+from detrbench.models.ops.build import status
+from detrbench.models.ops.checks import check_inputs
+from detrbench.models.ops.flops import grid_sample_macs, msda_macs
+
+__all__ = ["grid_sample_macs", "msda", "msda_macs", "status"]
+
+
+def msda(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+) -> Tensor:
+    """Multi-scale deformable attention (Zhu et al. 2021, equation 3), without its projections.
+
+    Each query sums, over L levels and P points, the bilinearly interpolated value at a location times a weight.
+    Location 0 is the outer edge of a level's first pixel and 1 that of its last one (pixel = location * size - 0.5,
+    `align_corners=False`); beyond them the value is zero.
+
+    Args:
+        value: (N, S, M, D), S tokens of M heads: the levels' pixels one after the other, row by row.
+        spatial_shapes: (L, 2) int64, height and width of each level; on the device of `value` or on the CPU.
+        level_start_index: (L,) int64, the first token of each level; on the device of `value` or on the CPU.
+        sampling_locations: (N, Q, M, L, P, 2), x and y as fractions of the level.
+        attention_weights: (N, Q, M, L, P).
+
+    Returns:
+        (N, Q, M * D) in the type of `value`. Half types are summed in float32. Under autocast `value` takes the
+        autocast type; locations and weights keep theirs, since bfloat16 cannot address the pixels of a wide level.
+
+    A point whose location is not finite, or lies outside, contributes exactly zero and gets zero gradients.
+    Gradients of `value` are the same bits on every run and with any number of threads on the CPU; on a GPU they are
+    sums in no fixed order.
+
+    Raises:
+        TypeError: a type that the operation does not take.
+        ValueError: shapes, devices or levels that do not fit each other.
+    """
+    check_inputs(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    return registration.MSDA(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
