@@ -1,0 +1,128 @@
+"""Where a COCO folder keeps its files, and reading them so that nothing broken passes silently."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from detrbench.data.spec import Split
+from detrbench.errors import DataError
+
+LAYOUT_HINT = (
+    "lay it out as COCO does: PATH/annotations/instances_val2017.json beside PATH/val2017/*.jpg (train likewise); "
+    "then `detrbench validate PATH`"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The annotation file and the image folder of one split."""
+
+    split: Split
+    annotations: Path
+    images: Path
+
+
+def find_layout(root: Path, split: Split) -> Layout:
+    """Where `root` keeps a split.
+
+    Raises:
+        DataError: no such folder, or no file under any of the names, which are listed.
+    """
+    return Layout(split, find_annotations(root, split), find_images(root, split))
+
+
+def find_annotations(root: Path, split: Split) -> Path:
+    """The annotation file of a split, under COCO's own name or the same without the year."""
+    if not root.is_dir():
+        raise DataError(f"no data set at {root}: {_what_is_there(root)}", hint=LAYOUT_HINT)
+    files = [root / "annotations" / f"instances_{split}{year}.json" for year in ("2017", "")]
+    for path in files:
+        if path.is_file():
+            return path
+    raise DataError(f"no annotations of split {split!r}: looked for {_listed(files)}", hint=LAYOUT_HINT)
+
+
+def find_images(root: Path, split: Split) -> Path:
+    """The image folder of a split: COCO's own name, the same without the year, or either below `images/`."""
+    names = (f"{split}2017", split, f"images/{split}2017", f"images/{split}", "images")
+    folders = [root / name for name in names]
+    for path in folders:
+        if path.is_dir():
+            return path
+    raise DataError(f"no images of split {split!r}: looked for {_listed(folders)}", hint=LAYOUT_HINT)
+
+
+def read_json(path: Path) -> Any:
+    """The parsed file.
+
+    Raises:
+        DataError: unreadable, not UTF-8, or not JSON, with line and column.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except json.JSONDecodeError as error:
+        place = f"{path}:{error.lineno}:{error.colno}"
+        hint = "the file is damaged or cut short: fetch or write it again"
+        raise DataError(f"{place}: not valid JSON: {error.msg}", hint=hint) from error
+    except (OSError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {_reason(error)}") from error
+
+
+def read_image(path: Path, image_id: int) -> Image.Image:
+    """The image as 8-bit RGB: grey is repeated, CMYK and palettes are converted, transparency is dropped.
+
+    An EXIF orientation is not applied, because neither the official code nor COCO's annotations apply it.
+
+    Raises:
+        DataError: missing, truncated or undecodable; names the file and the image id.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, image_id, _reason(error)) from error
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.format in ("JPEG", "MPO") and _ends_early(data):
+                raise _unreadable(path, image_id, "truncated: no end-of-image marker")
+            return image.convert("RGB")
+    except DataError:
+        raise
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        raise _unreadable(path, image_id, _reason(error)) from error
+
+
+def _ends_early(jpeg: bytes) -> bool:
+    """Whether the last scan of a JPEG never ends.
+
+    Pillow can be switched, process-wide, to fill the missing part with grey; this holds either way. An embedded
+    thumbnail ends before the main scan starts, so the last of both markers decides.
+    """
+    start_of_scan, end_of_image = b"\xff\xda", b"\xff\xd9"
+    return jpeg.rfind(end_of_image) < jpeg.rfind(start_of_scan)
+
+
+def _unreadable(path: Path, image_id: int, why: str) -> DataError:
+    hint = "restore the file, or list all such files with `detrbench validate PATH`"
+    return DataError(f"{path} (image id {image_id}): cannot be read: {why}", hint=hint)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in any format that Pillow knows"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return (str(error) or type(error).__name__).replace("\n", " ")
+
+
+def _what_is_there(root: Path) -> str:
+    return "it is a file, not a folder" if root.exists() else "there is no such folder"
+
+
+def _listed(paths: list[Path]) -> str:
+    return ", ".join(str(path) for path in paths)

@@ -1,0 +1,131 @@
+"""The papers' train and test transforms, after DETR's `datasets/transforms.py` and `datasets/coco.py`.
+
+    test    resize the short side to 800, the long one to at most 1333; scale to [0, 1]; subtract ImageNet's mean and
+            divide by its deviation.
+    train   flip with probability 1/2; then either resize the short side to one of 480, 512, ..., 800, or (half the
+            time) resize it to 400, 500 or 600, cut a window of 384 to 600 pixels a side, and resize that likewise.
+
+Images are resized as Pillow images (bilinear with antialiasing): resizing tensors without antialiasing costs AP.
+Targets come out as {"labels": (n,) int64, "boxes": (n, 4) float32 cx cy w h in [0, 1]}, without crowd.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from detrbench.data.samples import Sample
+from detrbench.data.sizes import resized_size
+
+COCO_SCALES = tuple(range(480, 801, 32))
+COCO_LONGEST = 1333
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class Transform(Protocol):
+    """From a sample to the detector's input; all randomness comes from `rng`."""
+
+    def __call__(self, sample: Sample, rng: random.Random) -> tuple[Tensor, dict[str, Tensor]]: ...
+
+
+@dataclass(frozen=True)
+class Eval:
+    """The test transform: short side `shortest`, long side at most `longest`, in pixels."""
+
+    shortest: int = 800
+    longest: int | None = COCO_LONGEST
+
+    def __call__(self, sample: Sample, rng: random.Random | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        return _View.of(sample).resize(self.shortest, self.longest).tensors()
+
+
+@dataclass(frozen=True)
+class Train:
+    """The training transform; small images use only some scales and no crop.
+
+    Args:
+        scales: lengths of the short side to choose from, in pixels.
+        longest: cap of the long side, in pixels.
+        crop: whether half of the images go through a random window first.
+        crop_from: short sides to choose from before the window is cut.
+        crop_range: least and greatest side of the window.
+    """
+
+    scales: Sequence[int] = COCO_SCALES
+    longest: int | None = COCO_LONGEST
+    crop: bool = True
+    crop_from: Sequence[int] = (400, 500, 600)
+    crop_range: tuple[int, int] = (384, 600)
+
+    def __call__(self, sample: Sample, rng: random.Random) -> tuple[Tensor, dict[str, Tensor]]:
+        view = _View.of(sample)
+        if rng.random() < 0.5:
+            view = view.flip()
+        if self.crop and rng.random() < 0.5:
+            view = view.resize(rng.choice(self.crop_from), None)
+            view = view.crop(*self._window(view, rng))
+        return view.resize(rng.choice(self.scales), self.longest).tensors()
+
+    def _window(self, view: _View, rng: random.Random) -> tuple[int, int, int, int]:
+        """(left, top, width, height) of a window of random size at a random place, both uniform."""
+        least, greatest = self.crop_range
+        image_width, image_height = view.image.size
+        width = rng.randint(min(least, image_width), min(greatest, image_width))
+        height = rng.randint(min(least, image_height), min(greatest, image_height))
+        return rng.randint(0, image_width - width), rng.randint(0, image_height - height), width, height
+
+
+@dataclass(frozen=True)
+class _View:
+    """An image on its way, with the labels (n,) and x1 y1 x2 y2 boxes (n, 4) that are seen in it."""
+
+    image: Image.Image
+    labels: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, sample: Sample) -> _View:
+        single = ~sample.target.iscrowd
+        return cls(sample.image, sample.target.labels[single], sample.target.boxes[single])
+
+    def flip(self) -> _View:
+        boxes = self.boxes.copy()
+        boxes[:, [0, 2]] = self.image.width - self.boxes[:, [2, 0]]
+        return _View(self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), self.labels, boxes)
+
+    def resize(self, shortest: int, longest: int | None) -> _View:
+        size = resized_size(*self.image.size, shortest, longest)
+        if size == self.image.size:
+            return self
+        factors = (size[0] / self.image.width, size[1] / self.image.height)  # differ: the long side is truncated
+        boxes = self.boxes * np.array(factors * 2, dtype=np.float32)
+        return _View(self.image.resize(size, Image.Resampling.BILINEAR), self.labels, boxes)
+
+    def crop(self, left: int, top: int, width: int, height: int) -> _View:
+        image = self.image.crop((left, top, left + width, top + height))
+        boxes = self.boxes - np.array([left, top, left, top], dtype=np.float32)
+        boxes = boxes.clip(0, np.array([width, height, width, height], dtype=np.float32))
+        seen = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        return _View(image, self.labels[seen], boxes[seen])
+
+    def tensors(self) -> tuple[Tensor, dict[str, Tensor]]:
+        x1, y1, x2, y2 = self.boxes.T
+        boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1)
+        boxes = boxes / np.array(self.image.size * 2, dtype=np.float32)
+        return normalise(self.image), {"labels": torch.from_numpy(self.labels), "boxes": torch.from_numpy(boxes)}
+
+
+def normalise(image: Image.Image) -> Tensor:
+    """(3, H, W) float32 of an RGB image: [0, 1], less ImageNet's mean, over its deviation."""
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, H, W) uint8
+    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
+    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)

@@ -1,0 +1,116 @@
+"""batches: padding, order, resuming, workers, errors."""
+
+import threading
+
+import pytest
+import torch
+
+from detrbench.data import DataSpec, open_dataset
+from detrbench.data.loading import batches, num_batches, pad
+from detrbench.data.transforms import Eval, Train
+from detrbench.errors import DataError
+
+TRAIN = Train(scales=(40, 48, 56), longest=80, crop=False)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return open_dataset(DataSpec("shapes", num_train=11, image_size=48), "train")
+
+
+def same(first, second):
+    return (
+        first.image_ids == second.image_ids
+        and torch.equal(first.images, second.images)
+        and torch.equal(first.masks, second.masks)
+        and torch.equal(first.sizes, second.sizes)
+        and all(torch.equal(a[k], b[k]) for a, b in zip(first.targets, second.targets, strict=True) for k in a)
+    )
+
+
+def test_padding_is_zero_and_masked():
+    images, masks = pad([torch.ones(3, 4, 6), torch.ones(3, 5, 2)])
+    assert images.shape == (2, 3, 5, 6)
+    assert masks.shape == (2, 5, 6)
+    assert masks.dtype == torch.bool
+    assert torch.equal(images == 0, masks[:, None].expand_as(images))
+    assert (~masks).sum(dim=(1, 2)).tolist() == [24, 10]
+
+
+def test_evaluation_goes_through_all_images_in_order(dataset):
+    loaded = list(batches(dataset, Eval(48, 80), 4))
+    assert [len(batch.image_ids) for batch in loaded] == [4, 4, 3]
+    assert [i for batch in loaded for i in batch.image_ids] == list(range(1, 12))
+    assert num_batches(dataset, 4) == 3
+    for batch in loaded:
+        assert batch.images.shape[0] == len(batch.targets) == len(batch.image_ids)
+        assert batch.masks.shape == (batch.images.shape[0], *batch.images.shape[2:])
+        assert batch.sizes.dtype == torch.int64
+        assert (~batch.masks).flatten(1).any(1).all()
+        for image_id, size in zip(batch.image_ids, batch.sizes.tolist(), strict=True):
+            sample = dataset[image_id - 1]
+            assert size == [sample.height, sample.width]
+
+
+def test_order_depends_on_seed_and_epoch_only(dataset):
+    def order(**options):
+        return [i for batch in batches(dataset, Eval(32, 64), 3, shuffle=True, **options) for i in batch.image_ids]
+
+    assert order(seed=1, epoch=2) == order(seed=1, epoch=2)
+    assert sorted(order(seed=1, epoch=2)) == list(range(1, 12))
+    assert len({tuple(order(seed=seed, epoch=epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def test_neither_workers_nor_resuming_change_a_batch(dataset, num_workers):
+    whole = list(batches(dataset, TRAIN, 2, seed=3, epoch=1, shuffle=True))
+    for start in (0, 2, 5, 6):
+        options = {"seed": 3, "epoch": 1, "shuffle": True, "start_batch": start, "num_workers": num_workers}
+        resumed = list(batches(dataset, TRAIN, 2, **options))
+        assert len(resumed) == len(whole) - start
+        assert all(same(a, b) for a, b in zip(resumed, whole[start:], strict=True))
+
+
+def test_resuming_reads_no_image_of_the_batches_before(dataset):
+    class Watched:
+        image_ids, read = dataset.image_ids, []
+
+        def __len__(self):
+            return len(dataset)
+
+        def __getitem__(self, index):
+            self.read.append(index)
+            return dataset[index]
+
+    next(batches(Watched(), TRAIN, 4, start_batch=2))
+    assert Watched.read == [8, 9, 10]
+
+
+def test_augmentation_changes_with_the_epoch(dataset):
+    first, second = (next(batches(dataset, TRAIN, 11, seed=0, epoch=epoch)) for epoch in (0, 1))
+    assert first.image_ids == second.image_ids
+    assert not same(first, second)
+
+
+def test_a_broken_image_is_named_when_its_batch_is_due(coco_folder):
+    (coco_folder.images / "c.jpg").write_bytes(b"\0")
+    dataset = open_dataset(DataSpec("coco", path=coco_folder.root), "val")
+    for num_workers in (0, 2):
+        loading = batches(dataset, Eval(32, 64), 1, num_workers=num_workers)
+        assert [next(loading).image_ids for _ in range(2)] == [[10], [20]]
+        with pytest.raises(DataError, match="image id 30"):
+            next(loading)
+
+
+def test_a_reader_that_stops_early_leaves_no_threads(dataset):
+    loading = batches(dataset, TRAIN, 1, num_workers=2)
+    next(loading)
+    loading.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]
+
+
+def test_to_moves_everything_but_the_ids(dataset):
+    batch = next(batches(dataset, Eval(32, 64), 2)).to("meta")
+    assert batch.images.device.type == batch.masks.device.type == batch.sizes.device.type == "meta"
+    assert batch.targets[0]["boxes"].device.type == "meta"
+    assert batch.image_ids == [1, 2]

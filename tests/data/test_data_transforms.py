@@ -1,0 +1,124 @@
+"""The papers' transforms: sizes, boxes that follow the pixels, crops, flips, and determinism."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detrbench.data import Sample, Target
+from detrbench.data.seeding import derive_seed
+from detrbench.data.transforms import COCO_SCALES, MEAN, STD, Eval, Train, normalise
+
+
+def sample_of(width, height, boxes, iscrowd=None):
+    """An image that is black but for the boxes, which are white."""
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        pixels[y1:y2, x1:x2] = 255
+    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    crowd = np.zeros(len(boxes), dtype=bool) if iscrowd is None else np.array(iscrowd)
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    target = Target(1, np.arange(len(boxes), dtype=np.int64), boxes, crowd, area)
+    return Sample(Image.fromarray(pixels), target, height, width)
+
+
+def seen_box(image):
+    """Normalised cx cy w h of what is brighter than half grey."""
+    bright = (image[0] * STD[0] + MEAN[0]) > 0.5
+    rows, columns = torch.where(bright.any(1))[0], torch.where(bright.any(0))[0]
+    height, width = bright.shape
+    x1, x2, y1, y2 = columns[0] / width, (columns[-1] + 1) / width, rows[0] / height, (rows[-1] + 1) / height
+    return torch.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1])
+
+
+def test_eval_resizes_and_normalises():
+    image, target = Eval()(sample_of(640, 480, [[64, 48, 320, 240]]))
+    assert image.shape == (3, 800, 1066)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(target["boxes"], torch.tensor([[0.3, 0.3, 0.4, 0.4]]))
+    assert target["labels"].tolist() == [0]
+    assert target["labels"].dtype == torch.int64
+    torch.testing.assert_close(seen_box(image), target["boxes"][0], atol=2e-3, rtol=0)
+
+
+def test_values_are_those_of_torchvision():
+    from torchvision.transforms import functional
+
+    rng = np.random.RandomState(0)
+    picture = Image.fromarray(rng.randint(0, 256, (75, 100, 3)).astype(np.uint8))
+    empty = sample_of(100, 75, [])
+    image, target = Eval(90, 1333)(Sample(picture, empty.target, 75, 100))
+    expected = functional.normalize(functional.to_tensor(functional.resize(picture, [90, 120])), MEAN, STD)
+    assert torch.equal(image, expected)
+    assert target["boxes"].shape == (0, 4)
+    assert target["labels"].shape == (0,)
+
+
+def test_crowd_is_never_a_target():
+    sample = sample_of(100, 80, [[0, 0, 50, 50], [10, 10, 90, 70]], iscrowd=[False, True])
+    for transform in (Eval(80, 100), Train(scales=(80,), longest=100, crop=False)):
+        assert transform(sample, random.Random(0))[1]["labels"].tolist() == [0]
+
+
+@pytest.mark.parametrize("crop", [False, True])
+def test_boxes_follow_the_pixels(crop):
+    transform = Train(scales=(200, 240), longest=400, crop=crop, crop_from=(150, 180), crop_range=(100, 170))
+    sample = sample_of(160, 120, [[60, 30, 110, 90]])
+    for seed in range(40):
+        image, target = transform(sample, random.Random(seed))
+        if len(target["boxes"]):
+            torch.testing.assert_close(seen_box(image), target["boxes"][0], atol=0.02, rtol=0)
+        else:
+            assert (image * STD[0] + MEAN[0]).max() < 0.6
+
+
+def test_training_as_in_the_papers():
+    """Half of the images are flipped, half go through a window; sizes stay within the rule."""
+    transform, sample = Train(), sample_of(640, 480, [[10, 20, 110, 120]])
+    whole = flipped = 0
+    for seed in range(60):
+        image, target = transform(sample, random.Random(seed))
+        short, long = sorted(image.shape[1:])
+        assert long <= 1334
+        assert short in COCO_SCALES or long >= 1332
+        assert ((target["boxes"] >= 0) & (target["boxes"] <= 1)).all()
+        if len(target["boxes"]) and abs(target["boxes"][0, 2] - 100 / 640) < 1e-3:
+            whole += 1
+            flipped += bool(target["boxes"][0, 0] > 0.5)
+    assert 18 <= whole <= 42
+    assert 0.2 < flipped / whole < 0.8
+
+
+def test_a_window_drops_what_it_does_not_show_and_clamps_the_rest():
+    from detrbench.data.transforms import _View
+
+    view = _View.of(sample_of(100, 100, [[0, 0, 20, 20], [10, 10, 60, 60], [40, 40, 50, 45]])).crop(20, 20, 40, 30)
+    assert view.labels.tolist() == [1, 2]
+    assert view.boxes.tolist() == [[0, 0, 40, 30], [20, 20, 30, 25]]
+    assert view.image.size == (40, 30)
+
+
+def test_the_generator_decides_everything():
+    transform, sample = Train(scales=(60, 70, 80), longest=120, crop=False), sample_of(100, 80, [[5, 5, 30, 50]])
+    first, again = (transform(sample, random.Random(7)) for _ in range(2))
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1]["boxes"], again[1]["boxes"])
+    assert len({transform(sample, random.Random(seed))[0].shape for seed in range(20)}) == 3
+
+
+def test_normalise_leaves_the_picture_alone():
+    picture = Image.new("RGB", (4, 3), (255, 0, 128))
+    assert normalise(picture).shape == (3, 3, 4)
+    assert picture.getpixel((0, 0)) == (255, 0, 128)
+
+
+def test_seeds_do_not_depend_on_the_process():
+    code = "from detrbench.data.seeding import derive_seed; print(derive_seed('augment', 1, 2, 3))"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert int(result.stdout) == derive_seed("augment", 1, 2, 3) == 8737515276819180715
+    assert derive_seed("a", 12, 3) != derive_seed("a", 1, 23)
+    assert derive_seed("1") != derive_seed(1)
