@@ -1,0 +1,16 @@
+"""What is measured: each module is a function that takes a detector and returns a frozen record of `detrbench.records`.
+
+complexity.py   multiply-adds and parameters, by part           -> Complexity
+accuracy.py     COCO box AP with its bootstrap interval         -> Accuracy
+latency.py      interleaved timings of several detectors        -> Latency
+memory.py       peak of one forward and of one training step    -> Memory
+dam.py          share of attention on kept tokens (Corr)        -> DamCorrelation
+
+protocols.py    the named, versioned rules that they follow     (torch-free)
+inputs.py       image sizes of the complexity protocols         (torch-free)
+rules.py        what an operation costs                         (torch-free)
+counters.py     running a detector on shapes alone; other counters
+operations.py   the work of each PyTorch operation
+ap_interval.py  AP of resampled images without matching anew
+gpu.py          what disturbed an NVIDIA GPU while it was timed
+"""

@@ -1,0 +1,109 @@
+"""GFLOPs and parameters of a detector, by part, under a named protocol."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from math import prod
+
+from torch import nn
+
+from detrbench.errors import UsageError
+from detrbench.measure.counters import OTHER, by_fvcore, by_torch, count
+from detrbench.measure.protocols import ComplexityProtocol
+from detrbench.records import Complexity, CrossCheck
+
+# Other counters need a real forward. This size is quick, and has tokens enough for every encoder's selections.
+CROSS_CHECK_SIZE = (384, 512)
+
+
+def measure(
+    create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol, cross_check: bool = True
+) -> Complexity:
+    """Count one detector. Needs neither data nor weights; runs on the meta device, one forward for each distinct size.
+
+    Args:
+        create: called with the protocol's overrides as keyword arguments, gives a detector; or a detector itself
+            (left as it is), which a protocol with overrides cannot use.
+        protocol: input rule, counting rule and what runs.
+        cross_check: also ask fvcore and torch's counter, on a small real forward on the CPU.
+
+    Raises:
+        UsageError: a detector was given, and the protocol asks for other options.
+    """
+    real = _detector(create, protocol)
+    total, trainable, parameters_by_part = parameters(real)
+    real.requires_grad_(False)
+    detector = copy.deepcopy(real).to("meta")
+    tallies = {size: count(detector, *size, protocol.outputs) for size in protocol.inputs.sizes()}
+    weights = protocol.inputs.sizes()
+    images = sum(weights.values())
+    parts = _part_names(detector)
+    by_part: dict[str, float] = dict.fromkeys(parts.values(), 0.0)
+    for size, tally in tallies.items():
+        for part, gflops in tally.gflops_by_part(protocol.rule, parts).items():
+            by_part[part] = by_part.get(part, 0.0) + gflops * weights[size] / images
+    any_tally = next(iter(tallies.values()))
+    return Complexity(
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        convention=protocol.convention,
+        gflops=sum(by_part.values()),
+        gflops_by_part=by_part,
+        params_millions=total,
+        params_millions_trainable=trainable,
+        params_millions_by_part=parameters_by_part,
+        inputs=[
+            {"height": height, "width": width, "weight": weight, "gflops": tallies[height, width].gflops(protocol.rule)}
+            for (height, width), weight in weights.items()
+        ],
+        uncounted=any_tally.uncounted(protocol.rule),
+        cross_check=_cross_check(real, protocol) if cross_check else {},
+    )
+
+
+def _detector(create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol) -> nn.Module:
+    """A detector of our own, on the CPU and in eval mode."""
+    if not isinstance(create, nn.Module):
+        return create(**protocol.overrides).eval()
+    if protocol.overrides:
+        raise UsageError(
+            f"protocol {protocol.name!r} changes options of the detector ({', '.join(protocol.overrides)}), "
+            "so it cannot count one that is built already"
+        )
+    return copy.deepcopy(create).cpu().eval()
+
+
+def _part_names(detector: nn.Module) -> dict[str, str]:
+    """Module name -> part name, in the order of `detector.parts`."""
+    names = {id(module): name for name, module in detector.named_modules()}
+    parts: Mapping[str, nn.Module] = detector.parts  # type: ignore[assignment]
+    return {names[id(module)]: part for part, module in parts.items()}
+
+
+def _cross_check(real: nn.Module, protocol: ComplexityProtocol) -> dict[str, CrossCheck]:
+    """Our count, fvcore's and torch's, of one and the same forward on the CPU."""
+    height, width = min([*protocol.inputs.sizes(), CROSS_CHECK_SIZE], key=prod)
+    tally = count(real, height, width, protocol.outputs)
+    checks = {
+        f"detrbench ({protocol.rule.name})": CrossCheck(tally.gflops(protocol.rule), tally.uncounted(protocol.rule)),
+        "fvcore": by_fvcore(real, height, width, protocol.outputs),
+        "FlopCounterMode": by_torch(real, height, width, protocol.outputs, tally),
+    }
+    return {f"{counter} at {height}x{width}": check for counter, check in checks.items()}
+
+
+def parameters(detector: nn.Module) -> tuple[float, float, dict[str, float]]:
+    """Millions of parameters: all, those that train, and all by part. Shared tensors count once, where they come first;
+    buffers (frozen batch norm) are not parameters.
+    """
+    seen: set[int] = set()
+    by_part: dict[str, float] = {}
+    parts: Mapping[str, nn.Module] = detector.parts  # type: ignore[assignment]
+    for part, module in [*parts.items(), (OTHER, detector)]:
+        new = {id(tensor): tensor.numel() for tensor in module.parameters() if id(tensor) not in seen}
+        seen |= new.keys()
+        if part != OTHER or new:
+            by_part[part] = sum(new.values()) / 1e6
+    trainable = sum(tensor.numel() for tensor in detector.parameters() if tensor.requires_grad)
+    return sum(by_part.values()), trainable / 1e6, by_part

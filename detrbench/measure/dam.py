@@ -1,0 +1,77 @@
+"""Sparse DETR's Corr over a data set: how much of the decoder's attention falls on the tokens the encoder kept.
+
+The map and the share are `detrbench.models.dam`'s; this averages them over images. The official code takes, in a batch
+of unequal images, some surplus tokens of the smaller ones for kept; here they never are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detrbench import statistics
+from detrbench.data import Dataset
+from detrbench.data.loading import batches
+from detrbench.data.transforms import Eval, Transform
+from detrbench.measure.accuracy import evaluating, unless_unpadded
+from detrbench.measure.protocols import DamProtocol
+from detrbench.models.dam import corr, decoder_attention_map, kept_mask
+from detrbench.models.detector import Trace
+from detrbench.records import DamCorrelation
+
+Progress = Callable[[int, int], None]  # (images done, images in all)
+
+
+def measure(
+    detector: nn.Module,
+    dataset: Dataset,
+    protocol: DamProtocol,
+    device: torch.device | str = "cpu",
+    batch_size: int = 1,
+    transform: Transform | None = None,
+    progress: Progress | None = None,
+) -> DamCorrelation:
+    """Corr of a detector on a data set; arguments as `accuracy.collect` takes them.
+
+    A level whose attention is zero on every image has None.
+    """
+    detector.to(device)
+    rows: list[list[float]] = []
+    with evaluating(detector):
+        for batch in batches(dataset, transform or Eval(), batch_size):
+            batch = batch.to(device)
+            rows += of_trace(detector(batch.images, unless_unpadded(batch.masks), trace=True).trace).tolist()
+            if progress is not None:
+                progress(len(rows), len(dataset))
+    return summarise(np.array(rows), protocol)
+
+
+def of_trace(trace: Trace) -> Tensor:
+    """(B, 2 + L): of each image Corr, the share of its unpadded tokens that are kept, and Corr on each level."""
+    attention = decoder_attention_map(trace.sampling_locations, trace.attention_weights, trace.spatial_shapes)
+    # A token counts as kept if any encoder layer updates it.
+    masks = [kept_mask(layer, attention.shape[1]) for layer in trace.kept_tokens]
+    kept = torch.stack(masks).any(0)
+    sizes = [height * width for height, width in trace.spatial_shapes]
+    levels = [corr(a, k) for a, k in zip(attention.split(sizes, 1), kept.split(sizes, 1))]
+    fraction = kept.sum(1) / (~trace.padding).sum(1)
+    return torch.stack([corr(attention, kept), fraction.to(attention), *levels], 1)
+
+
+def summarise(rows: np.ndarray, protocol: DamProtocol) -> DamCorrelation:
+    """From (images, 2 + L), as `of_trace` gives them, to the record."""
+    shares, levels = rows[:, 0], rows[:, 2:]
+    by_level = [float(np.nanmean(level)) if not np.isnan(level).all() else None for level in levels.T]
+    return DamCorrelation(
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        convention=protocol.convention,
+        corr=statistics.bootstrap_mean(shares, "share"),
+        std=float(np.nanstd(shares, ddof=1)) if np.count_nonzero(~np.isnan(shares)) > 1 else math.nan,
+        per_level=by_level,
+        kept_fraction=float(rows[:, 1].mean()),
+    )

@@ -1,0 +1,132 @@
+"""Peak memory of one forward and of one training step.
+
+Two figures each: what PyTorch's allocator hands out above what it held before (the detector's own need), and the
+process's or allocator's highest total. On a CPU the allocator is followed by the profiler, since it keeps no peak.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import os
+import resource
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detrbench.measure.accuracy import evaluating
+from detrbench.measure.gpu import name as device_name
+from detrbench.measure.protocols import MemoryProtocol
+from detrbench.records import Memory
+
+MIB = 2**20
+
+
+def measure(detector: nn.Module, protocol: MemoryProtocol, training: bool = True) -> Memory:
+    """Peaks on the device that the detector is on. The detector is left as it was; training uses a copy.
+
+    Args:
+        detector: with a `criterion`, if a training step is wanted.
+        protocol: image size and batch.
+        training: also measure a training step.
+    """
+    parameter = next(detector.parameters())
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(protocol.batch_size, 3, protocol.height, protocol.width, generator=generator).to(parameter)
+    _reset_process_peak(images.device)
+    forward = _peak(lambda: _forward(detector, images), images.device)
+    step = _training_peak(detector, images, protocol, generator) if training else None
+    return Memory(
+        protocol=protocol.name,
+        protocol_version=protocol.version,
+        convention=f"{protocol.convention}; process: {_process_convention(images.device)}",
+        device=device_name(images.device),
+        batch_size=protocol.batch_size,
+        height=protocol.height,
+        width=protocol.width,
+        forward_mib=forward / MIB,
+        training_step_mib=None if step is None else step / MIB,
+        process_peak_mib=_process_peak(images.device) / MIB,
+    )
+
+
+def _forward(detector: nn.Module, images: Tensor) -> Any:
+    with evaluating(detector):
+        return detector(images, None)
+
+
+def _training_peak(detector: nn.Module, images: Tensor, protocol: MemoryProtocol, generator: torch.Generator) -> float:
+    """Bytes of two steps of a copy: the second finds gradients and AdamW's moments in place."""
+    trained: Any = copy.deepcopy(detector).train()
+    targets = [_target(trained, protocol.objects, images, generator) for _ in range(protocol.batch_size)]
+    parameters = [parameter for parameter in trained.parameters() if parameter.requires_grad]
+
+    def steps() -> None:
+        optimizer = torch.optim.AdamW(parameters, lr=1e-6)
+        for _ in range(2):
+            optimizer.zero_grad()
+            trained.criterion.total(trained.criterion(trained(images, None), targets)).backward()
+            optimizer.step()
+
+    return _peak(steps, images.device)
+
+
+def _target(detector: Any, objects: int, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random objects: labels (n,) int64, boxes (n, 4) cx, cy, w, h."""
+    boxes = 0.25 + 0.5 * torch.rand(objects, 4, generator=generator)
+    return {"labels": torch.zeros(objects, dtype=torch.int64, device=images.device), "boxes": boxes.to(images)}
+
+
+def _peak(run: Callable[[], Any], device: torch.device) -> float:
+    """Bytes that the allocator handed out at the highest point, above what it held before."""
+    if device.type != "cuda":
+        return _cpu_peak(run)
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    torch.cuda.synchronize(device)
+    return float(torch.cuda.max_memory_allocated(device) - before)
+
+
+def _cpu_peak(run: Callable[[], Any]) -> float:
+    """The highest running total of the allocations and releases that the profiler saw, in their order in time."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at its first use; it reports a missing GPU as an error
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        run()
+    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
+    held = highest = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        highest = max(highest, held)
+    return float(highest)
+
+
+def _reset_process_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from now
+
+
+def _process_peak(device: torch.device) -> float:
+    """Bytes: reserved by the allocator on a GPU, else the process's highest resident size."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_reserved(device))
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * float(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return float(peak if sys.platform == "darwin" else 1024 * peak)
+
+
+def _process_convention(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "highest total that the allocator reserved on the device"
+    return "highest resident size while measuring, with Python, PyTorch and all that was loaded before"

@@ -1,0 +1,159 @@
+"""How much work one PyTorch operation is, as (kind, units): a table from operator names to formulas.
+
+Formulas read shapes only, so they work on meta tensors. What a unit costs is the counting rule's business
+(`rules.CountingRule`). An operator that no formula knows yields no work and is listed as uncounted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detrbench.models.ops.flops import sampled_channels
+
+Work = list[tuple[str, int]]  # (kind, units)
+Formula = Callable[[tuple[Any, ...], Any], Work]  # (arguments, output) -> work
+
+# Neither arithmetic nor traffic: new views and uninitialised memory. They are not even listed.
+FREE = {
+    "aten::_unsafe_view",
+    "aten::detach",
+    "aten::empty",
+    "aten::empty_like",
+    "aten::empty_strided",
+    "aten::new_empty",
+    "aten::lift_fresh",
+    "prim::device",
+}
+
+# Tagged as pointwise, yet they move or compare: no arithmetic.
+_NOT_ARITHMETIC = {
+    "aten::clone",
+    "aten::copy_",
+    "aten::where",
+    "aten::masked_fill",
+    "aten::masked_fill_",
+    "aten::fill_",
+    "aten::zero_",
+    "aten::isnan",
+    "aten::isinf",
+    "aten::isfinite",
+}
+
+
+def work(func: torch._ops.OpOverload, args: tuple[Any, ...], out: Any) -> Work | None:
+    """The work of one call: None for views and allocations, [] for what no formula counts."""
+    name = func._schema.name
+    if func.is_view or name in FREE:
+        return None
+    if name in _FORMULAS:
+        return _FORMULAS[name](args, out)
+    if torch.Tag.pointwise in func.tags and name not in _NOT_ARITHMETIC:
+        return _elementwise(args, out)
+    return []
+
+
+def _elementwise(args: tuple[Any, ...], out: Any) -> Work:
+    # Comparisons and index arithmetic give bool or integers: no floating-point work.
+    return [("elementwise", out.numel())] if isinstance(out, Tensor) and out.is_floating_point() else []
+
+
+def _output(kind: str) -> Formula:
+    return lambda args, out: [(kind, (out[0] if isinstance(out, tuple) else out).numel())]
+
+
+def _input(kind: str) -> Formula:
+    return lambda args, out: [(kind, args[0].numel())] if args[0].is_floating_point() else []
+
+
+def _matmul(first: int) -> Formula:
+    """`first` is the position of the left matrix; the last dimension of it is the one that is summed over."""
+    return lambda args, out: [("matmul", out.numel() * args[first].shape[-1])]
+
+
+def _dot(args: tuple[Any, ...], out: Any) -> Work:
+    return [("matmul", args[0].numel())]
+
+
+def _convolution(args: tuple[Any, ...], out: Tensor) -> Work:
+    image, weight, transposed = args[0], args[1], args[6]
+    # weight: (out, in/groups, kh, kw), or (in, out/groups, kh, kw) where it is transposed
+    return [("convolution", (image if transposed else out).numel() * prod(weight.shape[1:]))]
+
+
+def _attention(args: tuple[Any, ...], out: Any) -> Work:
+    query_BMQD, key_BMKD, value_BMKD = args[:3]
+    scores = prod(query_BMQD.shape[:-1]) * key_BMKD.shape[-2]
+    return [("matmul", scores * (query_BMQD.shape[-1] + value_BMKD.shape[-1])), ("softmax", scores)]
+
+
+def _multi_head_attention(args: tuple[Any, ...], out: Any) -> Work:
+    """The fused fast path of `nn.MultiheadAttention` in eval: in-projection, scores, values, out-projection."""
+    (batch, queries, width), keys, heads = args[0].shape, args[1].shape[1], args[4]
+    projections = batch * width * width * (2 * queries + 2 * keys)
+    scores = batch * queries * keys
+    return [("matmul", projections + 2 * scores * width), ("softmax", scores * heads)]
+
+
+def _deformable_attention(args: tuple[Any, ...], out: Tensor) -> Work:
+    value, locations = args[0], args[3]
+    return [("deformable_attention", sampled_channels(value.shape, locations.shape))]
+
+
+_FORMULAS: dict[str, Formula] = {
+    "detrbench::msda": _deformable_attention,
+    "aten::mm": _matmul(0),
+    "aten::mv": _matmul(0),
+    "aten::bmm": _matmul(0),
+    "aten::addmm": _matmul(1),
+    "aten::addmv": _matmul(1),
+    "aten::baddbmm": _matmul(1),
+    "aten::dot": _dot,
+    "aten::vdot": _dot,
+    "aten::convolution": _convolution,
+    "aten::_native_multi_head_attention": _multi_head_attention,
+    **dict.fromkeys(
+        (
+            "aten::_scaled_dot_product_flash_attention",
+            "aten::_scaled_dot_product_flash_attention_for_cpu",
+            "aten::_scaled_dot_product_efficient_attention",
+            "aten::_scaled_dot_product_cudnn_attention",
+            "aten::_scaled_dot_product_fused_attention_overrideable",
+            "aten::_scaled_dot_product_attention_math",
+        ),
+        _attention,
+    ),
+    **dict.fromkeys(("aten::native_layer_norm", "aten::native_group_norm", "aten::_fused_rms_norm"), _output("norm")),
+    **dict.fromkeys(
+        (
+            "aten::native_batch_norm",
+            "aten::_native_batch_norm_legit",
+            "aten::_native_batch_norm_legit_no_training",
+            "aten::_batch_norm_with_update",
+            "aten::cudnn_batch_norm",
+        ),
+        _output("batch_norm"),
+    ),
+    **dict.fromkeys(("aten::_softmax", "aten::_safe_softmax", "aten::_log_softmax"), _output("softmax")),
+    "aten::grid_sampler_2d": _output("grid_sample"),
+    "aten::upsample_nearest2d": _output("nearest"),
+    "aten::upsample_bilinear2d": _output("bilinear"),
+    **dict.fromkeys(
+        (
+            "aten::sum",
+            "aten::mean",
+            "aten::prod",
+            "aten::cumsum",
+            "aten::var",
+            "aten::std",
+            "aten::linalg_vector_norm",
+            "aten::avg_pool2d",
+            "aten::_adaptive_avg_pool2d",
+        ),
+        _input("reduction"),
+    ),
+}

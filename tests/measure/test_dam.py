@@ -1,0 +1,152 @@
+"""The decoder's attention map against a plain loop and against the official code's figures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from detrbench.measure import dam, protocols
+from detrbench.models.dam import corr, decoder_attention_map, kept_mask
+from detrbench.models.detector import Trace
+
+SIZES = [(4, 6), (2, 3)]
+
+
+def looped(locations: list[Tensor], weights: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
+    """The definition, one point at a time."""
+    maps = [torch.zeros(len(weights[0]), height, width, dtype=weights[0].dtype) for height, width in sizes]
+    for layer_locations, layer_weights in zip(locations, weights):
+        for b, q, m, level, p in torch.cartesian_prod(*map(torch.arange, layer_weights.shape)).tolist():
+            height, width = sizes[level]
+            x, y = (
+                layer_locations[b, q, m, level, p, 0].item() * width,
+                layer_locations[b, q, m, level, p, 1].item() * height,
+            )
+            for column in (math.floor(x), math.floor(x) + 1):
+                for row in (math.floor(y), math.floor(y) + 1):
+                    if 0 <= column < width and 0 <= row < height:
+                        share = (1 - abs(x - column)) * (1 - abs(y - row))
+                        maps[level][b, row, column] += layer_weights[b, q, m, level, p] * share
+    return torch.cat([each.flatten(1) for each in maps], 1)
+
+
+def random_attention(seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (2, 3, 2, 2, 2)  # B, Q, M, L, P; locations from -0.3 to 1.3, so some cells lie outside
+    locations = [1.6 * torch.rand(*shape, 2, generator=generator, dtype=torch.float64) - 0.3 for _ in range(2)]
+    return locations, [torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+def test_map_equals_the_loop() -> None:
+    locations, weights = random_attention()
+    torch.testing.assert_close(decoder_attention_map(locations, weights, SIZES), looped(locations, weights, SIZES))
+
+
+def test_map_has_no_half_pixel_shift() -> None:
+    location = torch.tensor([2 / 6, 1 / 4]).view(1, 1, 1, 1, 1, 2)  # corner of cell (row 1, column 2)
+    found = decoder_attention_map([location], [torch.ones(1, 1, 1, 1, 1)], [(4, 6)])
+    assert found.argmax() == 1 * 6 + 2
+    assert found.max() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("place", [math.nan, math.inf, -math.inf, 1e30])
+def test_points_nowhere_are_dropped(place: float) -> None:
+    location = torch.full((1, 1, 1, 1, 1, 2), place)
+    found = decoder_attention_map([location], [torch.ones(1, 1, 1, 1, 1)], [(4, 6)])
+    assert (found == 0).all()
+
+
+def test_corr() -> None:
+    attention = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
+    kept = kept_mask([torch.tensor([1, 3]), torch.tensor([0])], 4)
+    assert kept.tolist() == [[False, True, False, True], [True, False, False, False]]
+    found = corr(attention, kept)
+    assert found[0] == pytest.approx(0.6)
+    assert found[1].isnan()
+
+
+def trace(kept: list[list[Tensor]]) -> Trace:
+    locations, weights = random_attention()
+    padding = torch.zeros(2, 30, dtype=torch.bool)
+    padding[1, 20:] = True
+    return Trace(kept, None, locations, weights, [], SIZES, padding)
+
+
+def test_record_of_a_trace() -> None:
+    everything = [torch.arange(30), torch.arange(30)]
+    rows = dam.of_trace(trace([everything]))
+    torch.testing.assert_close(rows[:, 0], torch.ones(2, dtype=torch.float64))
+    half = [[torch.arange(15), torch.arange(10)], [torch.arange(5), torch.arange(5)]]  # two layers: the union counts
+    rows = dam.of_trace(trace(half))
+    assert rows[:, 1].tolist() == [0.5, 0.5]
+    record = dam.summarise(rows.numpy(), protocols.get("dam"))
+    assert record.corr.n == 2
+    assert record.corr.value == pytest.approx(rows[:, 0].mean().item())
+    assert record.per_level[1] == 0
+    assert record.kept_fraction == 0.5
+
+
+def test_level_without_attention_has_no_figure() -> None:
+    nothing = dam.summarise(torch.tensor([[0.5, 0.3, 0.5, math.nan]]).numpy(), protocols.get("dam"))
+    assert nothing.per_level == [0.5, None]
+    assert nothing.corr.low is None
+
+
+# ------------------------------------------------------------------------------- the official code's figures
+
+SHARED = Path(os.environ.get("DETRBENCH_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+GOLDENS = SHARED / "goldens"
+
+
+@pytest.fixture(scope="module")
+def official() -> tuple[Any, dict[str, Any], Any]:
+    """Sparse DETR with the golden's seeded weights, the golden, and the module that makes its images."""
+    path = GOLDENS / "sp_r50_sparse_rho0.3.json"
+    if not path.exists():
+        pytest.skip(f"reference figures not found: {path}; set DETRBENCH_SHARED")
+    from detrbench import models
+
+    sys.path.insert(0, str(GOLDENS))
+    try:
+        import seeded
+    finally:
+        sys.path.remove(str(GOLDENS))
+    golden = json.loads(path.read_text())
+    detector = models.create("sparse_detr_r50", keep_ratio=0.3).double().eval()
+    return detector, golden, seeded
+
+
+@pytest.mark.parametrize("case", ["batch1", "batch2"])
+def test_official_figures(official: tuple[Any, dict[str, Any], Any], case: str, tmp_path: Path) -> None:
+    from detrbench import models
+
+    detector, golden, seeded = official
+    torch.save({"model": seeded.seeded_checkpoint(golden)}, tmp_path / "official.pth")
+    models.load_checkpoint(detector, tmp_path / "official.pth")
+    wanted = golden["cases"][case]["dam"]
+    images, masks = seeded.seeded_batch(golden["cases"][case]["images"])
+    with torch.no_grad():
+        found = detector(images, masks, trace=True).trace
+    attention = decoder_attention_map(found.sampling_locations, found.attention_weights, found.spatial_shapes)
+    assert attention.sum(1).tolist() == pytest.approx(wanted["sum_per_image"], rel=1e-8)
+    assert attention.argmax(1).tolist() == wanted["argmax"]
+    for ours, theirs in zip(attention.tolist(), wanted["first8_tokens"]):
+        assert ours[:8] == pytest.approx(theirs, rel=1e-8)
+    # The official Corr takes the same number of best-scored tokens in every image of the batch.
+    most = max(len(tokens) for tokens in found.kept_tokens[0])
+    kept = kept_mask(found.scores.topk(most, dim=1).indices, attention.shape[1])
+    assert corr(attention, kept).tolist() == pytest.approx(wanted["corr_all_per_image"], rel=1e-8)
+    sizes = [height * width for height, width in found.spatial_shapes]
+    levels = zip(attention.split(sizes, 1), kept.split(sizes, 1), wanted["corr_per_level_per_image"])
+    for level_attention, level_kept, theirs in levels:
+        assert corr(level_attention, level_kept).tolist() == pytest.approx(theirs, rel=1e-8)
+    if case == "batch1":  # a single image has no surplus
+        assert dam.of_trace(found)[:, 0].tolist() == pytest.approx(wanted["corr_all_per_image"], rel=1e-8)

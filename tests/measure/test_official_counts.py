@@ -1,0 +1,116 @@
+"""Our counts against what the official code's own counter gives for the official code.
+
+Figures: fvcore with its default handles run on kakaobrain/sparse-detr@f40632c (util/benchmark.py), GFLOPs at 1 a
+multiply-add; `published` are the papers' rows, met under the protocol that reproduces them.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from detrbench import models
+from detrbench.measure import complexity, counters, protocols
+
+
+def measured(name: str, protocol: str, **options: Any) -> float:
+    create = functools.partial(models.create, name, **options)
+    return complexity.measure(create, protocols.get("complexity", protocol), cross_check=False).gflops
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "protocol", "published"),
+    [
+        ("deformable_detr_r50", {}, "deformable_table", 172.9),
+        ("efficient_detr_r50", {}, "deformable_table", 177.3),
+        ("sparse_detr_r50", {"keep_ratio": 0.1}, "sparse_table1", 105.4),
+        ("sparse_detr_r50", {"keep_ratio": 0.2}, "sparse_table1", 112.9),
+        ("sparse_detr_r50", {"keep_ratio": 0.3}, "sparse_table1", 120.5),
+        ("sparse_detr_r50", {"keep_ratio": 0.4}, "sparse_table1", 128.0),
+        ("sparse_detr_r50", {"keep_ratio": 0.5}, "sparse_table1", 135.6),
+    ],
+)
+def test_published_figures_to_the_last_digit(
+    name: str, options: dict[str, Any], protocol: str, published: float
+) -> None:
+    assert round(measured(name, protocol, **options), 1) == published
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "protocol", "gflops"),
+    [
+        ("deformable_detr_r50", {}, "official_800x1066", 166.045),
+        ("deformable_detr_two_stage_r50", {}, "official_800x1066", 170.322),
+        ("efficient_detr_r50", {}, "official_800x1066", 170.282),
+        ("efficient_detr_r50", {}, "official_850x1040", 177.331),
+        ("sparse_detr_r50", {"keep_ratio": 0.3}, "official_800x1066", 124.629),
+    ],
+)
+def test_official_counter(name: str, options: dict[str, Any], protocol: str, gflops: float) -> None:
+    assert measured(name, protocol, **options) == pytest.approx(gflops, abs=1e-3)
+
+
+# Means over the first 100 images by part; names of modules on our side, sums of rows on theirs where the cut differs.
+SHARED_ROWS = {"backbone": 72.849, "neck": 4.313}
+BY_PART = {
+    "deformable_detr_r50": (
+        {},
+        172.708,
+        {"encoder.layers": 85.952, "decoder": 9.314, "heads": 0.28},
+    ),
+    "deformable_detr_two_stage_r50": (
+        {},
+        177.145,
+        {"encoder.layers": 85.952, "queries": 4.12 + 0.079, "decoder": 9.314 + 0.517 - 0.28, "heads": 0.28},
+    ),
+    "sparse_detr_r50": (
+        {"keep_ratio": 0.3},
+        129.606,
+        {
+            "encoder.layers": 30.892,
+            "encoder.auxiliary_heads": 4.322,
+            "encoder": 30.892 + 4.322 + 3.238,
+            "queries": 4.12 + 0.04,
+            "decoder": 9.314 + 0.517 - 0.28,  # the box heads of the refinement run inside the decoder
+            "heads": 0.28,
+        },
+    ),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", BY_PART)
+def test_official_counter_by_part_over_100_images(name: str) -> None:
+    options, total, rows = BY_PART[name]
+    protocol = protocols.get("complexity", "official_first100")
+    detector = models.create(name, **options).eval().to("meta")
+    parts = {part: part for part in detector.parts}
+    sums: Counter[str] = Counter()
+    for size, images in protocol.inputs.sizes().items():
+        tally = counters.count(detector, *size, protocol.outputs)
+        for part, gflops in tally.gflops_by_part(protocol.rule, parts).items():
+            sums[part] += gflops * images / 100
+        for module in ("encoder.layers", "encoder.auxiliary_heads"):
+            sums[module] += tally.gflops(protocol.rule, module) * images / 100
+    assert sum(sums[part] for part in parts) == pytest.approx(total, abs=1e-3)
+    for part, gflops in {**SHARED_ROWS, **rows}.items():
+        assert sums[part] == pytest.approx(gflops, abs=2e-3), part
+
+
+def test_common_counts_only_what_inference_needs() -> None:
+    """Auxiliary heads cost nothing there, and every operation that has work is counted."""
+    protocol = protocols.get("complexity", "common").at(800, 1066)
+    counted = {
+        auxiliary: complexity.measure(
+            functools.partial(models.create, "sparse_detr_r50", encoder_auxiliary=auxiliary),
+            protocol,
+            cross_check=False,
+        )
+        for auxiliary in (True, False)
+    }
+    assert counted[True].gflops == counted[False].gflops
+    unexpected = {"aten::add", "aten::mul", "aten::sigmoid", "aten::_softmax", "aten::relu", "detrbench::msda"}
+    assert not unexpected & counted[True].uncounted.keys()
