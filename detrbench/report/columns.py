@@ -1,0 +1,288 @@
+"""Columns of a section's tables: how each cell is filled from a published row and a cell's records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from detrbench.report import labels
+from detrbench.report.sections import COMMON, Entry, Record, Section, number
+
+Kind = Literal["text", "published", "measured", "difference", "absent"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. `text` is what is shown, `value` what it sorts by, `detail` its interval, `note` its footnote."""
+
+    text: str
+    kind: Kind
+    value: float | str | None = None
+    detail: str = ""
+    note: str | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: `group` stands above `label`; `make` fills a row's cell."""
+
+    key: str
+    group: str
+    label: str
+    make: Callable[[Entry], Cell]
+    numeric: bool = True
+
+
+EMPTY = Cell(labels.ABSENT, "absent")
+PARTS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
+_SPLITS = {"complexity": ("gflops_by_part", "GFLOPs", 1), "latency": ("by_part_ms", "ms", 2)}
+
+
+# ---------------------------------------------------------------------------------- which row is which
+
+
+def _keys(section: Section) -> list[str]:
+    """Columns that say which row is which: the published ones, then options of the cells."""
+    published = section.published.columns if section.published else ()
+    options = [key for entry in section.entries for key in entry.options]
+    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key != "model"]
+    return list(dict.fromkeys(keys))
+
+
+def _differs(section: Section, key: str) -> bool:
+    """Whether a column tells rows apart. A published-only row does not know an option, which is no difference."""
+    known_to = [e for e in section.entries if key in (e.published.values if e.published else {}) or key in e.options]
+    return len({labels.shown(key, entry.option(key)) for entry in known_to}) > 1
+
+
+def _heading(section: Section, key: str) -> str:
+    is_published = section.published is not None and key in section.published.columns
+    return f"{labels.label(key)} (published)" if is_published and key == "epochs" else labels.label(key)
+
+
+def folded(section: Section) -> tuple[tuple[str, str], ...]:
+    folded = []
+    for key in _keys(section):
+        values = [entry.option(key) for entry in section.entries]
+        value = next((value for value in values if value is not None), None)
+        if not _differs(section, key) and value is not None:
+            folded.append((_heading(section, key), labels.shown(key, value)))
+    return tuple(folded)
+
+
+def descriptors(section: Section) -> list[Column]:
+    def make(key: str) -> Callable[[Entry], Cell]:
+        def cell(entry: Entry) -> Cell:
+            value = entry.option(key)
+            doubt = entry.published.doubtful.get(key) if entry.published else None
+            if value is None and not doubt:
+                return EMPTY
+            sortable = value if isinstance(value, int | float | str) else labels.shown(key, value)
+            return Cell(labels.shown(key, value), "text", sortable, note=f"doubtful: {doubt}" if doubt else None)
+
+        return cell
+
+    keys = [key for key in _keys(section) if _differs(section, key)]
+    return [Column(key, "", _heading(section, key), make(key), _is_numeric(section, key)) for key in keys]
+
+
+def _is_numeric(section: Section, key: str) -> bool:
+    values = [entry.option(key) for entry in section.entries]
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values if v is not None)
+
+
+# ------------------------------------------------------------------------------------------------ kinds of cells
+
+
+def _published(*keys: str) -> Callable[[Entry], Cell]:
+    """The published figure of a row, as printed; the first key that the table has counts."""
+
+    def cell(entry: Entry) -> Cell:
+        if entry.published is None:
+            return EMPTY
+        for key in keys:
+            value, doubt = entry.published.values.get(key), entry.published.doubtful.get(key)
+            if value is not None or doubt:
+                note = f"doubtful: {doubt}" if doubt else None
+                return Cell(labels.printed(value), "published", value, note=note)
+        return EMPTY
+
+    return cell
+
+
+def _measured(
+    measure: str, decimals: int, *path: str, protocol: Callable[[Entry], str | None], named: bool = False
+) -> Callable[[Entry], Cell]:
+    """A figure of a row's record, with its interval where it is an estimate, or why there is none."""
+
+    def cell(entry: Entry) -> Cell:
+        if entry.cell is None:
+            return EMPTY
+        chosen = protocol(entry)
+        record = entry.record(measure, chosen)
+        value = number(record, *path)
+        if value is None and record:
+            return EMPTY
+        if value is None:
+            has_other = bool(entry.cell.records.get(measure))
+            return EMPTY if has_other else Cell(labels.ABSENT, "absent", note=entry.why(measure))
+        low, high = number(record, *path[:-1], "low"), number(record, *path[:-1], "high")
+        if path[-1] != "value":
+            low = high = None
+        detail = labels.interval(low, high, decimals) or (str(chosen) if named else "")
+        return Cell(labels.fixed(value, decimals), "measured", value, detail, low=low, high=high)
+
+    return cell
+
+
+# ------------------------------------------------------------------------------------------------ groups of columns
+
+
+def accuracy_heading(section: Section) -> str:
+    """Which measured AP this is; two scales never share a heading."""
+    return f"measured, {section.condition}"
+
+
+def accuracy(section: Section, names: list[str]) -> list[Column]:
+    columns = []
+    for name in names:
+        group = name if len(names) > 1 else "AP"
+        columns.append(Column(f"{name}.published", group, "published, COCO val2017", _published(name)))
+        if not section.is_measured("accuracy"):
+            continue
+        path = {"AP": ("ap", "value"), "AP50": ("ap50", "value")}.get(name, ("stats", name))
+        measured = _measured("accuracy", 1, *path, protocol=lambda entry: entry.either("accuracy"))
+        columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
+        if any(section.comparable(entry) for entry in section.entries):
+            columns.append(Column(f"{name}.difference", group, "difference", _ap_difference(section, name, path)))
+    return columns
+
+
+def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Callable[[Entry], Cell]:
+    def cell(entry: Entry) -> Cell:
+        theirs = entry.published.values.get(name) if entry.published else None
+        ours = number(entry.record("accuracy", entry.either("accuracy")), *path)
+        if theirs is None or ours is None or not section.comparable(entry):
+            return EMPTY
+        return Cell(labels.fixed(ours - theirs, 1, sign=True), "difference", ours - theirs)
+
+    return cell
+
+
+def gflops_difference(entry: Entry) -> float | None:
+    """Ours under the published table's protocol against the published figure, in percent of the latter."""
+    theirs = entry.published.values.get("gflops") if entry.published else None
+    ours = number(entry.record("complexity", entry.own("complexity")), "gflops")
+    return None if not theirs or ours is None else 100 * (ours - theirs) / theirs
+
+
+def gflops(section: Section) -> list[Column]:
+    def difference(entry: Entry) -> Cell:
+        percent = gflops_difference(entry)
+        if percent is None:
+            return EMPTY
+        return Cell(f"{labels.fixed(percent, 1, sign=True)} %", "difference", percent)
+
+    protocols = sorted({p for entry in section.entries if (p := entry.own("complexity"))})
+    several = len(protocols) > 1
+    heading = "ours, as they counted" if several else f"ours, {protocols[0]}" if protocols else "ours, as they counted"
+    own = _measured("complexity", 1, "gflops", protocol=lambda entry: entry.own("complexity"), named=several)
+    common = _measured("complexity", 1, "gflops", protocol=lambda entry: COMMON)
+    columns = [Column("gflops.published", "GFLOPs", "published", _published("gflops"))]
+    if protocols:
+        columns.append(Column("gflops.own", "GFLOPs", heading, own))
+        columns.append(Column("gflops.difference", "GFLOPs", "difference", difference))
+    if section.is_measured("complexity"):
+        columns.append(Column("gflops.common", "GFLOPs", "ours, common", common))
+    return columns
+
+
+def params(section: Section) -> list[Column]:
+    ours = _measured("complexity", 1, "params_millions", protocol=lambda entry: entry.first("complexity"))
+    return [
+        Column("params_M.published", "Params (M)", "published", _published("params_M")),
+        *([Column("params_M", "Params (M)", "ours", ours)] if section.is_measured("complexity") else []),
+    ]
+
+
+def speed(section: Section) -> list[Column]:
+    columns = []
+    if section.is_measured("latency"):
+        values = [number(e.record("latency", e.first("latency")), "median_ms", "value") for e in section.entries]
+        decimals = 1 if max([value or 0.0 for value in values], default=0.0) >= 20 else 2
+        median = _measured("latency", decimals, "median_ms", "value", protocol=lambda entry: entry.first("latency"))
+        columns.append(Column("latency", "Speed", "median, ms", median))
+        columns.append(
+            Column("fps", "Speed", "FPS", _measured("latency", 1, "fps", protocol=lambda entry: entry.first("latency")))
+        )
+    published = _published("fps", "fps_batch4")
+    return [*columns, Column("fps.published", "Speed", "FPS published, other hardware", published)]
+
+
+def memory(section: Section) -> list[Column]:
+    if not section.is_measured("memory"):
+        return []
+    forward = _measured("memory", 0, "forward_mib", protocol=lambda entry: entry.first("memory"))
+    step = _measured("memory", 0, "training_step_mib", protocol=lambda entry: entry.first("memory"))
+    return [
+        Column("memory.forward", "Memory, MiB", "forward", forward),
+        Column("memory.training", "Memory, MiB", "training step", step),
+    ]
+
+
+def corr(section: Section) -> list[Column]:
+    published = Column("corr.published", "Corr", "published", _published("corr_mean"))
+    if not section.is_measured("dam"):
+        return [published]
+    ours = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.first("dam"))
+    return [published, Column("corr", "Corr", f"measured, {section.condition}", ours)]
+
+
+def full_accuracy(section: Section) -> list[Column]:
+    names = ["AP", "AP50", "AP75", "APS", "APM", "APL"]
+    return accuracy(section, names) if section.is_measured("accuracy") else []
+
+
+def parts(section: Section, measure: str) -> list[str]:
+    """The parts that a measure was split into, in the detector's order."""
+    key = _SPLITS[measure][0]
+    found = {name for e in section.entries for name in e.record(measure, e.first(measure)).get(key) or {}}
+    return sorted(found, key=lambda name: (PARTS.index(name) if name in PARTS else len(PARTS), name))
+
+
+def by_part(section: Section, measure: str) -> list[Column]:
+    """A column for each part of a measure that is split by part."""
+    key, unit, decimals = _SPLITS[measure]
+
+    def column(part: str) -> Column:
+        cell = _measured(measure, decimals, key, part, protocol=lambda entry: entry.first(measure))
+        return Column(f"{measure}.{part}", unit, part, cell)
+
+    return [column(part) for part in parts(section, measure)]
+
+
+def training(section: Section) -> list[Column]:
+    """How long each cell was trained, on how much, and where its loss ended."""
+
+    def column(label: str, decimals: int, pick: Callable[[Record], float | None]) -> Column:
+        def cell(entry: Entry) -> Cell:
+            record = entry.record("training", entry.first("training"))
+            value = pick(record) if record else None
+            return EMPTY if value is None else Cell(labels.fixed(value, decimals), "measured", value)
+
+        return Column(f"training.{label}", "", label, cell)
+
+    return [
+        column("epochs", 0, lambda record: float(len(record.get("epochs") or []))),
+        column("images seen", 0, lambda record: number(record, "images_seen")),
+        column("last loss", 3, _last_loss),
+        column("minutes", 1, lambda record: (number(record, "seconds") or 0.0) / 60),
+    ]
+
+
+def _last_loss(record: Record) -> float | None:
+    epochs = record.get("epochs") or []
+    return number(epochs[-1], "loss") if epochs else None

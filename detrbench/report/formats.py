@@ -1,0 +1,235 @@
+"""The same tables as text: Markdown, CSV, LaTeX (booktabs), JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from detrbench.report import labels, tables
+from detrbench.report.columns import Cell, Column
+from detrbench.report.sections import Section
+from detrbench.report.tables import Row, Table
+
+SCHEMA = 1
+
+
+def all_tables(section: Section) -> list[Table]:
+    """The suite's table and those behind it."""
+    return [tables.main_table(section), *tables.detail_tables(section)]
+
+
+# ------------------------------------------------------------------------------------------------ Markdown
+
+
+def markdown(found: list[Section]) -> str:
+    """One heading a section, each table with its footnotes."""
+    return "\n\n".join(_markdown_section(section) for section in found).strip() + "\n"
+
+
+def _markdown_section(section: Section) -> str:
+    blocks = [f"## {_md(section.title)}", _md(f"{section.suite}, {section.condition}")]
+    blocks += [_md(problem) for problem in section.problems]
+    for table in all_tables(section):
+        blocks.append(f"### {_md(table.caption)}")
+        if table.folded:
+            blocks.append(_md("In every row: " + ", ".join(f"{name} {value}" for name, value in table.folded) + "."))
+        if table.missing:
+            blocks.append(_md("In no row: " + "; ".join(table.missing) + "."))
+        blocks.append(_markdown_table(table))
+        blocks += [f"{letter}: {_md(note)}" for note, letter in table.notes.items()]
+    return "\n\n".join(blocks)
+
+
+def _markdown_table(table: Table) -> str:
+    heads = ["Detector", *(_heading(column) for column in table.columns)]
+    rules = ["---", *("---:" if column.numeric else "---" for column in table.columns)]
+    rows = [[_row_name(row), *(_cell(cell, table) for cell in row.cells)] for row in table.rows]
+    lines = [[_md(text) for text in heads], rules, *[[_md(text) for text in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no cell borders."""
+    return re.sub(r"([\\`*_<>|#~]|\](?=\())", r"\\\1", " ".join(text.split()))
+
+
+# ------------------------------------------------------------------------------------------------ CSV
+
+
+def as_csv(found: list[Section]) -> str:
+    """One line a row of any suite; every figure a column, intervals as `<figure>_low` and `<figure>_high`."""
+    rows = [line for section in found for line in _csv_rows(section)]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _csv_rows(section: Section) -> Iterator[dict[str, Any]]:
+    made = all_tables(section)
+    for i, row in enumerate(made[0].rows):
+        line: dict[str, Any] = {
+            "suite": section.suite, "scale": section.scale, "id": row.id, "detector": row.name,
+            "status": row.status or "measured",
+        }  # fmt: skip
+        line |= {f"same.{name}": value for name, value in made[0].folded}
+        entry = section.entries[i]
+        for table in made:
+            mine = next((other for other in table.rows if other.id == entry.id), None)
+            for column, cell in zip(table.columns, mine.cells if mine else (), strict=mine is not None):
+                line |= _csv_cell(column, cell)
+        yield {name: _plain(value) for name, value in line.items()}
+
+
+def _csv_cell(column: Column, cell: Cell) -> dict[str, Any]:
+    values: dict[str, Any] = {column.key: "" if cell.value is None else cell.value}
+    if cell.low is not None and cell.high is not None:
+        values |= {f"{column.key}_low": cell.low, f"{column.key}_high": cell.high}
+    if cell.note:
+        values[f"{column.key}_note"] = cell.note
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Floats with six digits; text that no spreadsheet takes for a formula."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return (
+        "'" + text
+        if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text)
+        else value
+    )
+
+
+# ------------------------------------------------------------------------------------------------ LaTeX
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    labels.MINUS: "$-$", labels.ABSENT: "--", "\N{INFINITY}": r"$\infty$", "\N{NARROW NO-BREAK SPACE}": r"\,",
+    '"': r"\textquotedbl{}", "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def latex(found: list[Section]) -> str:
+    r"""Each suite's table as a `table` environment in the booktabs style; `\usepackage{booktabs}` and T1 fonts."""
+    head = "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}; wide tables: \\usepackage{graphicx}\n"
+    return head + "\n".join(_latex_table(section) for section in found)
+
+
+def _latex_table(section: Section) -> str:
+    table = tables.main_table(section)
+    groups, rules, at = [""], [], 2
+    for name, span in table.groups:
+        groups.append(rf"\multicolumn{{{span}}}{{c}}{{{_tex(name)}}}" if name else " &" * (span - 1))
+        rules += [rf"\cmidrule(lr){{{at}-{at + span - 1}}}"] if name else []
+        at += span
+    lines = [
+        r"\begin{table}", r"  \centering", f"  \\caption{{{_tex(_caption(section, table))}}}",
+        f"  \\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', section.anchor)}}}", r"  \resizebox{\linewidth}{!}{%",
+        "  \\begin{tabular}{l" + "".join("r" if column.numeric else "l" for column in table.columns) + "}",
+        r"    \toprule", "    " + " & ".join(groups) + r" \\", "    " + " ".join(rules),
+        "    " + " & ".join(["Detector", *(_tex(column.label) for column in table.columns)]) + r" \\",
+        r"    \midrule", *(f"    {_latex_row(row, table)}" for row in table.rows), r"    \bottomrule",
+        r"  \end{tabular}}",
+        *(rf"  \par\footnotesize\textsuperscript{{{letter}}} {_tex(note)}" for note, letter in table.notes.items()),
+        r"\end{table}", "",
+    ]  # fmt: skip
+    return "\n".join(line for line in lines if line.strip() or not line)
+
+
+def _caption(section: Section, table: Table) -> str:
+    folded = ", ".join(f"{name} {value}" for name, value in table.folded)
+    return f"{table.caption} ({section.condition})." + (f" In every row: {folded}." if folded else "")
+
+
+def _latex_row(row: Row, table: Table) -> str:
+    cells = []
+    for cell in row.cells:
+        mark = rf"\textsuperscript{{{table.notes[cell.note]}}}" if cell.note else ""
+        detail = rf" {{\scriptsize {_tex(cell.detail)}}}" if cell.detail else ""
+        cells.append(_tex(cell.text) + mark + detail)
+    return " & ".join([_tex(_row_name(row)), *cells]) + r" \\"
+
+
+def _tex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split(" ")))
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def as_json(found: list[Section]) -> str:
+    """Every table with values, intervals and notes; keys are stable, `schema` counts their changes."""
+    document = {"schema": SCHEMA, "suites": [_json_section(section) for section in found]}
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _json_section(section: Section) -> dict[str, Any]:
+    return {
+        "suite": section.suite,
+        "scale": section.scale,
+        "title": section.title,
+        "condition": section.condition,
+        "published": section.published.reference if section.published else None,
+        "problems": section.problems,
+        "tables": [_json_table(table) for table in all_tables(section)],
+    }
+
+
+def _json_table(table: Table) -> dict[str, Any]:
+    columns = [{"key": c.key, "group": c.group, "label": c.label} for c in table.columns]
+    rows = [
+        {
+            "id": row.id,
+            "detector": row.name,
+            "status": row.status or "measured",
+            "cells": {c.key: _json_cell(cell) for c, cell in zip(table.columns, row.cells, strict=True)},
+        }
+        for row in table.rows
+    ]
+    return {
+        "key": table.key,
+        "caption": table.caption,
+        "folded": dict(table.folded),
+        "missing": list(table.missing),
+        "columns": columns,
+        "rows": rows,
+    }
+
+
+def _json_cell(cell: Cell) -> dict[str, Any]:
+    found = {"value": cell.value, "text": cell.text, "kind": cell.kind, "low": cell.low, "high": cell.high}
+    return {**found, "note": cell.note}
+
+
+# ------------------------------------------------------------------------------------------------ shared
+
+
+def _heading(column: Column) -> str:
+    return f"{column.group}: {column.label}" if column.group else column.label
+
+
+def _row_name(row: Row) -> str:
+    name = f"{row.name} ({row.id})" if row.measured else row.name
+    return f"{name}, {row.status}" if row.status else name
+
+
+def _cell(cell: Cell, table: Table) -> str:
+    mark = f" ({table.notes[cell.note]})" if cell.note else ""
+    return " ".join([cell.text + mark, cell.detail]).strip()
+
+
+WRITERS: dict[str, Callable[[list[Section]], str]] = {
+    "md": markdown,
+    "csv": as_csv,
+    "latex": latex,
+    "json": as_json,
+}

@@ -1,0 +1,144 @@
+"""The papers' own figures, as data: reports/published/<paper>.yaml.
+
+A file holds a paper's tables; a table holds rows as {column: value}. A value of None was not published or is illegible;
+a row's `doubtful` names the cells that are not certain and why. A suite points at a table as "focus_detr/table6" and
+each of its variants at one row with a selector such as {model: Sparse DETR, keep_ratio: 0.3}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from detrbench import yaml12
+from detrbench.errors import SuiteError, unknown_name
+
+FOLDER = Path(__file__).resolve().parent.parent / "reports" / "published"
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One row: `values` by column, and for cells that are not certain the reason in `doubtful`."""
+
+    index: int
+    values: Row
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+
+    def matches(self, selector: Row) -> bool:
+        return all(column in self.values and self.values[column] == value for column, value in selector.items())
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """One table or figure of a paper; `reference` is "<paper file>/<table id>", `paper` the method's short name."""
+
+    reference: str
+    paper: str
+    title: str
+    venue: str
+    year: int
+    arxiv: str | None
+    caption: str
+    source: str
+    measured_on: str | None
+    notes: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[PublishedRow, ...]
+
+    def select(self, selector: Row) -> PublishedRow:
+        """The one row whose columns have the selector's values.
+
+        Raises:
+            SuiteError: where the selector names no column of the table, or fits no row or more than one.
+        """
+        for column in selector:
+            if column not in self.columns:
+                known = ", ".join(self.columns)
+                raise SuiteError(f"row: {self.reference} has no column {column!r}", hint=f"columns: {known}")
+        found = [row for row in self.rows if row.matches(selector)]
+        if len(found) == 1:
+            return found[0]
+        near = found or sorted(self.rows, key=lambda row: -_agreement(row, selector))
+        raise SuiteError(
+            f"row: {_phrase(selector)} fits {len(found)} rows of {self.reference}, expected 1",
+            hint="candidates: " + "; ".join(_describe(row, selector, found) for row in near[:6]),
+        )
+
+    @property
+    def citation(self) -> str:
+        """For example: Focus-DETR, ICCV 2023, arXiv 2307.12612."""
+        arxiv = f", arXiv {self.arxiv}" if self.arxiv and self.venue != "arXiv" else ""
+        return f"{self.paper}, {self.venue} {self.year}{arxiv}"
+
+
+def papers() -> list[str]:
+    """Names of the files, sorted."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+@cache
+def load(reference: str) -> PublishedTable:
+    """A table by reference: "focus_detr/table6".
+
+    Raises:
+        SuiteError: where the reference has another form.
+        UsageError: for an unknown paper or table, with the known names and the nearest.
+    """
+    paper, slash, table = reference.partition("/")
+    if not slash:
+        raise SuiteError(f"published: expected paper/table, got {reference!r}", hint="example: focus_detr/table6")
+    if paper not in papers():
+        raise unknown_name("paper", paper, papers())
+    tables = tables_of(paper)
+    if table not in tables:
+        raise unknown_name(f"table of {paper}", table, tables)
+    return tables[table]
+
+
+@cache
+def tables_of(paper: str) -> dict[str, PublishedTable]:
+    """All tables of one paper by id, in the file's order."""
+    document = yaml12.load(FOLDER / f"{paper}.yaml").value
+    return {table["id"]: _table(paper, document, table) for table in document["tables"]}
+
+
+def _table(paper: str, document: dict[str, Any], table: dict[str, Any]) -> PublishedTable:
+    return PublishedTable(
+        reference=f"{paper}/{table['id']}",
+        paper=document["paper"],
+        title=document["title"],
+        venue=document["venue"],
+        year=document["year"],
+        arxiv=document["arxiv"],
+        caption=table["caption"],
+        source=table["source"],
+        measured_on=table.get("measured_on"),
+        notes=tuple(table.get("notes", ())),
+        columns=tuple(table["columns"]),
+        rows=tuple(_row(index, values) for index, values in enumerate(table["rows"])),
+    )
+
+
+def _row(index: int, values: dict[str, Any]) -> PublishedRow:
+    doubtful = values.get("doubtful", {})
+    return PublishedRow(index, {key: value for key, value in values.items() if key != "doubtful"}, doubtful)
+
+
+def _agreement(row: PublishedRow, selector: Row) -> int:
+    return sum(row.values.get(column) == value for column, value in selector.items())
+
+
+def _phrase(values: Row) -> str:
+    return "{" + ", ".join(f"{column}: {value}" for column, value in values.items()) + "}"
+
+
+def _describe(row: PublishedRow, selector: Row, found: list[PublishedRow]) -> str:
+    """A candidate in the selector's columns, or in those that tell it from the other rows that fit."""
+    differing = [c for c in row.values if len({str(other.values.get(c)) for other in found}) > 1]
+    columns = [*selector, *differing[:3]] if found else list(selector)
+    return _phrase({column: row.values.get(column) for column in columns})

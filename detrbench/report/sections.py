@@ -1,0 +1,261 @@
+"""What one suite at one scale has to show: published rows and measured cells, paired row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from detrbench.errors import UsageError
+from detrbench.report import labels, published
+from detrbench.report.published import PublishedRow, PublishedTable
+from detrbench.results import CellResult, ResultsStore
+
+COMMON = "common"
+NOT_RUN = "not run yet"  # what the results folder says of a measure that nobody has asked for
+COCO_VAL_IMAGES = 5000  # val2017; an AP over fewer images is no AP that a paper published
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row: a published row, a measured cell, or both. `id` is unique in its section."""
+
+    id: str
+    label: str
+    published: PublishedRow | None
+    cell: CellResult | None
+
+    @property
+    def family(self) -> str:
+        """What shares a colour: the method, without its keep ratio."""
+        return self.label
+
+    def record(self, measure: str, protocol: str | None) -> Record:
+        """A record of this row's cell, empty where there is none."""
+        if self.cell is None or protocol is None:
+            return {}
+        return self.cell.records.get(measure, {}).get(protocol, {})
+
+    def own(self, measure: str) -> str | None:
+        """The protocol of this row's records that answers to the published table; None where only `common` is there."""
+        if self.cell is None:
+            return None
+        found = [name for name in self.cell.records.get(measure, {}) if name != COMMON]
+        listed = [name for name in self.cell.cell.get("protocols") or [] if name in found]
+        return next(iter([*listed, *sorted(found)]), None)
+
+    def either(self, measure: str) -> str | None:
+        """The published table's protocol, else `common` where that is there."""
+        has_common = self.cell is not None and COMMON in self.cell.records.get(measure, {})
+        return self.own(measure) or (COMMON if has_common else None)
+
+    def first(self, measure: str) -> str | None:
+        """`common` where this row has it, else its first protocol by name."""
+        names = sorted(self.cell.records.get(measure, {})) if self.cell is not None else []
+        return COMMON if COMMON in names else next(iter(names), None)
+
+    def why(self, measure: str) -> str:
+        """Why there is no figure of this measure, as a reader sees it."""
+        if self.cell is None:
+            return "published only"
+        state, why = self.cell.state(measure)
+        if state == "running":
+            return "not measured: the run has not finished"
+        return f"{'failed' if state == 'failed' else 'not measured'}: {why or 'no record'}"
+
+    def status(self, measures: list[str]) -> str | None:
+        """One phrase for a row that has no measured figure at all, else None."""
+        if self.cell is None:
+            return "published only"
+        if self.cell.records:
+            return None
+        reasons = {self.why(measure) for measure in measures}
+        telling = {reason for reason in reasons if not reason.endswith(NOT_RUN)} or reasons
+        if len(telling) != 1:
+            return None
+        reason = telling.pop()
+        return "not built yet" if "not built yet" in reason else reason
+
+    @property
+    def options(self) -> Record:
+        """The options of the detector at the paper's setting."""
+        cell = self.cell.cell if self.cell else {}
+        return _mapping(cell.get("complexity_options")) or _mapping(cell.get("options"))
+
+    def option(self, key: str) -> Any:
+        """A describing value: as published, else as the cell was made."""
+        value = self.published.values.get(key) if self.published else None
+        if value is None and self.cell is not None:
+            value = self.options.get(key)
+        return value
+
+
+@dataclass(frozen=True)
+class Section:
+    """One suite at one scale; `problems` are things a reader should know were left out."""
+
+    suite: str
+    scale: str
+    spec: Record
+    published: PublishedTable | None
+    entries: list[Entry]
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def anchor(self) -> str:
+        """The section's id in the page."""
+        return f"{self.suite}-{self.scale}"
+
+    @property
+    def title(self) -> str:
+        return str(self.spec.get("title") or self.suite)
+
+    @property
+    def cells(self) -> list[CellResult]:
+        return [entry.cell for entry in self.entries if entry.cell is not None]
+
+    @property
+    def measures(self) -> list[str]:
+        """What the suite measures: as its file lists it, else what is there."""
+        listed = self.spec.get("measure")
+        if isinstance(listed, list):
+            return [str(measure) for measure in listed]
+        found = {m for cell in self.cells for m in [*cell.records, *_mapping(cell.status.get("measures"))]}
+        return sorted(found - {"training"})
+
+    def is_measured(self, measure: str) -> bool:
+        """Whether any row has a figure of this measure; one that none has gets a sentence instead of columns."""
+        return any(measure in cell.records for cell in self.cells)
+
+    def missing(self) -> list[tuple[str, str]]:
+        """(measure, why) for what the suite measures and no row has; rows without any figure say so themselves."""
+        rows = [entry for entry in self.entries if entry.cell is not None and entry.cell.records]
+        gone = [measure for measure in self.measures if not self.is_measured(measure)] if rows else []
+        return [(measure, "; ".join(dict.fromkeys(entry.why(measure) for entry in rows))) for measure in gone]
+
+    def wanted(self, kind: str, known: tuple[str, ...]) -> tuple[str, ...]:
+        """Which of the known tables or plots the suite's `report` lists; all where it lists none."""
+        listed = _mapping(self.spec.get("report")).get(kind)
+        return tuple(name for name in known if name in listed) if listed else known
+
+    @property
+    def settings(self) -> Record:
+        """The scale's settings: as the cells were made, where they agree, else as the suite has them."""
+        resolved = [_mapping(cell.cell.get("resolved")) for cell in self.cells]
+        shared = {k: v for k, v in resolved[0].items() if all(r.get(k) == v for r in resolved)} if resolved else {}
+        return shared or _mapping(_mapping(self.spec.get("scales")).get(self.scale))
+
+    @property
+    def changed(self) -> dict[str, str]:
+        """Options that this scale changes against the paper's setting, where all cells change them alike."""
+        changes = [
+            {k: labels.shown(k, v) for k, v in _mapping(cell.cell.get("options")).items() if counted.get(k, v) != v}
+            for cell in self.cells
+            if (counted := _mapping(cell.cell.get("complexity_options")))
+        ]
+        return {k: v for k, v in changes[0].items() if all(c.get(k) == v for c in changes)} if changes else {}
+
+    @property
+    def condition(self) -> str:
+        """Under what AP was measured: "smoke scale: shapes 128 px"."""
+        return f"{self.scale} scale: {labels.data_label(self.settings)}"
+
+    def protocols(self, measure: str) -> list[str]:
+        """Names of the protocols that have records, `common` last."""
+        names = {name for cell in self.cells for name in cell.records.get(measure, {})}
+        return sorted(names, key=lambda name: (name == COMMON, name))
+
+    def comparable(self, entry: Entry) -> bool:
+        """Whether a row's measured AP may stand against the published one: paper scale, all of COCO val2017."""
+        images = entry.record("accuracy", entry.either("accuracy")).get("num_images")
+        return self.scale == "paper" and self.settings.get("data") == "coco" and images == COCO_VAL_IMAGES
+
+
+def read(store: ResultsStore, suites: list[str] | None = None) -> list[Section]:
+    """The sections of a results folder, sorted by suite and scale; `suites` keeps those named.
+
+    Raises:
+        UsageError: a name in `suites` has no results.
+    """
+    found = store.suites()
+    for name in suites or []:
+        if name not in {suite for suite, _ in found}:
+            known = ", ".join(sorted({suite for suite, _ in found})) or "none"
+            raise UsageError(
+                f"no results of suite {name!r} in {store.root}",
+                hint=f"suites with results: {known}; to make some: detrbench run {name}",
+            )
+    return [
+        make(suite, scale, store.read_suite(suite, scale), store.cells(suite, scale))
+        for suite, scale in found
+        if not suites or suite in suites
+    ]
+
+
+def make(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Section:
+    """Pairs cells with published rows, in the published order; cells that answer to no row come last."""
+    problems: list[str] = []
+    table = _published(spec.get("published"), problems)
+    cells = [cell for cell in cells if not cell.cell.get("published_only")]
+    chosen = {cell.id: _row(table, cell, problems) for cell in cells}
+    entries: list[Entry] = []
+    for row in table.rows if table else ():
+        matching = [cell for cell in cells if chosen[cell.id] is row]
+        name = str(row.values.get("model", f"row {row.index + 1}"))
+        entries += [Entry(cell.id, name, row, cell) for cell in matching]
+        if not matching:
+            entries.append(Entry(f"published-{row.index + 1}", name, row, None))
+    entries += [Entry(cell.id, str(cell.cell.get("model", cell.id)), None, cell) for cell in _rest(cells, chosen)]
+    return Section(suite, scale, spec, table, entries, problems)
+
+
+def families(sections: list[Section]) -> dict[str, int]:
+    """Each family's colour number, the same all over the report: measured families first, by first appearance."""
+    names: dict[str, int] = {}
+    for wanted in (True, False):
+        for section in sections:
+            for entry in section.entries:
+                if (entry.cell is not None) is wanted:
+                    names.setdefault(entry.family, len(names))
+    return names
+
+
+def number(record: Record, *path: str) -> float | None:
+    """A finite number inside a record, or None."""
+    value: Any = record
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        return None
+    return float(value)
+
+
+def _rest(cells: list[CellResult], chosen: Mapping[str, PublishedRow | None]) -> Iterator[CellResult]:
+    return (cell for cell in cells if chosen[cell.id] is None)
+
+
+def _published(reference: Any, problems: list[str]) -> PublishedTable | None:
+    if not reference:
+        return None
+    try:
+        return published.load(str(reference))
+    except UsageError as error:
+        problems.append(f"published figures left out: {error.message}")
+        return None
+
+
+def _row(table: PublishedTable | None, cell: CellResult, problems: list[str]) -> PublishedRow | None:
+    selector = cell.cell.get("row")
+    if table is None or not isinstance(selector, Mapping) or not selector:
+        return None
+    try:
+        return table.select(selector)
+    except UsageError as error:
+        problems.append(f"{cell.id}: {error.message}")
+        return None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

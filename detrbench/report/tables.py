@@ -1,0 +1,122 @@
+"""Tables of a section: published beside measured, the difference where the two may be compared.
+
+A table is data; `formats` writes it as text and the templates as HTML. Footnotes hold what a cell cannot: why a
+figure was not measured, and why a published figure is doubtful.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from detrbench.report import columns, labels
+from detrbench.report.columns import EMPTY, Cell, Column
+from detrbench.report.sections import Entry, Section
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: `name` and `id` label it, `status` says why it has no measured figure at all."""
+
+    id: str
+    name: str
+    family: str
+    measured: bool
+    status: str | None
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`folded` are columns that never differ, `notes` footnotes by text, `missing` what no row has and why."""
+
+    key: str
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    folded: tuple[tuple[str, str], ...] = ()
+    notes: dict[str, str] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Headings that span columns: (group, number of columns)."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and spans[-1][0] == column.group and column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans
+
+
+def main_table(section: Section) -> Table:
+    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr."""
+    made = [
+        *columns.descriptors(section),
+        *columns.accuracy(section, ["AP"]),
+        *columns.gflops(section),
+        *columns.params(section),
+        *columns.speed(section),
+        *columns.memory(section),
+        *columns.corr(section),
+    ]
+    caption = section.published.caption if section.published else section.title
+    return _table("main", caption, section, made, section.entries, columns.folded(section))
+
+
+DETAILS = ("accuracy", "gflops_by_part", "latency_by_part", "training")  # for a suite's `report: {tables: ...}`
+
+
+def detail_tables(section: Section) -> list[Table]:
+    """What the main table has no room for, as far as the suite asks for it; all by default."""
+    measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    tables = [
+        _table("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
+        _table("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
+        _table("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
+        _table("training", "Training", section, columns.training(section), measured),
+    ]
+    wanted = section.wanted("tables", DETAILS)
+    return [table for table in tables if table.columns and table.rows and table.key in wanted]
+
+
+def _table(
+    key: str,
+    caption: str,
+    section: Section,
+    wanted: list[Column],
+    entries: list[Entry],
+    folded: tuple[tuple[str, str], ...] = (),
+) -> Table:
+    filled = [(column, [column.make(entry) for entry in entries]) for column in wanted]
+    kept = [(column, cells) for column, cells in filled if any(cell is not EMPTY for cell in cells)]
+    if key == "main":
+        constant = [(column, cells) for column, cells in kept if _is_constant(column, cells, entries)]
+        folded += tuple((f"{column.group}, {column.label}", _figures(cells)[0].text) for column, cells in constant)
+        kept = [pair for pair in kept if pair not in constant]
+    notes: dict[str, str] = {}
+    rows = []
+    for i, entry in enumerate(entries):
+        status = entry.status(section.measures)
+        cells = tuple(_quiet(cells[i]) if status else cells[i] for _, cells in kept)
+        for note in (cell.note for cell in cells if cell.note):
+            notes.setdefault(note, labels.letter(len(notes)))
+        rows.append(Row(entry.id, entry.label, entry.family, entry.cell is not None, status, cells))
+    missing = tuple(f"{labels.MEASURES.get(m, m)}: {why}" for m, why in section.missing()) if key == "main" else ()
+    return Table(key, caption, tuple(column for column, _ in kept), tuple(rows), folded, notes, missing)
+
+
+def _is_constant(column: Column, cells: list[Cell], entries: list[Entry]) -> bool:
+    """A measured figure that is the same wherever it could differ is said once, above the table."""
+    measurable = [cell for cell, entry in zip(cells, entries, strict=True) if entry.cell and entry.cell.records]
+    same = len(measurable) > 1 and len({(cell.kind, cell.text, cell.note) for cell in measurable}) == 1
+    return same and bool(column.group) and measurable[0].kind == "measured" and not measurable[0].detail
+
+
+def _figures(cells: list[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.kind == "measured"]
+
+
+def _quiet(cell: Cell) -> Cell:
+    """Where a whole row is unmeasured its status says so once; its cells need no footnote each."""
+    return EMPTY if cell.kind == "absent" else cell

@@ -1,0 +1,200 @@
+"""A results folder full of invented figures, for looking at the report and for its tests. None was measured."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+PARTS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
+ENVIRONMENT = {
+    "detrbench": "0.1.0",
+    "python": "3.12.1",
+    "torch": "2.11.0",
+    "system": "fixture data of the tests: no figure was measured",
+    "cpu": "Fixture CPU",
+    "cores": 2,
+    "threads": 2,
+    "gpus": [],
+    "driver": None,
+    "variables": {"OMP_NUM_THREADS": "2"},
+}
+SETTINGS = {"data": "shapes", "num_train": 800, "num_val": 200, "image_size": 128, "shortest": 128, "epochs": 12}
+
+
+def estimate(value: float, unit: str, n: int, half: float) -> dict[str, Any]:
+    return {"value": value, "unit": unit, "n": n, "low": value - half, "high": value + half, "confidence": 0.95}
+
+
+def complexity(gflops: float, protocol: str) -> dict[str, Any]:
+    backbone, rest = 72.8, gflops - 72.8
+    shares = dict(zip(PARTS, (0.0, 0.09, 0.62, 0.06, 0.2, 0.03), strict=True))
+    by_part = {part: backbone if part == "backbone" else rest * share for part, share in shares.items()}
+    return {
+        "protocol": protocol,
+        "protocol_version": 1,
+        "convention": f"invented convention of {protocol}",
+        "gflops": gflops,
+        "gflops_by_part": by_part,
+        "params_millions": 40.9,
+        "params_millions_trainable": 40.7,
+        "params_millions_by_part": dict.fromkeys(PARTS, 6.8),
+        "inputs": [{"height": 800, "width": 1066, "weight": 1, "gflops": gflops}],
+        "uncounted": {},
+        "cross_check": {},
+    }
+
+
+def accuracy(ap: float, num_images: int) -> dict[str, Any]:
+    stats = {"AP": ap, "AP50": ap + 20, "AP75": ap + 2, "APS": ap - 18, "APM": ap + 3, "APL": None}
+    return {
+        "protocol": "common",
+        "protocol_version": 1,
+        "convention": "COCO box AP, invented",
+        "num_images": num_images,
+        "stats": stats,
+        "per_class": {"disc": ap, "star": ap - 1},
+        "ap": estimate(ap, "points", num_images, 1.3),
+        "ap50": estimate(ap + 20, "points", num_images, 1.6),
+    }
+
+
+def latency(median: float) -> dict[str, Any]:
+    return {
+        "protocol": "common",
+        "protocol_version": 1,
+        "convention": "forward only, invented",
+        "device": "cpu",
+        "dtype": "float32",
+        "batch_size": 1,
+        "height": 128,
+        "width": 128,
+        "threads": 2,
+        "median_ms": estimate(median, "ms", 30, 0.02 * median),
+        "p95_ms": median * 1.2,
+        "fps": 1000 / median,
+        "by_part_ms": dict(zip(PARTS, (median * s for s in (0.4, 0.05, 0.3, 0.05, 0.15, 0.05)), strict=True)),
+        "samples_ms": [median],
+        "warnings": [],
+    }
+
+
+def training(ap: float, epochs: int = 12) -> dict[str, Any]:
+    curve = [
+        {"epoch": e, "loss": 12 / (e + 1), "lr": 1e-4, "seconds": 20.0, "AP": ap * (1 - 0.9 ** (2 * e + 1))}
+        for e in range(epochs)
+    ]
+    return {"recipe": {"epochs": epochs}, "epochs": curve, "seconds": 20.0 * epochs, "images_seen": 800 * epochs}
+
+
+def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, Any]], missing: dict[str, str]) -> None:
+    """One cell: `found` maps measure to its records by protocol, `missing` maps measure to why it is not there."""
+    at = folder / "cells" / f"{cell['id']}-0000abcd"
+    at.mkdir(parents=True)
+    (at / "cell.yaml").write_text(yaml.safe_dump(cell, sort_keys=False))
+    measures: dict[str, Any] = {measure: {"state": "done", "why": None} for measure in found}
+    measures |= {measure: {"state": "not_measured", "why": why} for measure, why in missing.items()}
+    status = {"cell": cell["id"], "updated": "2026-01-02T03:04:05+00:00", "measures": measures}
+    (at / "status.json").write_text(json.dumps(status))
+    for measure, records in found.items():
+        envelope = {
+            "schema": 1,
+            "measure": measure,
+            "key": "0000",
+            "created": "2026-01-02T03:04:05+00:00",
+            "seconds": 1.0,
+            "environment": ENVIRONMENT,
+            "records": records,
+        }
+        (at / f"{measure}.json").write_text(json.dumps(envelope))
+
+
+def write_table6(root: Path, scale: str = "smoke", trained: bool = True) -> Path:
+    """Focus-DETR's Table 6: Sparse rows measured (one of them not trained), the two DINO families not built yet."""
+    rng = random.Random(0)
+    folder = root / "table6_keep_ratio" / scale
+    folder.mkdir(parents=True)
+    suite = {
+        "name": "table6_keep_ratio",
+        "title": "Effect of the keep ratio",
+        "description": "Invented figures: fixture data.",
+        "published": "focus_detr/table6",
+        "measure": ["complexity", "accuracy", "latency", "memory", "dam"],
+        "scales": {scale: SETTINGS},
+    }
+    (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    names = {"sparse": "Sparse DETR", "sparse-dino": "DINO + Sparse DETR", "focus": "Focus-DETR (DINO)"}
+    for family, (prefix, name) in enumerate(names.items()):
+        for i, keep in enumerate((0.1, 0.2, 0.3, 0.4, 0.5)):
+            cell = {
+                "id": f"{prefix}-{keep}",
+                "suite": "table6_keep_ratio",
+                "scale": scale,
+                "index": 5 * family + i,
+                "model": "sparse_detr_r50",
+                "options": {"keep_ratio": keep, "backbone": "tiny"},
+                "complexity_options": {"keep_ratio": keep, "backbone": "resnet50"},
+                "row": {"model": name, "keep_ratio": keep},
+                "protocols": ["sparse_table1"],
+                "resolved": SETTINGS,
+            }
+            found: dict[str, dict[str, Any]] = {}
+            missing = dict.fromkeys(suite["measure"], "not built yet")
+            if prefix == "sparse":
+                found, missing = _measured(keep, i, trained and keep != 0.4, rng)
+            write_cell(folder, cell, found, missing)
+    return root
+
+
+def _measured(
+    keep: float, i: int, trained: bool, rng: random.Random
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    ap = 41.0 + 14 * keep**0.5 + rng.uniform(-0.6, 0.6)
+    found: dict[str, dict[str, Any]] = {
+        "complexity": {
+            "common": complexity(111.2 + 7.9 * i, "common"),
+            "sparse_table1": complexity(105.4 + 7.55 * i, "sparse_table1"),
+        },
+        "latency": {"common": latency(21.0 + 30 * keep)},
+        "memory": {"common": {"protocol": "common", "convention": "peak, invented", "forward_mib": 210.0 + 90 * keep,
+                              "training_step_mib": 900.0 + 800 * keep, "process_peak_mib": 1800.0}},
+    }  # fmt: skip
+    if not trained:
+        return found, dict.fromkeys(("accuracy", "dam"), "no checkpoint given and no training asked for")
+    corr = {"protocol": "common", "convention": "Corr, invented", "corr": estimate(0.4 + keep / 2, "share", 200, 0.01),
+            "std": 0.07, "per_level": [0.1, 0.2, 0.3, None], "kept_fraction": keep}  # fmt: skip
+    found |= {
+        "accuracy": {"common": accuracy(ap, 200)},
+        "training": {"training": training(ap)},
+        "dam": {"common": corr},
+    }
+    return found, {}
+
+
+def write_quickstart(root: Path) -> Path:
+    """A suite without a published table."""
+    folder = root / "quickstart" / "smoke"
+    folder.mkdir(parents=True)
+    suite = {"name": "quickstart", "title": "Quickstart", "measure": ["complexity", "accuracy", "latency"],
+             "scales": {"smoke": SETTINGS}}  # fmt: skip
+    (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    for i, (name, model, keep) in enumerate(
+        [("deformable", "deformable_detr_r50", None), ("sparse-0.1", "sparse_detr_r50", 0.1),
+         ("sparse-0.3", "sparse_detr_r50", 0.3), ("sparse-0.5", "sparse_detr_r50", 0.5)]
+    ):  # fmt: skip
+        options = {"backbone": "tiny", **({"keep_ratio": keep} if keep else {})}
+        cell = {"id": name, "suite": "quickstart", "scale": "smoke", "index": i, "model": model,
+                "options": options, "complexity_options": options, "row": None, "resolved": SETTINGS}  # fmt: skip
+        found, _ = _measured(keep or 1.0, i, True, random.Random(i))
+        del found["complexity"]["sparse_table1"], found["dam"], found["memory"]
+        write_cell(folder, cell, found, {})
+    return root
+
+
+if __name__ == "__main__":
+    import sys
+
+    write_quickstart(write_table6(Path(sys.argv[1])))

@@ -1,0 +1,150 @@
+"""The report in a real browser: it sorts, filters and shows figures on hover, fits a phone, and can be read."""
+
+from __future__ import annotations
+
+import html as markup
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detrbench.report import render
+
+CHROMIUM = next(
+    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
+)
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=5000"),
+]
+DARK = "--blink-settings=preferredColorScheme=0"
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (Debian: apt-get install chromium)")
+
+# Runs in the page after its own script; leaves what it saw as JSON in the document.
+PROBE = r"""
+const seen = { errors };
+const body = document.querySelector("#table6_keep_ratio-smoke table.sortable").tBodies[0];
+const order = () => [...body.rows].filter((row) => !row.hidden).map((row) => row.dataset.row);
+const heading = [...body.parentNode.querySelectorAll(".columns th")].find((th) => th.textContent === "Keep ratio");
+const button = heading.querySelector("button");
+button.focus();
+seen.focused = document.activeElement === button;
+seen.before = order();
+button.click(); seen.ascending = order(); seen.ariaAscending = heading.getAttribute("aria-sort");
+button.click(); seen.descending = order(); seen.ariaDescending = heading.getAttribute("aria-sort");
+button.click(); seen.after = order(); seen.ariaAfter = heading.getAttribute("aria-sort");
+const input = document.querySelector("#table6_keep_ratio-smoke .filter input");
+input.value = "focus not built"; input.dispatchEvent(new Event("input"));
+seen.filtered = order(); seen.count = input.nextSibling.textContent;
+input.value = ""; input.dispatchEvent(new Event("input"));
+const tip = document.querySelector("[role=tooltip]");
+const point = document.querySelector("#table6_keep_ratio-smoke .point[data-row='sparse-0.1']");
+point.dispatchEvent(new PointerEvent("pointerenter", { clientX: 40, clientY: 40 }));
+seen.tip = tip.hidden ? null : tip.textContent;
+seen.lit = [...body.rows].filter((row) => row.classList.contains("lit")).map((row) => row.dataset.row);
+point.dispatchEvent(new PointerEvent("pointerleave"));
+seen.tipAfter = tip.hidden;
+seen.width = [document.documentElement.scrollWidth, innerWidth];
+seen.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
+seen.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+
+document.querySelectorAll("details").forEach((part) => (part.open = true));
+const channels = (text) => text.match(/[\d.]+/g).map(Number);
+const luminance = (rgb) => rgb.slice(0, 3)
+  .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+const paper = luminance(channels(getComputedStyle(document.body).backgroundColor));
+const contrast = (colour) => {
+  const ink = luminance(channels(colour));
+  return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+};
+const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+const inked = [...document.querySelectorAll("body *")]
+  .filter((e) => e !== tip && hasText(e) && e.getClientRects().length);
+seen.inked = inked.length;
+seen.faint = inked
+  .map((e) => [contrast(getComputedStyle(e)[e instanceof SVGElement ? "fill" : "color"]), e.textContent.slice(0, 40)])
+  .filter(([ratio]) => ratio < 4.5);
+seen.fontSizes = Math.min(...[...document.querySelectorAll(".plot text")].map((e) => {
+  const box = e.ownerSVGElement;
+  return parseFloat(getComputedStyle(e).fontSize) * box.getBoundingClientRect().width / box.viewBox.baseVal.width;
+}));
+const result = document.createElement("pre");
+result.id = "probe"; result.textContent = JSON.stringify(seen);
+document.body.append(result);
+"""
+
+
+def look(page: Path, *flags: str, frame: int | None = None) -> dict[str, Any]:
+    """Opens a page with the probe in it, in a frame of that width if given, and returns what the probe saw."""
+    text = page.read_text()
+    text = text.replace("<head>", "<head><script>const errors = []; onerror = (e) => errors.push(e)</script>", 1)
+    text = text.replace("</body>", f"<script>{PROBE}</script></body>")
+    if frame:
+        tell = "<script>parent.document.body.append(document.querySelector('#probe'))</script></body>"
+        text = text.replace("</body>", tell)
+        text = (
+            f'<body><iframe width={frame} height=800 style="border:0" srcdoc="{markup.escape(text)}"></iframe></body>'
+        )
+    probed = page.with_name("probed.html")
+    probed.write_text(text)
+    profile = page.with_name("profile")
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, "--dump-dom", probed.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shutil.rmtree(profile, ignore_errors=True)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert found, dom[-500:]
+    seen: dict[str, Any] = json.loads(markup.unescape(found[1]))
+    return seen
+
+
+@pytest.fixture
+def page(results: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(render(results))
+    return path
+
+
+def test_sort_filter_hover(page: Path) -> None:
+    seen = look(page, "--window-size=1400,900")
+    assert seen["errors"] == []
+    assert seen["requests"] == []
+    assert seen["focused"]
+    assert seen["ascending"][:3] == ["sparse-0.1", "sparse-dino-0.1", "focus-0.1"]
+    assert seen["descending"][:3] == ["sparse-0.5", "sparse-dino-0.5", "focus-0.5"]
+    assert (seen["ariaAscending"], seen["ariaDescending"], seen["ariaAfter"]) == ("ascending", "descending", None)
+    assert seen["after"] == seen["before"]
+    assert seen["filtered"] == [f"focus-0.{i}" for i in range(1, 6)]
+    assert seen["count"] == "5 of 15 rows"
+    assert "AP" in seen["tip"]
+    assert seen["lit"] == ["sparse-0.1"]
+    assert seen["tipAfter"]
+
+
+@pytest.mark.parametrize(("flags", "dark"), [((), False), ((DARK,), True)], ids=["light", "dark"])
+def test_text_stands_out(page: Path, flags: tuple[str, ...], dark: bool) -> None:
+    seen = look(page, "--window-size=1400,900", *flags)
+    assert seen["dark"] is dark
+    assert seen["inked"] > 500
+    assert seen["faint"] == []
+
+
+def test_fits_a_phone(page: Path) -> None:
+    seen = look(page, "--window-size=1000,900", frame=390)
+    content, window = seen["width"]
+    assert window == 390
+    assert content <= window
+    assert seen["errors"] == []
+    assert seen["fontSizes"] >= 8  # CSS pixels, as drawn
+
+
+def test_readable_without_javascript(page: Path) -> None:
+    """Everything that the tables say is in the file before any script runs."""
+    text = re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL)
+    for phrase in ("Sparse DETR", "105.4", "not built yet", "doubtful", "AP by training epoch", "<title>sparse-0.1"):
+        assert phrase in text

@@ -1,0 +1,168 @@
+"""What stands in which cell: published beside measured, differences only where they are allowed, and why not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import report_fixture
+import yaml
+
+from detrbench.report import figures, findings, labels, sections, tables
+from detrbench.report.columns import Cell
+from detrbench.report.sections import Section
+from detrbench.report.tables import Table
+from detrbench.results import ResultsStore
+
+
+def section(root: Path, suite: str = "table6_keep_ratio") -> Section:
+    return sections.read(ResultsStore(root), [suite])[0]
+
+
+def cell(table: Table, row: str, key: str) -> Cell:
+    keys = [column.key for column in table.columns]
+    return next(r for r in table.rows if r.id == row).cells[keys.index(key)]
+
+
+def test_published_beside_measured(results: Path) -> None:
+    table = tables.main_table(section(results))
+    assert cell(table, "sparse-0.3", "AP.published").text == "46.0"
+    assert cell(table, "sparse-0.3", "gflops.published").text == "121"
+    assert cell(table, "sparse-0.3", "gflops.own").text == "120.5"
+    assert cell(table, "sparse-0.3", "gflops.difference").text == "−0.4 %"
+    assert cell(table, "sparse-0.3", "gflops.common").text == "127.0"
+    assert cell(table, "sparse-0.3", "AP.measured").detail.startswith("[")
+    assert [row.id for row in table.rows[:5]] == [f"sparse-0.{i}" for i in range(1, 6)]
+
+
+def test_smoke_ap_is_never_compared(results: Path) -> None:
+    table = tables.main_table(section(results))
+    assert "AP.difference" not in [column.key for column in table.columns]
+    heading = next(column.label for column in table.columns if column.key == "AP.measured")
+    assert heading == "measured, smoke scale: shapes 128 px"
+
+
+@pytest.mark.parametrize(("images", "compared"), [(5000, True), (100, False)])
+def test_paper_ap_is_compared_on_all_of_val2017(tmp_path: Path, images: int, compared: bool) -> None:
+    report_fixture.write_table6(tmp_path, "paper")
+    for path in tmp_path.glob("*/*/cells/*/accuracy.json"):
+        envelope = json.loads(path.read_text())
+        envelope["records"]["common"]["num_images"] = images
+        path.write_text(json.dumps(envelope))
+    for path in tmp_path.glob("*/*/cells/*/cell.yaml"):
+        values = yaml.safe_load(path.read_text())
+        path.write_text(yaml.safe_dump({**values, "resolved": {"data": "coco", "path": "/data/coco"}}))
+    table = tables.main_table(section(tmp_path))
+    assert ("AP.difference" in [column.key for column in table.columns]) is compared
+    if compared:
+        assert cell(table, "sparse-0.4", "AP.difference").kind == "absent"
+
+
+def test_what_is_missing_says_why(results: Path) -> None:
+    table = tables.main_table(section(results))
+    missing = cell(table, "sparse-0.4", "AP.measured")
+    assert missing.note == "not measured: no checkpoint given and no training asked for"
+    assert missing.note in table.notes
+    statuses = {row.id: row.status for row in table.rows}
+    assert statuses["focus-0.1"] == statuses["sparse-dino-0.5"] == "not built yet"
+    assert statuses["sparse-0.4"] is None
+    assert cell(table, "focus-0.1", "AP.published").text == "48.9"
+
+
+def test_doubtful_cells_carry_their_reason(results: Path) -> None:
+    note = cell(tables.main_table(section(results)), "sparse-0.1", "gflops.published").note
+    assert note
+    assert note.startswith("doubtful: ")
+
+
+def test_columns_that_never_differ_are_folded(results: Path) -> None:
+    table = tables.main_table(section(results))
+    assert ("Backbone", "R50") in table.folded
+    assert ("Params (M), ours", "40.9") in table.folded
+    assert "backbone" not in [column.key for column in table.columns]
+    assert section(results).changed == {"backbone": "tiny"}
+
+
+def test_published_rows_without_a_cell_stay(results: Path) -> None:
+    for path in results.glob("table6*/smoke/cells/focus-0.2-*/*"):
+        path.unlink()
+    row = next(row for row in tables.main_table(section(results)).rows if row.id == "published-12")
+    assert row.status == "published only"
+
+
+def test_a_broken_selector_is_told_and_the_cell_is_kept(results: Path) -> None:
+    path = next(results.glob("table6*/smoke/cells/sparse-0.3-*/cell.yaml"))
+    path.write_text(path.read_text().replace("model: Sparse DETR", "model: Sparse"))
+    found = section(results)
+    assert any("sparse-0.3" in problem for problem in found.problems)
+    assert "sparse-0.3" in [row.id for row in tables.main_table(found).rows]
+
+
+def test_records_without_figures_do_not_break_the_report(results: Path) -> None:
+    for path in results.glob("*/*/cells/*/*.json"):
+        content = json.loads(path.read_text())
+        if "records" in content:
+            content["records"] = {"common": {"gflops": None, "ap": None, "epochs": None, "gflops_by_part": None}}
+            path.write_text(json.dumps(content))
+    for found in sections.read(ResultsStore(results)):
+        assert tables.main_table(found).rows
+        assert findings.make(found) == []
+
+
+def test_no_published_table(results: Path) -> None:
+    table = tables.main_table(section(results, "quickstart"))
+    assert not [column for column in table.columns if column.key.endswith(".published")]
+    assert [row.id for row in table.rows] == ["deformable", "sparse-0.1", "sparse-0.3", "sparse-0.5"]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "verdict"),
+    [
+        ((50, 49, 51), (45, 44, 46), "better"),
+        ((45, 44, 46), (50, 49, 51), "worse"),
+        ((50, 49, 51), (49.5, 48, 51), "unclear"),
+        ((50, 49.95, 50.05), (50.01, 49.96, 50.06), "same"),
+    ],
+)
+def test_verdicts(a: tuple[float, float, float], b: tuple[float, float, float], verdict: str) -> None:
+    assert findings.independent_difference(a, b).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "decimals", "sign", "text"),
+    [
+        (-0.04, 1, True, "0.0"),
+        (-1.25, 2, False, "−1.25"),
+        (12345.6, 0, False, "12\u202f346"),
+        (0.5, 1, True, "+0.5"),
+        (float("nan"), 1, False, "–"),
+        (None, 1, False, "–"),
+    ],
+)
+def test_fixed_numbers(value: float | None, decimals: int, sign: bool, text: str) -> None:
+    assert labels.fixed(value, decimals, sign) == text
+
+
+def test_footnote_letters() -> None:
+    assert [labels.letter(i) for i in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+
+
+def test_a_suite_chooses_its_tables_and_plots(results: Path) -> None:
+    path = results / "quickstart" / "smoke" / "suite.yaml"
+    path.write_text(path.read_text() + "report: {tables: [training], plots: [ap_latency, gflops_by_part]}\n")
+    found = section(results, "quickstart")
+    assert [table.key for table in tables.detail_tables(found)] == ["training"]
+    drawn = figures.make(found, sections.families([found]))
+    assert [figure.key for figure in drawn] == ["ap_latency", "gflops_by_part"]
+
+
+def test_a_measure_that_no_row_has_is_a_sentence_not_columns(results: Path) -> None:
+    for path in results.glob("table6*/smoke/cells/*/latency.json"):
+        path.unlink()
+        status = json.loads((path.parent / "status.json").read_text())
+        status["measures"]["latency"] = {"state": "not_measured", "why": "no time"}
+        (path.parent / "status.json").write_text(json.dumps(status))
+    table = tables.main_table(section(results))
+    assert table.missing == ("latency: not measured: no time",)
+    assert "latency" not in [column.key for column in table.columns]
