@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def train(
 ) -> TrainingHistory:
     """Train, or go on training, and leave `model.safetensors` in `folder`.
 
+    The state stays beside it: whoever has recorded the history may remove it, and until then nothing is done twice.
+
     Args:
         detector: with the weights to start from.
         dataset: training images.
@@ -104,7 +107,6 @@ def train(
     if average is not None:
         detector.load_state_dict(average.state_dict())
     models.save_checkpoint(final, folder / WEIGHTS, {"source": "trained by detrbench"})
-    (folder / STATE).unlink(missing_ok=True)
     return TrainingHistory(asdict(recipe), state.epochs, state.seconds, state.images_seen)
 
 
@@ -166,13 +168,14 @@ def train_step(
     total = detector.criterion.total(losses)
     if not bool(torch.isfinite(total)):
         bad = sorted(name for name, loss in losses.items() if not bool(torch.isfinite(loss)))
-        raise LossNotFinite(f"training diverged: {', '.join(bad) or 'total'} is not finite", "lower lr, or raise warmup")
+        names = ", ".join(bad) or "total"
+        raise LossNotFinite(f"training diverged: {names} is not finite", "lower lr, or raise warmup_steps")
     optim.zero_grad(set_to_none=True)
     total.backward()
     if clip_norm:
         nn.utils.clip_grad_norm_(detector.parameters(), clip_norm)
     optim.step()
-    return {name: float(loss) for name, loss in losses.items()} | {"total": float(total)}
+    return {name: float(loss.detach()) for name, loss in losses.items()} | {"total": float(total.detach())}
 
 
 def _finish_epoch(state: _State, steps: int, optim: torch.optim.Optimizer) -> dict[str, Any]:
@@ -190,8 +193,6 @@ def _finish_epoch(state: _State, steps: int, optim: torch.optim.Optimizer) -> di
 
 
 def _average(detector: Detector) -> Detector:
-    from copy import deepcopy
-
     return deepcopy(detector).eval().requires_grad_(False)
 
 

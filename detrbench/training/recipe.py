@@ -1,4 +1,4 @@
-"""How a detector is trained: one frozen record, written in a suite beside the data keys of a scale. Imports no torch."""
+"""How a detector is trained: one frozen record, written in a suite beside the data keys of a scale. No torch here."""
 
 from __future__ import annotations
 

@@ -46,10 +46,12 @@ class SparseEncoder(nn.Module):
         """
         proposals, excluded = tokens.proposals()
         scores = self.score_network(proposal_head.project(tokens.features + tokens.positions, excluded))
+        counts = keep_counts(tokens.num_valid, self.keep_ratio)
+        # Padding comes last even where the official fill, the batch's minimum, would tie with a real token.
+        ranking = scores.masked_fill(tokens.padding, float("-inf")) if tokens.padded else scores
+        kept = ranking.topk(max(counts), dim=1).indices  # (B, n)
         if tokens.padded:
             scores = scores.masked_fill(tokens.padding, scores.min())
-        counts = keep_counts(tokens.num_valid, self.keep_ratio)
-        kept = scores.topk(max(counts), dim=1).indices  # (B, n)
 
         position = gather_tokens(tokens.positions, kept)
         reference_points = gather_tokens(tokens.encoder_reference_points().flatten(2), kept)

@@ -1,10 +1,266 @@
+"""Compiles the kernels in `csrc/` when they are first needed, and keeps them.
+
+A library lies in `~/.cache/detrbench/ops` (`DETRBENCH_CACHE` names another folder) under a name that hashes
+all it depends on: sources, flags, compiler, torch, instruction set. One process compiles while others wait, and a
+library appears under its name only when it is whole.
+"""
+
 from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import torch
+
+import detrbench
+from detrbench.models.ops import toolchain
+
+SOURCES = Path(detrbench.__file__).parent / "csrc"
+TORCH = Path(torch.__file__).parent
+UNITS = {"cpu": ("msda_cpu.cpp", "registration.cpp"), "cuda": ("msda_cuda.cu", "registration_cuda.cpp")}
+INSTALL_CXX = "install g++ 9 or newer (Debian, Ubuntu: apt-get install g++) or set CXX to a C++ compiler"
+INSTALL_NVCC = "install the CUDA toolkit of torch's major version, or set CUDA_HOME to where it is"
+
+
+class CannotBuildError(Exception):
+    """Why there is no native library, and what to do about it."""
+
+    def __init__(self, why: str, install: str) -> None:
+        super().__init__(why)
+        self.why = why
+        self.install = install
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What serves a device. `seconds` is how long this process compiled, 0 if the library was kept from before."""
+
+    backend: str  # native | reference | none
+    why: str | None = None
+    install: str | None = None
+    library: str | None = None
+    compiler: str | None = None
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one library is made."""
+
+    device: str
+    compilers: dict[str, list[str]]  # source suffix -> command with flags
+    link: list[str]  # command, without objects and output
+    link_flags: list[str]
+
+    def key(self) -> str:
+        """Changes with everything that the library depends on."""
+        parts = [torch.__version__, toolchain.instruction_set(), repr(self.compilers), repr(self.link_flags)]
+        parts += [_version(self.link[0])]
+        parts += [path.name + path.read_text() for path in sorted(SOURCES.iterdir())]
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept."""
+    named = os.environ.get("DETRBENCH_CACHE")
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detrbench"
+
+
+# --- what callers ask ---------------------------------------------------------------------------------------------
+
+_lock = threading.RLock()
+_kernels: dict[str, Kernels] = {}
 
 
 def native_kernels(device: str) -> bool:
-    return False
+    """Whether compiled kernels serve a device type. Compiles and loads them at the first call; warns if it cannot."""
+    with _lock:
+        if device not in _kernels:
+            _kernels[device] = _provide(device)
+            if _kernels[device].backend == "reference":
+                warnings.warn(_slow(device, _kernels[device]), RuntimeWarning, stacklevel=2)
+        return _kernels[device].backend == "native"
 
 
-def status() -> dict[str, Any]:
-    return {}
+def _slow(device: str, kernels: Kernels) -> str:
+    return (
+        f"detrbench: the slow PyTorch reference runs for attention on {device}, many times slower than the native "
+        f"kernels: {kernels.why}. To mend it: {kernels.install}. (`detrbench doctor` tells more.)"
+    )
+
+
+def status() -> dict[str, dict[str, Any]]:
+    """What serves each device type and why, for `detrbench doctor`; compiles if nothing has been compiled yet.
+
+    Returns:
+        {"cpu": ..., "cuda": ...}, each with the fields of `Kernels`.
+    """
+    for device in ("cpu", "cuda"):
+        if device == "cpu" or torch.cuda.is_available():
+            native_kernels(device)
+    missing = Kernels("none", why="torch sees no CUDA device")
+    return {device: asdict(_kernels.get(device, missing)) for device in ("cpu", "cuda")}
+
+
+def compile_cuda(capabilities: Sequence[str], folder: Path) -> Path:
+    """Compile the CUDA library for capabilities such as ["8.0", "9.0"]; needs nvcc, no GPU.
+
+    Raises:
+        CannotBuildError: no toolkit, or the sources do not compile.
+    """
+    return _compile(_cuda_recipe(capabilities), folder)
+
+
+# --- providing a library ------------------------------------------------------------------------------------------
+
+
+def _provide(device: str) -> Kernels:
+    if device not in UNITS:
+        return Kernels("reference", why=f"there are no kernels for {device}", install="use the CPU or CUDA")
+    try:
+        recipe = _cpu_recipe() if device == "cpu" else _cuda_recipe(_capabilities_present())
+        library, seconds = _keep(recipe)
+        return Kernels("native", library=str(library), compiler=_version(recipe.link[0]), seconds=seconds)
+    except CannotBuildError as error:
+        return Kernels("reference", why=error.why, install=error.install)
+    except OSError as error:  # a full disk, a read-only home
+        return Kernels(
+            "reference", why=f"{cache_folder()}: {error}", install="set DETRBENCH_CACHE to a writable folder"
+        )
+
+
+def _keep(recipe: Recipe) -> tuple[Path, float]:
+    """Load the kept library, or compile it and keep it. Returns its path and the seconds spent compiling."""
+    folder = cache_folder() / "ops"
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{recipe.device}-{recipe.key()}"
+    library, seconds = folder / f"{stem}.so", 0.0
+    with _only_process(folder / f"{stem}.lock"):
+        if library.exists() and _loads(library):
+            return library, seconds
+        workshop = folder / f"{stem}.building"  # left behind by a process that was killed, if it exists
+        shutil.rmtree(workshop, ignore_errors=True)
+        try:
+            with _announced(recipe.device, library) as clock:
+                os.replace(_compile(recipe, workshop), library)
+            seconds = clock.seconds
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+        torch.ops.load_library(library)
+    return library, seconds
+
+
+def _loads(library: Path) -> bool:
+    try:
+        torch.ops.load_library(library)
+    except OSError:  # damaged, or made for a system that is no more
+        return False
+    return True
+
+
+@contextmanager
+def _only_process(path: Path) -> Iterator[None]:
+    """Hold a file's lock, which the system drops when the process ends, however it ends."""
+    import fcntl  # not on Windows, where no compiler is found either
+
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class _Clock:
+    seconds = 0.0
+
+
+@contextmanager
+def _announced(device: str, library: Path) -> Iterator[_Clock]:
+    """One line on stderr: what is compiled, where it is kept, and then how long it took."""
+    clock, start, end = _Clock(), time.monotonic(), "failed"
+    print(f"detrbench: compiling the {device} kernels, once, into {library} ...", end=" ", file=sys.stderr, flush=True)
+    try:
+        yield clock
+        end = "done"
+    finally:
+        clock.seconds = time.monotonic() - start
+        print(f"{end} in {clock.seconds:.0f} s", file=sys.stderr, flush=True)
+
+
+# --- compiling ----------------------------------------------------------------------------------------------------
+
+
+def _cpu_recipe() -> Recipe:
+    compiler = toolchain.cxx()
+    if compiler is None:
+        raise CannotBuildError("no C++ compiler was found", INSTALL_CXX)
+    flags = [*toolchain.cxx_flags(compiler), f"-I{TORCH / 'include'}"]
+    openmp = ["-fopenmp"] if "-fopenmp" in flags else []
+    libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch_cpu"]
+    return Recipe("cpu", {".cpp": [*compiler, *flags]}, [*compiler, "-shared", *openmp], libraries)
+
+
+def _capabilities_present() -> list[str]:
+    devices = range(torch.cuda.device_count())
+    return sorted({"{}.{}".format(*torch.cuda.get_device_capability(device)) for device in devices})
+
+
+def _cuda_recipe(capabilities: Sequence[str]) -> Recipe:
+    compiler, home = toolchain.cxx(), toolchain.cuda_home()
+    if compiler is None:
+        raise CannotBuildError("no C++ compiler was found", INSTALL_CXX)
+    if torch.version.cuda is None:
+        raise CannotBuildError("this torch is built without CUDA", "install a torch with CUDA")
+    release = toolchain.nvcc_release(home) if home else None
+    if home is None or release is None:
+        raise CannotBuildError("no CUDA toolkit (nvcc) was found", INSTALL_NVCC)
+    if release.split(".")[0] != torch.version.cuda.split(".")[0]:
+        raise CannotBuildError(f"nvcc is of CUDA {release}, torch of CUDA {torch.version.cuda}", INSTALL_NVCC)
+    architectures = [capability.replace(".", "") for capability in capabilities]
+    nvcc = [str(home / "bin" / "nvcc"), "-ccbin", compiler[-1], "-O3", "-std=c++17", "-lineinfo", "-Xcompiler", "-fPIC"]
+    nvcc += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
+    flags = [*toolchain.cxx_flags(compiler), f"-I{TORCH / 'include'}", f"-I{home / 'include'}"]
+    folders = [f"-L{home / folder}" for folder in ("lib64", "lib") if (home / folder).is_dir()]
+    libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-lc10_cuda", "-ltorch_cpu", *folders, "-lcudart"]
+    return Recipe("cuda", {".cpp": [*compiler, *flags], ".cu": nvcc}, [*compiler, "-shared"], libraries)
+
+
+def _compile(recipe: Recipe, folder: Path) -> Path:
+    """Compile all units at once, link them, return the library."""
+    folder.mkdir(parents=True, exist_ok=True)
+    running, objects = [], []
+    for unit in UNITS[recipe.device]:
+        objects.append(folder / f"{unit}.o")
+        command = [*recipe.compilers[Path(unit).suffix], "-c", str(SOURCES / unit), "-o", str(objects[-1])]
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+    outputs = [process.communicate()[0] for process in running]
+    for process, output in zip(running, outputs, strict=True):
+        _require_success(process.returncode, output)
+    library = folder / f"detrbench_{recipe.device}.so"
+    command = [*recipe.link, *map(str, objects), *recipe.link_flags, "-o", str(library)]
+    linked = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    _require_success(linked.returncode, linked.stdout)
+    return library
+
+
+def _require_success(returncode: int, output: str) -> None:
+    if returncode == 0:
+        return
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    first = next((line for line in lines if "error" in line), lines[-1] if lines else f"exit status {returncode}")
+    raise CannotBuildError(f"the compiler failed: {first}", "report the message with `detrbench doctor --json`")
+
+
+def _version(compiler: str) -> str:
+    """The first line of what a compiler says of itself."""
+    said = subprocess.run([compiler, "--version"], text=True, capture_output=True, check=False).stdout
+    return said.splitlines()[0] if said else compiler

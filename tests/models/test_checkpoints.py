@@ -1,0 +1,127 @@
+"""Weights in and out: strict, safe, and with their origin."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detrbench import models
+from detrbench.errors import CheckpointError
+from detrbench.models import checkpoints
+from detrbench.models.detector import Detector
+
+SMALL = {"hidden_dim": 32, "width": 8, "ffn_dim": 48, "num_queries": 5, "num_classes": 4}
+
+
+def small(name: str = "sparse_detr_tiny", **overrides: Any) -> Detector:
+    return models.create(name, **{**SMALL, **overrides})
+
+
+def test_ours_come_back_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    saved, loaded = small(), small()
+    models.save_checkpoint(saved, path, {"source": "a test"})
+    report = models.load_checkpoint(loaded, path)
+    assert report.adapter == "detrbench"
+    assert report.provenance["source"] == "a test"
+    assert report.provenance["variant"] == "sparse_detr_tiny"
+    assert report.sha256 == checkpoints.sha256(path)
+    assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), loaded.state_dict().values()))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors"]
+
+
+def test_loading_keeps_the_type(tmp_path: Path) -> None:
+    models.save_checkpoint(small(), tmp_path / "m.safetensors")
+    detector = small().double()
+    models.load_checkpoint(detector, tmp_path / "m.safetensors")
+    assert {p.dtype for p in detector.parameters()} == {torch.float64}
+
+
+def test_whatever_does_not_fit_is_listed(tmp_path: Path) -> None:
+    state = small().state_dict()
+    state["neck.surprise"] = state.pop("neck.level_embed")
+    state["proposal_head.norm.bias"] = torch.zeros(7)
+    torch.save(state, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError) as caught:
+        models.load_checkpoint(small(), tmp_path / "m.pth")
+    for part in ("1 missing: neck.level_embed", "1 unexpected: neck.surprise", "1 mis-shaped: proposal_head.norm.bias"):
+        assert part in caught.value.message
+
+
+def test_another_variants_file_is_refused(tmp_path: Path) -> None:
+    models.save_checkpoint(small("deformable_detr_tiny"), tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError, match="does not fit sparse_detr_tiny"):
+        models.load_checkpoint(small(), tmp_path / "m.safetensors")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m.{suffix}"
+    if suffix == "pth":
+        torch.save(small().state_dict(), path)
+    else:
+        models.save_checkpoint(small(), path)
+    for keep in (0, 1, 100, path.stat().st_size // 2, path.stat().st_size - 10):
+        cut = tmp_path / f"cut.{suffix}"
+        cut.write_bytes(path.read_bytes()[:keep])
+        with pytest.raises(CheckpointError, match="cut"):
+            models.load_checkpoint(small(), cut)
+
+
+class Hostile:
+    """Would create a file when unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_hostile_pickle_is_not_run(tmp_path: Path) -> None:
+    torch.save({"model": {"neck.level_embed": torch.zeros(1)}, "args": Hostile(tmp_path / "owned")}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="could run code"):
+        models.load_checkpoint(small(), tmp_path / "m.pth")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "holds no weights"),
+        ([1, 2], "holds no weights"),
+        ({"model": {"a": 1}}, "'a' is no tensor"),
+        ({"model": {"conv.weight": torch.zeros(1)}}, "no supported code base"),
+    ],
+)
+def test_files_without_a_detector(tmp_path: Path, content: Any, message: str) -> None:
+    torch.save(content, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=message):
+        models.load_checkpoint(small(), tmp_path / "m.pth")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        models.load_checkpoint(small(), tmp_path / "nowhere.pth")
+
+
+def test_one_tensor_with_two_values_is_refused(tmp_path: Path) -> None:
+    plain = models.create("deformable_detr_r50")
+    state = {"transformer.level_embed": plain.neck.level_embed.detach()}
+    for layer in range(6):
+        state[f"class_embed.{layer}.bias"] = torch.full((91,), float(layer))
+    torch.save({"model": state}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="are one tensor"):
+        models.load_checkpoint(plain, tmp_path / "m.pth")
+
+
+def test_convert_writes_the_origin(tmp_path: Path) -> None:
+    models.save_checkpoint(small(), tmp_path / "a.safetensors")
+    report = checkpoints.convert(small(), tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    again = models.load_checkpoint(small(), tmp_path / "b.safetensors")
+    assert again.provenance["source"] == "a.safetensors"
+    assert again.provenance["source_sha256"] == report.sha256
