@@ -1,0 +1,40 @@
+# A fresh clone needs Python 3.10+ and a C++ compiler. `make quickstart` and `make test` do the rest.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: quickstart test test-full test-gpu bench bench-gpu lint clean
+
+quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
+	$(BIN)/detrbench run quickstart
+	$(BIN)/detrbench report
+
+test: $(READY)  ## the tests that run on every change
+	$(BIN)/pytest
+
+test-full: $(READY)  ## everything, the slow checks included
+	$(BIN)/pytest -m "not gpu"
+
+test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
+	$(BIN)/pytest -m gpu tests
+
+bench: $(READY)  ## the op against the grid_sample reference, both sides in one run
+	$(BIN)/python benchmarks/op.py --threads 1 2
+
+bench-gpu: $(READY)
+	$(BIN)/python benchmarks/op.py --device cuda
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,54 @@
+"""The command line: `detrbench COMMAND`. Each command is a module here: it parses, calls and prints.
+
+Exit codes: 0 ok; 1 findings (a cell failed, a data set has mistakes); 2 usage or configuration; 3 internal error;
+4 this machine cannot do it; 5 nothing selected; 6 inconclusive; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+from detrbench.errors import DetrbenchError
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments  # wherever it stands
+    try:
+        from detrbench.cli.app import app
+
+        app([argument for argument in arguments if argument != "--debug"], prog_name="detrbench")
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # `detrbench list models | head`
+        sys.stderr.close()
+        return 0
+    except DetrbenchError as error:
+        _tell(error, debug)
+        return error.exit_code
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        hint = "" if debug else "; run it again with --debug for the traceback"
+        print(f"internal error: {type(error).__name__}: {_first_line(error)}{hint}", file=sys.stderr)
+        return DetrbenchError.exit_code
+    return 0
+
+
+def _tell(error: DetrbenchError, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"{'' if error.exit_code == 1 else 'error: '}{error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

@@ -1,0 +1,50 @@
+"""`detrbench convert`: an official checkpoint as safetensors under our names, with its origin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detrbench.cli import output
+from detrbench.cli.output import Json, Set
+from detrbench.errors import CheckpointError
+
+EXAMPLES = output.examples(
+    "detrbench convert sparse_detr_r50_10.pth --model sparse_detr_r50 --set keep_ratio=0.1",
+    "detrbench convert r50_deformable_detr.pth --model deformable_detr_r50 --to weights/deformable.safetensors",
+)
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A file of a supported repository.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="The detector it belongs to.")],
+    to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Default: CKPT with .safetensors.")] = None,
+    set_: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Convert an official checkpoint. Loading is strict: every name and shape must fit the detector."""
+    target = to or checkpoint.with_suffix(".safetensors")
+    if target.resolve() == checkpoint.resolve():
+        raise CheckpointError(f"{checkpoint}: would be overwritten", hint="name another file with --to")
+    options = output.settings(set_)
+
+    from detrbench import models
+    from detrbench.models import checkpoints
+
+    detector = models.create(model, **options)
+    report = checkpoints.convert(detector, checkpoint, target)
+    if as_json:
+        output.print_json(
+            {
+                "file": str(target),
+                "source": str(checkpoint),
+                "source_sha256": report.sha256,
+                "adapter": report.adapter,
+                "tensors": report.loaded,
+                "ignored": list(report.ignored),
+            }
+        )
+    else:
+        print(f"{target}: {report.loaded} tensors from {checkpoint} ({report.adapter} names)")

@@ -1,0 +1,132 @@
+"""`detrbench doctor`: what this machine can do, and what to install where it cannot."""
+
+from __future__ import annotations
+
+import importlib
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from detrbench import environment
+from detrbench.cli import output
+from detrbench.cli.output import Json
+from detrbench.errors import EnvironmentLacking
+
+EXAMPLES = output.examples(
+    "detrbench doctor",
+    "detrbench doctor --data ~/coco --json",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `missing` is what detrbench cannot do its main job without; `note` is worth knowing."""
+
+    name: str
+    state: Literal["ok", "note", "missing"]
+    found: str
+    advice: str | None = None
+
+
+def command(
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="A COCO folder that should be there.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Look at Python, PyTorch, the compiler, the compiled op, GPUs, data and weights. Exit code 4 if any is missing."""
+    checks = list(_checks(data))
+    if as_json:
+        output.print_json({"checks": [asdict(check) for check in checks]})
+    else:
+        rows = [(c.state, c.name, c.found) for c in checks]
+        output.console().print(output.table(["", "", ""], rows))
+        for check in checks:
+            if check.advice:
+                print(f"{check.name}: {check.advice}")
+    missing = [check.name for check in checks if check.state == "missing"]
+    if missing:
+        raise EnvironmentLacking(f"missing: {', '.join(missing)}")
+
+
+def _checks(data: Path | None) -> Iterator[Check]:
+    yield Check("python", "ok", f"{platform.python_version()} at {sys.executable}")
+    torch = _torch()
+    if torch is None:
+        yield Check("torch", "missing", "cannot be imported", "pip install 'torch>=2.11' 'torchvision>=0.26'")
+        return
+    yield Check("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    yield Check("cpu", "ok", f"{environment.cpu_model()}, {environment.cores()} cores, {_features(torch)}")
+    yield _cuda(torch)
+    yield _compiler()
+    yield from _op()
+    yield _weights(torch)
+    yield _data(data)
+
+
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        return None
+
+
+def _features(torch: Any) -> str:
+    return str(torch.backends.cpu.get_cpu_capability())
+
+
+def _cuda(torch: Any) -> Check:
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Check("cuda", "ok", f"{torch.version.cuda}: {', '.join(names)}")
+    why = "no CUDA device" if torch.version.cuda else "this PyTorch is built without CUDA"
+    return Check("cuda", "note", f"{why}; everything runs on the CPU")
+
+
+def _compiler() -> Check:
+    for name in ("c++", "g++", "clang++"):
+        if path := shutil.which(name):
+            return Check("compiler", "ok", path)
+    return Check(
+        "compiler", "missing", "none found", "install a C++ compiler: apt install g++, or xcode-select --install"
+    )
+
+
+def _op() -> Iterator[Check]:
+    """What serves deformable attention on each device; compiles the op if nobody has yet."""
+    from detrbench.models.ops import build
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the check itself says what the warning would
+        found = build.status()
+    for device, kernels in found.items():
+        if kernels["backend"] == "native":
+            yield Check(f"op on {device}", "ok", f"native, {kernels['library']}")
+        elif kernels["backend"] == "none":
+            yield Check(f"op on {device}", "note", kernels["why"])
+        else:
+            yield Check(f"op on {device}", "missing", f"slow reference: {kernels['why']}", kernels["install"])
+
+
+def _weights(torch: Any) -> Check:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    found = sorted(path.name for path in folder.glob("*resnet*")) if folder.is_dir() else []
+    return Check("ImageNet weights", "ok" if found else "note", ", ".join(found) or f"none in {folder} yet")
+
+
+def _data(data: Path | None) -> Check:
+    if data is None:
+        return Check("data", "ok", "shapes (generated); name a COCO folder with --data")
+    from detrbench.data.layout import find_layout
+    from detrbench.errors import DataError
+
+    try:
+        find_layout(data, "val")
+    except DataError as error:
+        return Check("data", "missing", error.message, error.hint)
+    return Check("data", "ok", str(data))

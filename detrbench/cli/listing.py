@@ -1,0 +1,104 @@
+"""`detrbench list`: what there is."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from detrbench import suite as suites
+from detrbench.cli import output
+from detrbench.cli.output import Json
+from detrbench.errors import SuiteError
+
+EXAMPLES = output.examples(
+    "detrbench list suites",
+    "detrbench list models --json",
+    "detrbench list results --results results",
+)
+
+
+class What(str, Enum):
+    """What can be listed."""
+
+    suites = "suites"
+    models = "models"
+    parts = "parts"
+    results = "results"
+
+
+def command(
+    what: Annotated[What, typer.Argument(help="What to list.", show_default=False)],
+    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
+        "results"
+    ),
+    as_json: Json = False,
+) -> None:
+    """List suites, models, parts of models, or results."""
+    rows = {"suites": _suites, "models": _models, "parts": _parts}.get(what.value, lambda: _results(results_folder))()
+    if as_json:
+        output.print_json({what.value: rows})
+    elif rows:
+        output.console().print(output.table(rows[0], ([_text(v) for v in row.values()] for row in rows)))
+    else:
+        output.note(f"no {what.value}" + (f" in {results_folder}" if what is What.results else ""))
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
+
+
+def _suites() -> list[dict[str, Any]]:
+    rows = []
+    for name in suites.names():
+        try:
+            loaded = suites.load(name)
+        except SuiteError as error:
+            output.note(error.message)
+            continue
+        scales = list(loaded.suite.scales)
+        rows.append(
+            {
+                "name": name,
+                "title": loaded.suite.title,
+                "published": loaded.suite.published,
+                "cells": len(loaded.cells(scales[0])),
+                "scales": scales,
+            }
+        )
+    return rows
+
+
+def _models() -> list[dict[str, Any]]:
+    from detrbench import models
+
+    return [{"name": name, "summary": models.describe(name).summary} for name in models.names()]
+
+
+def _parts() -> list[dict[str, Any]]:
+    from detrbench import models
+
+    return [
+        {"kind": part.kind, "name": part.name, "options": list(part.options), "summary": part.summary}
+        for part in models.all_parts()
+    ]
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    from detrbench.results import MEASURES, ResultsStore
+
+    store = ResultsStore(folder, output.note)
+    return [
+        {
+            "suite": suite,
+            "scale": scale,
+            "cell": result.id,
+            "done": [measure for measure in MEASURES if measure in result.records],
+            "failed": [measure for measure in MEASURES if result.state(measure)[0] == "failed"],
+            "folder": str(result.folder),
+        }
+        for suite, scale in store.suites()
+        for result in store.cells(suite, scale)
+    ]

@@ -1,0 +1,87 @@
+"""Where words go: results on stdout, everything else on stderr; with `--json` stdout is one document."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from detrbench import yaml12
+from detrbench.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting; the value is YAML: 0.3, true, [1, 2]."),
+]
+
+
+def console(to_stderr: bool = False) -> Console:
+    """A console for people; plain and unwrapped text where it is not a terminal."""
+    made = Console(stderr=to_stderr, highlight=False, soft_wrap=False)
+    if not made.is_terminal and "COLUMNS" not in made._environ:
+        made.width = 160
+    return made
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help: lines of `command   # what it does`."""
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(line.replace("[", r"\[") for line in lines)
+
+
+def print_json(document: Any) -> None:
+    """The one document of `--json`."""
+    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def note(text: str) -> None:
+    """A line beside the result, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+    """A plain table; columns whose name starts with `>` are right-aligned. Cells are text, not markup."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(_cell(value) for value in row))
+    return made
+
+
+def _cell(value: Any) -> Any:
+    from rich.text import Text
+
+    return value if isinstance(value, Text) else Text("" if value is None else str(value))
+
+
+def settings(pairs: Iterable[str] | None) -> dict[str, Any]:
+    """`--set` as a mapping; raises UsageError for one without `=` or given twice."""
+    found: dict[str, Any] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {pair!r}: expected KEY=VALUE", hint="example: --set keep_ratio=0.3")
+        if key.strip() in found:
+            raise UsageError(f"--set {key.strip()}: given twice")
+        found[key.strip()] = yaml12.parse_value(value)
+    return found
+
+
+def duration(seconds: float | None) -> str:
+    """`4 s`, `3 min 20 s`, `2 h 05 min`, or `?`."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 100 else f"{hours // 24} days"

@@ -1,0 +1,245 @@
+"""`detrbench predict`: detections on images, drawn or as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from detrbench.cli import output
+from detrbench.cli.output import Json, Set
+from detrbench.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+EXAMPLES = output.examples(
+    "detrbench predict sparse_detr_r50 street.jpg --checkpoint sparse_detr_r50_30.pth -o out.png",
+    "detrbench predict results/quickstart/smoke/cells/sparse-0.3-1a2b3c4d photo.png -o out/",
+    "detrbench predict sparse_detr_r50 *.jpg --checkpoint weights.safetensors --json",
+)
+
+
+def command(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, or the folder of a trained cell.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to look at.")],
+    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or ours.")] = None,
+    target: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE|DIR", help="Where the drawn image goes.")
+    ] = None,
+    set_: Set = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A COCO folder whose class names are shown.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")] = 0.3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Detect objects in images. Boxes are drawn with -o; without it (or with --json) they are printed."""
+    targets = _targets(images, target)
+    source = _Source.of(model, checkpoint, output.settings(set_), data)
+    pictures = [_open(path) for path in images]
+
+    from detrbench.environment import pick_device
+
+    detector = source.load(pick_device(device))
+    found = [source.detect(detector, picture, threshold) for picture in pictures]
+    for picture, objects, path in zip(pictures, found, targets, strict=False):
+        _save(draw(picture, objects), path)
+    if as_json:
+        records = [{"image": str(path), "detections": objects} for path, objects in zip(images, found, strict=True)]
+        output.print_json({"model": model, "threshold": threshold, "images": records})
+        return
+    for i, (path, objects) in enumerate(zip(images, found, strict=True)):
+        print(f"{path}: {len(objects)} objects" + (f", drawn in {targets[i]}" if targets else ""))
+        for each in () if targets else objects:
+            box = ", ".join(f"{value:.1f}" for value in each["box"])
+            print(f"  {each['name']}  {each['score']:.3f}  [{box}]")
+
+
+def _targets(images: list[Path], target: Path | None) -> list[Path]:
+    """A file for each image: `-o` itself for one image, else files in that folder."""
+    if target is None:
+        return []
+    if len(images) == 1 and target.suffix and not target.is_dir():
+        return [target]
+    if target.suffix and not target.is_dir():
+        raise UsageError(f"-o {target}: expected a folder for {len(images)} images, got a file's name")
+    targets = [target / f"{path.stem}.png" for path in images]
+    for path in targets:
+        if targets.count(path) > 1:
+            raise UsageError(f"-o {target}: two images would be drawn in {path}")
+    return targets
+
+
+def _open(path: Path) -> Image.Image:
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image") from None
+    except Exception as error:  # Pillow raises many kinds for broken files
+        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+
+
+class _Source:
+    """Which detector, with which weights, at which image size, and what its classes are called."""
+
+    def __init__(
+        self, model: str, options: dict[str, Any], weights: Path | None, size: tuple[int, int], names: dict[int, str]
+    ) -> None:
+        self.model, self.options, self.weights, self.size, self.names = model, options, weights, size, names
+
+    @classmethod
+    def of(cls, model: str, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> _Source:
+        cell = Path(model)
+        if (cell / "cell.yaml").is_file():
+            return cls._of_cell(cell, checkpoint, options, data)
+        if checkpoint is None:
+            hint = "give --checkpoint FILE, or the folder of a trained cell instead of a model"
+            raise UsageError(f"{model}: random weights detect nothing", hint=hint)
+        from detrbench import models
+
+        spec = models.resolve(model, options)
+        names = (
+            _class_names({"data": "coco", "path": str(data)}) if data else _coco_names(spec.options.get("num_classes"))
+        )
+        return cls(model, options, checkpoint, (800, 1333), names)
+
+    @classmethod
+    def _of_cell(cls, path: Path, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> _Source:
+        from detrbench.results import CellFolder, ResultsStore
+
+        result = ResultsStore(path.parent).read_cell(path)
+        weights = checkpoint or CellFolder(path).weights
+        if result is None or not weights.is_file():
+            raise UsageError(f"{path}: no trained weights", hint="detrbench run trains its cell; or give --checkpoint")
+        cell, resolved = result.cell, dict(result.cell["resolved"])
+        names = _class_names(resolved if data is None else {"data": "coco", "path": str(data)})
+        chosen = {"num_classes": max(names) + 1, **cell["options"], **options}
+        return cls(cell["model"], chosen, weights, tuple(resolved["eval_size"]), names)
+
+    def load(self, device: str) -> Any:
+        """The detector in eval mode."""
+        from detrbench import models
+
+        detector = models.create(self.model, **self.options)
+        if self.weights is not None:
+            models.load_checkpoint(detector, self.weights)
+        return detector.to(device).eval()
+
+    def detect(self, detector: Any, picture: Image.Image, threshold: float) -> list[dict[str, Any]]:
+        """Objects, best first: name, label, score, box x1 y1 x2 y2 in pixels."""
+        import torch
+
+        from detrbench import models
+
+        image = _tensor(picture, self.size).to(next(detector.parameters()).device)
+        with torch.inference_mode():
+            out = detector(image[None], None)
+        found = models.postprocess(out, [(picture.height, picture.width)])[0]
+        return [
+            {
+                "name": self.names.get(label, f"class {label}"),
+                "label": label,
+                "score": score,
+                "box": _inside(box, picture),
+            }
+            for score, label, box in zip(
+                found.scores.tolist(), found.labels.tolist(), found.boxes.tolist(), strict=True
+            )
+            if score >= threshold
+        ]
+
+
+def _inside(box: list[float], picture: Image.Image) -> list[float]:
+    limits = (picture.width, picture.height) * 2
+    return [min(max(value, 0.0), float(limit)) for value, limit in zip(box, limits, strict=True)]
+
+
+def _tensor(picture: Image.Image, size: tuple[int, int]) -> Any:
+    import numpy as np
+
+    from detrbench.data import Sample, Target
+    from detrbench.data.transforms import Eval
+
+    empty = Target(
+        0, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.bool_), np.zeros(0, np.float32)
+    )
+    image, _ = Eval(*size)(Sample(picture, empty, picture.height, picture.width))
+    return image
+
+
+def _class_names(settings: Mapping[str, Any]) -> dict[int, str]:
+    """Label -> class name of the data that a scale's settings describe."""
+    from detrbench.data import open_dataset
+    from detrbench.suite import Scale
+
+    dataset = open_dataset(Scale(**{k: v for k, v in settings.items() if k in Scale.model_fields}).data_spec, "val")
+    by_id = {category.id: category.name for category in dataset.categories}
+    names = {}
+    for label in range(dataset.num_classes):
+        try:
+            names[label] = by_id.get(dataset.to_category_id(label), f"class {label}")
+        except LookupError:
+            names[label] = f"class {label}"
+    return names
+
+
+def _coco_names(num_classes: int | None) -> dict[int, str]:
+    from detrbench.data.coco_names import CATEGORIES
+
+    if num_classes == 80:
+        return dict(enumerate(CATEGORIES.values()))
+    return dict(CATEGORIES) if num_classes == 91 else {}
+
+
+def draw(picture: Image.Image, objects: list[dict[str, Any]]) -> Image.Image:
+    """The image with a box and a readable label for each object, the best on top."""
+    from PIL import ImageDraw, ImageFont
+
+    drawn = picture.copy()
+    pen = ImageDraw.Draw(drawn)
+    unit = max(min(picture.size) / 250, 1.0)  # a line that shows on large images too
+    font = ImageFont.load_default(size=max(11.0, 7 * unit))
+    for each in reversed(objects):
+        colour = _colour(each["label"])
+        x1, y1, x2, y2 = each["box"]
+        pen.rectangle((x1, y1, max(x1, x2), max(y1, y2)), outline=colour, width=max(2, round(unit)))
+        text = f"{each['name']} {each['score']:.2f}"
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        width, height = right - left + 6, bottom - top + 6
+        x = min(max(x1, 0), max(picture.width - width, 0))
+        y = y1 - height if y1 >= height else min(y1, picture.height - height)
+        pen.rectangle((x, y, x + width, y + height), fill=colour)
+        pen.text((x + 3 - left, y + 3 - top), text, fill=_ink(colour), font=font)
+    return drawn
+
+
+def _colour(label: int) -> tuple[int, int, int]:
+    """A strong colour for each class; neighbours differ most."""
+    import colorsys
+
+    red, green, blue = colorsys.hsv_to_rgb(label * 0.61803 % 1.0, 0.85, 0.9 - 0.25 * (label % 3 == 1))
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _ink(colour: tuple[int, int, int]) -> str:
+    red, green, blue = colour
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    except ValueError as error:
+        raise UsageError(f"-o {path}: {error}", hint="use a name that ends in .png or .jpg") from error
+    except OSError as error:
+        from detrbench.errors import EnvironmentLacking
+
+        raise EnvironmentLacking(f"{path}: cannot be written: {error.strerror or error}") from error

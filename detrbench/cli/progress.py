@@ -1,0 +1,158 @@
+"""How a run looks: live bars on a terminal, plain lines in a log. Both say how long it will still take."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from detrbench.cli.output import duration
+from detrbench.plan import WorkItem
+from detrbench.run import Listener, Outcome
+
+_QUIET_SECONDS = 20.0
+
+
+class Clock:
+    """Time left, from the plan's estimates corrected by what measures of the same kind really took."""
+
+    def __init__(self, items: Sequence[WorkItem], now: Callable[[], float] = time.monotonic) -> None:
+        self.now = now
+        self.pending = [item for item in items if item.state == "todo"]
+        self.ratios: dict[str, float] = {}
+        self.current: WorkItem | None = None
+        self.started = now()
+        self.fraction = 0.0
+        self.first_fraction: float | None = None  # a resumed training does not start at 0
+
+    def start(self, item: WorkItem) -> None:
+        self.current, self.started, self.fraction, self.first_fraction = item, self.now(), 0.0, None
+
+    def advance(self, fraction: float) -> None:
+        self.fraction = fraction
+        if self.first_fraction is None:
+            self.first_fraction = fraction
+
+    def end(self, outcome: Outcome) -> None:
+        self.pending = [item for item in self.pending if item is not outcome.item]
+        if outcome.state == "done" and outcome.item.seconds and outcome.seconds:
+            self.ratios[outcome.item.measure] = outcome.seconds / outcome.item.seconds
+
+    def item_left(self) -> float | None:
+        """Seconds left of the current item."""
+        if self.current is None:
+            return None
+        elapsed, done = self.now() - self.started, self.fraction - (self.first_fraction or 0.0)
+        if done > 0.01:
+            return elapsed / done * (1 - self.fraction)
+        estimate = self._estimate(self.current)
+        return None if estimate is None else max(estimate - elapsed, 0.0)
+
+    def total_left(self) -> float | None:
+        """Seconds left of the whole run; None where an item's cost is unknown."""
+        left = 0.0
+        for item in self.pending:
+            estimate = self.item_left() if item is self.current else self._estimate(item)
+            if estimate is None:
+                return None
+            left += estimate
+        return left
+
+    def _estimate(self, item: WorkItem) -> float | None:
+        return None if item.seconds is None else item.seconds * self.ratios.get(item.measure, 1.0)
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """`sparse-0.1  accuracy  done  12 s`."""
+    words = {"not_measured": "not measured"}.get(outcome.state, outcome.state)
+    why = f": {outcome.why}" if outcome.why else ""
+    seconds = f"  {duration(outcome.seconds)}" if outcome.seconds >= 0.5 else ""
+    return f"{outcome.item.cell.id}  {outcome.item.measure}  {words}{why}{seconds}"
+
+
+class PlainLines:
+    """One line for each thing that ends, each epoch, and otherwise every 20 seconds."""
+
+    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.now = console, now
+        self.done = 0
+        self.total = 0
+        self.last = now()
+
+    def begin(self, items: Sequence[WorkItem]) -> None:
+        self.clock = Clock(items, self.now)
+        self.total = len(self.clock.pending)
+
+    def start(self, item: WorkItem) -> None:
+        self.clock.start(item)
+        self.last = self.now()
+
+    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+        self.clock.advance(fraction)
+        if milestone or self.now() - self.last >= _QUIET_SECONDS:
+            self.last = self.now()
+            left = f"{duration(self.clock.item_left())} left, {duration(self.clock.total_left())} in all"
+            self._print(f"[{self.done + 1}/{self.total}] {item.cell.id}  {item.measure}  {text}  ({left})")
+
+    def end(self, outcome: Outcome) -> None:
+        self.clock.end(outcome)
+        if outcome.item.state == "todo":
+            self.done += 1
+            self._print(f"[{min(self.done, self.total)}/{self.total}] {outcome_line(outcome)}")
+
+    def close(self) -> None:
+        """Nothing to tidy."""
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveBars:
+    """Two bars, the current item and the whole run, below the lines of what has ended."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.fields[text]}")
+        self.progress = Progress(*columns, console=console, transient=True)
+        self.item_bar: TaskID
+        self.run_bar: TaskID
+
+    def begin(self, items: Sequence[WorkItem]) -> None:
+        self.clock = Clock(items)
+        total = max(len(self.clock.pending), 1)
+        self.item_bar = self.progress.add_task("", total=1.0, text="")
+        self.run_bar = self.progress.add_task("whole run", total=total, text="")
+        self.progress.start()
+
+    def start(self, item: WorkItem) -> None:
+        self.clock.start(item)
+        self.progress.update(self.item_bar, completed=0, description=f"{item.cell.id}  {item.measure}", text="")
+        self._show_left()
+
+    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+        self.clock.advance(fraction)
+        left = duration(self.clock.item_left())
+        self.progress.update(self.item_bar, completed=fraction, text=f"{text}, {left} left")
+        self._show_left()
+
+    def end(self, outcome: Outcome) -> None:
+        self.clock.end(outcome)
+        if outcome.item.state == "todo":
+            self.progress.advance(self.run_bar)
+            self.progress.console.print(outcome_line(outcome), markup=False, highlight=False)
+        self._show_left()
+
+    def close(self) -> None:
+        """Takes the bars away."""
+        self.progress.stop()
+
+    def _show_left(self) -> None:
+        self.progress.update(self.run_bar, text=f"{duration(self.clock.total_left())} left")
+
+
+def listener(console: Console) -> Listener:
+    """Bars where somebody watches; lines in CI, in a pipe, and where NO_COLOR asks for plain text."""
+    plain = not console.is_terminal or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
+    return PlainLines(console) if plain else LiveBars(console)

@@ -1,0 +1,74 @@
+"""`detrbench report`: the results as a page or as tables."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detrbench.cli import output
+from detrbench.errors import NothingSelected, UsageError
+from detrbench.results import ResultsStore, write_atomic
+
+EXAMPLES = output.examples(
+    "detrbench report",
+    "detrbench report quickstart -o quick.html",
+    "detrbench report --format md",
+    "detrbench report old_results/ --format csv -o figures.csv",
+)
+
+
+class Format(str, Enum):
+    """What a report can be."""
+
+    html = "html"
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+def command(
+    what: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RESULTS|SUITE]...", help="A folder of results, or suites in it. Default: all."),
+    ] = None,
+    target: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="Default: report.html for html, else stdout. - is stdout."),
+    ] = None,
+    form: Annotated[Format, typer.Option("--format", help="What to make.")] = Format.html,
+    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Write the results as one page that needs no network, or as md, csv, latex or json."""
+    from detrbench import report
+
+    folders = [Path(name) for name in what or () if Path(name).is_dir()]
+    names = [name for name in what or () if not Path(name).is_dir()]
+    if len(folders) > 1:
+        hint = "results merge by copying: cp -r one/* another/* merged/"
+        raise UsageError(f"expected one folder of results, got {len(folders)}", hint=hint)
+    folder = folders[0] if folders else results_folder
+    _check(names, folder)
+    text = report.render(folder, names or None, form.value, output.note)
+    if target is None and form is Format.html:
+        target = Path("report.html")
+    if target is None or str(target) == "-":
+        sys.stdout.write(text)
+        return
+    write_atomic(target, text)
+    print(target.resolve())
+
+
+def _check(names: list[str], folder: Path) -> None:
+    known = {suite for suite, _ in ResultsStore(folder).suites()}
+    if not known:
+        raise NothingSelected(f"no results in {folder}", hint="detrbench run quickstart, or name another folder")
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no results of {name!r} in {folder}", hint=f"there are: {', '.join(sorted(known))}")

@@ -1,0 +1,191 @@
+"""`detrbench run`: measure the cells of suites, or with `--dry-run` say what would be done."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from detrbench import results
+from detrbench import suite as suites
+from detrbench.cli import output
+from detrbench.cli.output import Json, Set
+from detrbench.errors import Findings, UsageError, unknown_name
+
+EXAMPLES = output.examples(
+    "detrbench run quickstart",
+    "detrbench run table6_keep_ratio --dry-run",
+    'detrbench run table6_keep_ratio -k "sparse and not 0.5" --measure complexity',
+    "detrbench run sparse_table1 --data ~/coco --limit 100",
+    "detrbench run sparse_table1 --scale smoke --set epochs=1 -s model.hidden_dim=128",
+)
+
+
+def command(
+    suite: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Names of suites, or their YAML files.")],
+    expression: Annotated[
+        str | None, typer.Option("-k", metavar="EXPR", help='Only cells whose id fits: "sparse and not 0.1".')
+    ] = None,
+    set_: Set = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Where to run: paper, mini, smoke. Default: paper if --data is given and the suite has it, "
+            "else the suite's default_scale, else its first.",
+        ),
+    ] = None,
+    measure: Annotated[
+        str | None, typer.Option(metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="A folder in COCO layout.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,
+    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
+        "results"
+    ),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Take again what is done already.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run nothing, write nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run suites: train where needed, measure every cell, keep the results.
+
+    What is done already is skipped, so running the same command again goes on where it was interrupted.
+    Complexity needs neither data nor weights; it is counted at the paper's scale whatever the scale.
+    """
+    loaded = [suites.load(name) for name in suite]
+    measures = _measures(measure)
+    overrides = output.settings(set_)
+
+    from detrbench import run as runs
+    from detrbench.environment import pick_device
+
+    options = runs.RunOptions(
+        results=results_folder,
+        scale=scale,
+        expression=expression,
+        overrides=overrides,
+        measures=measures,
+        data=data,
+        limit=limit,
+        fresh=fresh,
+        device=pick_device(device),
+    )
+    prepared = [runs.prepare(one, options, output.note) for one in loaded]
+    if dry_run:
+        _print_plan(prepared, as_json)
+        return
+    outcomes = [outcome for one in prepared for outcome in _execute(one, as_json)]
+    _finish(prepared, outcomes, results_folder, as_json)
+
+
+def _measures(given: str | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
+    for name in names:
+        if name not in suites.ALL_MEASURES:
+            raise unknown_name("measure", name, suites.ALL_MEASURES)
+    if not names:
+        raise UsageError("--measure: expected names, got none", hint=f"known: {', '.join(suites.ALL_MEASURES)}")
+    return names
+
+
+def _execute(prepared: Any, as_json: bool) -> list[Any]:
+    from detrbench import run as runs
+    from detrbench.cli import progress
+
+    listener = progress.listener(output.console(to_stderr=as_json))
+    output.note(_headline(prepared))
+    try:
+        return runs.execute(prepared, listener)
+    finally:
+        listener.close()
+
+
+def _headline(prepared: Any) -> str:
+    counts = Counter(item.state for item in prepared.items)
+    known = [item.seconds for item in prepared.items if item.state == "todo" and item.seconds is not None]
+    about = f", about {output.duration(sum(known))}" if known else ""
+    return (
+        f"{prepared.loaded.suite.name} at scale {prepared.scale} on {prepared.options.device}: "
+        f"{counts['todo']} to do{about}; {counts['done']} done; {counts['not_measured']} cannot be measured"
+    )
+
+
+def _print_plan(prepared: list[Any], as_json: bool) -> None:
+    if as_json:
+        output.print_json({"schema": results.SCHEMA, "dry_run": True, "suites": [_plan_json(one) for one in prepared]})
+        return
+    console = output.console()
+    for one in prepared:
+        console.print(_headline(one), markup=False)
+        rows = [
+            (
+                i.cell.id,
+                i.measure,
+                i.state.replace("_", " "),
+                i.why or "",
+                output.duration(i.seconds) if i.seconds else "",
+            )
+            for i in one.items
+        ]
+        console.print(output.table(["cell", "measure", "state", "why", ">about"], rows))
+
+
+def _plan_json(prepared: Any) -> dict[str, Any]:
+    items = [
+        {"cell": i.cell.id, "measure": i.measure, "state": i.state, "why": i.why, "seconds": i.seconds, "key": i.key}
+        for i in prepared.items
+    ]
+    return {"suite": prepared.loaded.suite.name, "scale": prepared.scale, "items": items}
+
+
+def _finish(prepared: list[Any], outcomes: list[Any], folder: Path, as_json: bool) -> None:
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if as_json:
+        output.print_json(
+            {
+                "schema": results.SCHEMA,
+                "results": str(folder),
+                "suites": [{"suite": one.loaded.suite.name, "scale": one.scale} for one in prepared],
+                "outcomes": [_outcome_json(outcome) for outcome in outcomes],
+                "failed": len(failed),
+            }
+        )
+    counts = Counter(outcome.state for outcome in outcomes)
+    summary = ", ".join(f"{n} {state.replace('_', ' ')}" for state, n in sorted(counts.items()))
+    output.note(f"{summary}; results in {folder}")
+    for why, group in _reasons(outcomes).items():
+        output.note(f"not measured: {why}: {', '.join(group)}")
+    if failed:
+        first = failed[0]
+        raise Findings(
+            f"{len(failed)} of {len(outcomes)} failed, first {first.item.cell.id} {first.item.measure}: {first.why}",
+            hint=f"traceback in {first.item.folder.log}; running again retries what failed",
+        )
+    output.note(f"next: detrbench report {folder}")
+
+
+def _reasons(outcomes: list[Any]) -> dict[str, list[str]]:
+    reasons: dict[str, dict[str, None]] = {}
+    for outcome in outcomes:
+        if outcome.state in ("not_measured", "busy"):
+            reasons.setdefault(outcome.why, {})[outcome.item.cell.id] = None
+    return {why: list(cells) for why, cells in reasons.items()}
+
+
+def _outcome_json(outcome: Any) -> dict[str, Any]:
+    item = outcome.item
+    return {
+        "suite": item.cell.suite,
+        "scale": item.cell.scale,
+        "cell": item.cell.id,
+        "measure": item.measure,
+        "state": outcome.state,
+        "why": outcome.why,
+        "seconds": round(outcome.seconds, 3),
+        "folder": str(item.folder.path),
+    }

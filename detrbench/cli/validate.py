@@ -1,0 +1,63 @@
+"""`detrbench validate`: every mistake in a suite's file or in a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detrbench import suite as suites
+from detrbench.cli import output
+from detrbench.cli.output import Json
+from detrbench.errors import Findings
+
+EXAMPLES = output.examples(
+    "detrbench validate my_suite.yaml",
+    "detrbench validate ~/coco",
+)
+
+
+def command(
+    target: Annotated[str, typer.Argument(metavar="SUITE|DATA", help="A suite (file or name), or a COCO folder.")],
+    as_json: Json = False,
+) -> None:
+    """Check a suite's file, or the images and annotations of a data set."""
+    path = Path(target).expanduser()
+    if path.is_dir():
+        _data(path, as_json)
+    else:
+        _suite(target, as_json)
+
+
+def _suite(target: str, as_json: bool) -> None:
+    loaded = suites.load(target)
+    from detrbench import models
+
+    cells = {scale: loaded.cells(scale) for scale in loaded.suite.scales}
+    built = set(models.names())
+    missing = sorted({c.model for group in cells.values() for c in group if c.model and c.model not in built})
+    if as_json:
+        counts = {scale: len(group) for scale, group in cells.items()}
+        output.print_json({"suite": loaded.suite.name, "cells": counts, "not_built_yet": missing})
+        return
+    print(f"{loaded.document.path}: ok: {', '.join(f'{len(group)} cells at {s}' for s, group in cells.items())}")
+    if missing:
+        print(f"not built yet: {', '.join(missing)}")
+
+
+def _data(path: Path, as_json: bool) -> None:
+    from detrbench.data.validate import validate
+
+    findings = validate(path)
+    if as_json:
+        output.print_json({"data": str(path), "findings": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            id_ = "" if finding.id is None else f" {finding.id}:"
+            print(f"{finding.file}:{id_} {finding.kind}: {finding.message}")
+    if findings:
+        raise Findings(f"{path}: {len(findings)} mistakes")
+    if not as_json:
+        print(f"{path}: ok")

@@ -1,0 +1,221 @@
+"""What a run would do: cells x measures, each with a cache key, a state and an estimate. Imports no torch.
+
+A key hashes everything that the figure depends on and nothing else. A record in the results folder whose key is still
+the same is done; any other is taken again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from detrbench.data.spec import Split
+from detrbench.environment import timing_identity
+from detrbench.errors import DetrbenchError
+from detrbench.measure import protocols
+from detrbench.results import MEASURES, CellFolder, ResultsStore
+from detrbench.suite import Cell, digest
+
+_NEEDS_WEIGHTS = ("accuracy", "dam")
+_TIMED = ("latency", "memory")
+
+
+@dataclass(frozen=True)
+class WorkItem:
+    """One measure of one cell. `seconds` is a coarse estimate, None where nothing is known.
+
+    `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
+    their values).
+    """
+
+    cell: Cell
+    folder: CellFolder
+    measure: str
+    key: str
+    state: Literal["todo", "done", "not_measured"]
+    why: str | None
+    weights: str
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What keys depend on beside the cell: the data, the machine.
+
+    `fingerprint` gives a split's fingerprint and raises DataError where there is no such data.
+    """
+
+    fingerprint: Callable[[Cell, Split], str]
+    environment: Mapping[str, Any]
+    device: str
+    built: frozenset[str] = field(default_factory=frozenset)
+
+
+def make(
+    cells: Iterable[Cell], measures: Iterable[str], store: ResultsStore, conditions: Conditions, fresh: bool = False
+) -> list[WorkItem]:
+    """The work, in the order in which it is best done: all complexity, then cell by cell, then all latency.
+
+    Training is added for cells whose accuracy or DAM correlation needs trained weights.
+    """
+    wanted = set(measures)
+    items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh)]
+    phase = {"complexity": 0, "latency": 2}
+    return sorted(items, key=lambda item: phase.get(item.measure, 1))  # stable: cells stay in the suite's order
+
+
+def _of_cell(cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions, fresh: bool) -> list[WorkItem]:
+    folder = store.folder(cell.suite, cell.scale, cell.folder_name)
+    missing = _cell_lacks(cell, now)
+    weights = _Weights(cell, now, folder, wanted)
+    items = []
+    for measure in MEASURES:
+        if measure not in wanted and not (measure == "training" and weights.to_train):
+            continue
+        why = missing or weights.lacking(measure)
+        key = "" if why else _key(cell, measure, now, weights)
+        state: Literal["todo", "done", "not_measured"] = "not_measured" if why else "todo"
+        if not why and not fresh and _is_done(folder, measure, key):
+            state = "done"
+        seconds = _estimate(cell, measure, now, store) if state == "todo" else None
+        items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds))
+    return items
+
+
+def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
+    if cell.published_only:
+        return "published figures only"
+    if cell.model not in now.built:
+        return "not built yet"
+    return None
+
+
+class _Weights:
+    """Where a cell's weights come from, and why there are none."""
+
+    def __init__(self, cell: Cell, now: Conditions, folder: CellFolder, wanted: set[str]) -> None:
+        self.cell, self.now = cell, now
+        self.needed = bool(wanted & set(_NEEDS_WEIGHTS))
+        self.trained_key: str | None = None
+        self.why: str | None = None
+        if not _cell_lacks(cell, now):
+            self._find(folder, wanted)
+
+    def _find(self, folder: CellFolder, wanted: set[str]) -> None:
+        if self.cell.settings.data == "coco" and self.cell.settings.path is None:
+            self.why = "no data: give the folder of a COCO data set with --data PATH"
+            return
+        if not (self.needed or "training" in wanted or folder.record("training").exists()):
+            return
+        try:
+            key = _training_key(self.cell, self.now)
+            if self.needed or "training" in wanted or _is_done(folder, "training", key):
+                self.trained_key = key
+            if self.needed:
+                self.now.fingerprint(self.cell, "val")
+        except DetrbenchError as error:
+            self.why = error.message
+
+    @property
+    def to_train(self) -> bool:
+        return self.needed and self.cell.checkpoint is None and self.trained_key is not None
+
+    @property
+    def kind(self) -> str:
+        if self.cell.checkpoint is not None:
+            return "checkpoint"
+        return "trained" if self.trained_key else "random"
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A hash of the weights, or of all that training them depends on."""
+        if self.cell.checkpoint is not None:
+            return file_sha256(Path(self.cell.checkpoint))
+        return self.trained_key or "random"
+
+    def lacking(self, measure: str) -> str | None:
+        """Why a measure cannot be taken."""
+        if measure == "complexity":
+            return None
+        if measure in (*_NEEDS_WEIGHTS, "training") and self.why:
+            return self.why
+        if self.cell.checkpoint is not None and not Path(self.cell.checkpoint).is_file():
+            return f"no checkpoint: {self.cell.checkpoint} does not exist"
+        return None
+
+
+def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:
+    if measure == "training":
+        return _training_key(cell, now)
+    rules = [[name, protocols.get(measure, name).version] for name in cell.protocols_of(measure)]
+    if measure == "complexity":
+        return digest([measure, rules, cell.model, cell.complexity_options])
+    parts: list[Any] = [measure, rules, cell.model, cell.options, weights.identity, cell.settings.eval_size]
+    if measure in _NEEDS_WEIGHTS:
+        parts.append(now.fingerprint(cell, "val"))
+    if measure in _TIMED:
+        parts += [now.device, timing_identity(now.environment)]
+    return digest(parts)
+
+
+def _training_key(cell: Cell, now: Conditions) -> str:
+    recipe = cell.describe()["resolved"]
+    return digest(["training", cell.model, cell.options, recipe, now.fingerprint(cell, "train")])
+
+
+def _is_done(folder: CellFolder, measure: str, key: str) -> bool:
+    envelope = folder.read_envelope(measure)
+    done = envelope is not None and envelope["key"] == key
+    return done and (measure != "training" or folder.weights.is_file())
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    hashed = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            hashed.update(piece)
+    return hashed.hexdigest()
+
+
+# What one forward of a ResNet-50 detector at 800x1066 costs, and how much of it a second buys.
+_GFLOPS, _PIXELS = 175.0, 800 * 1066
+_GFLOPS_PER_SECOND = {"cpu": 25.0, "cuda": 5000.0}  # of one core; of a GPU
+
+
+def _estimate(cell: Cell, measure: str, now: Conditions, store: ResultsStore) -> float | None:
+    """Seconds: the median of earlier records of this measure at this scale, else from the size of the work."""
+    earlier = _earlier_seconds(store.root / cell.suite / cell.scale / "cells", measure, now.device)
+    if earlier:
+        return statistics.median(earlier)
+    tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0
+    height, width = cell.settings.eval_size
+    if cell.settings.data == "coco":
+        width = 1066
+    cores = now.environment.get("cores") or 1
+    speed = _GFLOPS_PER_SECOND["cuda"] if now.device.startswith("cuda") else _GFLOPS_PER_SECOND["cpu"] * cores
+    forward = tiny * _GFLOPS * height * width / _PIXELS / speed
+    settings = cell.settings
+    train_images = settings.num_train if settings.data == "shapes" else 118_000
+    val_images = settings.num_val if settings.data == "shapes" else 5_000
+    if settings.limit:
+        train_images, val_images = min(train_images, settings.limit), min(val_images, settings.limit)
+    return {
+        "complexity": 10.0 * len(cell.protocols_of("complexity")),
+        "training": 3 * forward * train_images * settings.epochs,
+        "accuracy": forward * val_images + 5,
+        "dam": forward * val_images,
+        "memory": 4 * forward + 5,
+        "latency": 40 * forward,
+    }[measure]
+
+
+@functools.lru_cache(maxsize=64)
+def _earlier_seconds(cells: Path, measure: str, device: str) -> tuple[float, ...]:
+    found = (CellFolder(path).read_envelope(measure) for path in cells.glob("*"))
+    return tuple(e["seconds"] for e in found if e and e.get("device") == device and "seconds" in e)

@@ -1,0 +1,322 @@
+"""Executes a plan. A cell that fails is recorded and the rest goes on; whatever was done stays done.
+
+Order: the complexity of all cells, then each cell's training, accuracy, DAM correlation and memory, then the latency
+of all cells together, so that its rounds can alternate between them. Each step writes its record before the next one
+starts; a killed run loses the step it was in, and training loses what came after its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import detrbench.environment as environments
+from detrbench import models, plan, steps
+from detrbench.data.samples import Dataset
+from detrbench.data.spec import DataSpec, Split
+from detrbench.errors import DetrbenchError, NothingSelected
+from detrbench.plan import WorkItem
+from detrbench.results import ResultsStore, ResultsUnwritable, write_atomic
+from detrbench.selection import compile_expression
+from detrbench.suite import Cell, LoadedSuite
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line asked for."""
+
+    results: Path = Path("results")
+    scale: str | None = None
+    expression: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    measures: tuple[str, ...] | None = None
+    data: Path | None = None
+    limit: int | None = None
+    fresh: bool = False
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one work item."""
+
+    item: WorkItem
+    state: str
+    why: str | None
+    seconds: float = 0.0
+
+
+class Listener(Protocol):
+    """Is told how the run goes; `cli.progress` draws it."""
+
+    def begin(self, items: Sequence[WorkItem]) -> None: ...
+
+    def start(self, item: WorkItem) -> None: ...
+
+    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None: ...
+
+    def end(self, outcome: Outcome) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A suite with its plan: what `--dry-run` prints and `execute` does."""
+
+    loaded: LoadedSuite
+    scale: str
+    cells: list[Cell]
+    items: list[WorkItem]
+    store: ResultsStore
+    environment: Mapping[str, Any]
+    options: RunOptions
+
+
+def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None] | None = None) -> PreparedRun:
+    """Expands the suite, selects cells and plans the work; writes nothing.
+
+    Raises:
+        NothingSelected: `-k` or `--measure` leaves nothing.
+        DataError: `--data` names no data set.
+        UsageError, SuiteError: anything in the suite or in `--set` that is wrong.
+    """
+    scale = loaded.suite.pick_scale(options.scale, options.data is not None)
+    cells = loaded.cells(scale, _overrides(options))
+    selected = select(cells, options.expression)
+    store = ResultsStore(options.results, warn)
+    environment = environments.capture()
+    if options.data is not None:
+        for cell in selected[:1]:
+            dataset_of(cell.settings.data_spec, "val")  # a wrong --data is the user's mistake, not a missing figure
+    conditions = plan.Conditions(_fingerprint, environment, options.device, frozenset(models.names()))
+    measures = options.measures if options.measures is not None else tuple(loaded.suite.measure)
+    items = plan.make(selected, measures, store, conditions, options.fresh)
+    if not items:
+        raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
+    return PreparedRun(loaded, scale, cells, items, store, environment, options)
+
+
+def select(cells: Iterable[Cell], expression: str | None) -> list[Cell]:
+    """The cells whose id fits a `-k` expression."""
+    cells = list(cells)
+    if expression is None:
+        return cells
+    matches = compile_expression(expression)
+    found = [cell for cell in cells if matches(cell.id)]
+    if not found:
+        raise NothingSelected(f"-k {expression!r} fits no cell", hint=f"ids: {', '.join(c.id for c in cells)}")
+    return found
+
+
+def _overrides(options: RunOptions) -> dict[str, Any]:
+    overrides = dict(options.overrides)
+    if options.data is not None:
+        overrides |= {"data": "coco", "path": str(options.data.expanduser().resolve())}
+    if options.limit is not None:
+        overrides["limit"] = options.limit
+    return overrides
+
+
+@functools.lru_cache(maxsize=4)
+def dataset_of(spec: DataSpec, split: Split) -> Dataset:
+    """A data set, opened once."""
+    from detrbench.data import open_dataset
+
+    return open_dataset(spec, split)
+
+
+def _fingerprint(cell: Cell, split: Split) -> str:
+    return dataset_of(cell.settings.data_spec, split).fingerprint
+
+
+def execute(run: PreparedRun, listener: Listener) -> list[Outcome]:
+    """Does the work and returns what became of each item, in the plan's order.
+
+    Raises:
+        ResultsUnwritable: the results folder cannot be written.
+        KeyboardInterrupt: after noting what was interrupted; everything done before is kept.
+    """
+    _record_suite(run)
+    if run.options.fresh:
+        _forget(run.items)
+    listener.begin(run.items)
+    outcomes: list[Outcome] = []
+    for cell_items in _groups(run.items):
+        outcomes += _do_group(cell_items, run, listener)
+    return outcomes
+
+
+def _groups(items: Sequence[WorkItem]) -> Iterator[list[WorkItem]]:
+    """Items that are done under one lock: those of one cell in one phase, and all latencies."""
+    for _, group in itertools.groupby(items, lambda i: "latency" if i.measure == "latency" else i.folder.path):
+        yield list(group)
+
+
+def _do_group(items: list[WorkItem], run: PreparedRun, listener: Listener) -> list[Outcome]:
+    outcomes = []
+    with contextlib.ExitStack() as locks:
+        held = {i.folder.path: locks.enter_context(i.folder.lock()) for i in {i.folder.path: i for i in items}.values()}
+        busy = [item for item in items if not held[item.folder.path]]
+        for item in busy:
+            outcomes.append(_tell(listener, Outcome(item, "busy", "another run is at this cell")))
+        mine = [item for item in items if held[item.folder.path]]
+        if mine and mine[0].measure == "latency":
+            return outcomes + _do_latency(mine, run, listener)
+        for item in mine:
+            outcomes.append(_tell(listener, _do(item, run, listener)))
+    return outcomes
+
+
+def _do(item: WorkItem, run: PreparedRun, listener: Listener) -> Outcome:
+    settled = _settled(item)
+    if settled:
+        return settled
+    started = _start(item, listener)
+    try:
+        if item.measure == "training":
+            _prepare_training_folder(item)
+        report = functools.partial(listener.advance, item)
+        records = steps.take(item, run.options.device, dataset_of, report)
+        return _keep(item, records, run, time.monotonic() - started)
+    except KeyboardInterrupt:
+        item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
+        raise
+    except ResultsUnwritable:
+        raise
+    except Exception as error:  # whatever went wrong in one cell must not stop the others
+        return _note_failure(item, error)
+
+
+def _settled(item: WorkItem) -> Outcome | None:
+    """The outcome of an item that needs no work, noted in the cell's status."""
+    state, why = item.state, item.why
+    needs_training = item.weights == "trained" and item.measure not in ("training", "complexity")
+    if state == "todo" and needs_training and not item.folder.weights.is_file():
+        state, why = "not_measured", _why_untrained(item)
+    if state == "todo":
+        return None
+    if item.folder.read_status()["measures"].get(item.measure) != {"state": state, "why": why}:
+        item.folder.set_state(item.cell.id, item.measure, state, why)
+    return Outcome(item, state, why)
+
+
+def _why_untrained(item: WorkItem) -> str:
+    training = item.folder.read_status()["measures"].get("training", {})
+    return f"training failed: {training['why']}" if training.get("state") == "failed" else "not trained"
+
+
+def _start(item: WorkItem, listener: Listener) -> float:
+    listener.start(item)
+    item.folder.set_state(item.cell.id, item.measure, "running")
+    return time.monotonic()
+
+
+def _note_failure(item: WorkItem, error: Exception) -> Outcome:
+    """Marks an item failed; must be called while the exception is being handled."""
+    why = explain(error)
+    item.folder.write_log(f"{item.measure} failed\n{traceback.format_exc()}")
+    item.folder.set_state(item.cell.id, item.measure, "failed", why)
+    return Outcome(item, "failed", why)
+
+
+def explain(error: Exception) -> str:
+    """Why a step failed, in one line."""
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else "no message"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {first}"
+    return first if isinstance(error, DetrbenchError) else f"{type(error).__name__}: {first}"
+
+
+def _do_latency(items: list[WorkItem], run: PreparedRun, listener: Listener) -> list[Outcome]:
+    """Times all cells in one go: as soon as one is due all are, for only interleaved timings can be compared."""
+    settled = {item.folder.path: _settled(item) for item in items}
+    again = any(outcome is None for outcome in settled.values())
+    due = []
+    outcomes: list[Outcome] = []
+    for item in items:
+        outcome = settled[item.folder.path]
+        if outcome is None or (again and outcome.state == "done"):
+            due.append(item)
+        else:
+            outcomes.append(_tell(listener, outcome))
+    try:
+        return outcomes + _time_together(due, run, listener)
+    except KeyboardInterrupt:
+        for item in due:
+            item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
+        raise
+
+
+def _time_together(items: list[WorkItem], run: PreparedRun, listener: Listener) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    ready: dict[str, tuple[WorkItem, Any]] = {}
+    started = time.monotonic()
+    for item in items:
+        _start(item, listener)
+        try:
+            ready[item.cell.id] = item, steps.load_and_try(item, run.options.device, dataset_of)
+        except Exception as error:  # this one cannot be timed; the others can
+            outcomes.append(_tell(listener, _note_failure(item, error)))
+    if not ready:
+        return outcomes
+    first = next(iter(ready.values()))[0]
+    try:
+        records = steps.take_latency(ready, run.options.device, functools.partial(listener.advance, first))
+    except Exception as error:
+        return outcomes + [_tell(listener, _note_failure(item, error)) for item, _ in ready.values()]
+    seconds = (time.monotonic() - started) / len(ready)
+    return outcomes + [_tell(listener, _keep(item, records[id_], run, seconds)) for id_, (item, _) in ready.items()]
+
+
+def _keep(item: WorkItem, records: Mapping[str, Any], run: PreparedRun, seconds: float) -> Outcome:
+    extra = {"device": run.options.device, "weights": item.weights}
+    item.folder.write_envelope(item.measure, item.key, records, run.environment, seconds, **extra)
+    item.folder.set_state(item.cell.id, item.measure, "done")
+    if item.measure == "training":  # only now: without its record a finished training would have to be done again
+        (item.folder.checkpoint / "state.pt").unlink(missing_ok=True)
+    return Outcome(item, "done", None, seconds)
+
+
+def _tell(listener: Listener, outcome: Outcome) -> Outcome:
+    listener.end(outcome)
+    return outcome
+
+
+def _forget(items: Sequence[WorkItem]) -> None:
+    """Removes what `--fresh` is going to take again, at once: a killed `--fresh` run then goes on as any other."""
+    for item in items:
+        with item.folder.lock() as held:
+            if held and item.state == "todo":
+                item.folder.record(item.measure).unlink(missing_ok=True)
+                if item.measure == "training":
+                    shutil.rmtree(item.folder.checkpoint, ignore_errors=True)
+
+
+def _prepare_training_folder(item: WorkItem) -> None:
+    """A checkpoint of this very training is gone on with; one of another training is removed."""
+    note = item.folder.checkpoint / "key"
+    same = note.is_file() and note.read_text(encoding="utf-8") == item.key
+    if item.folder.checkpoint.exists() and not same:
+        shutil.rmtree(item.folder.checkpoint)
+    write_atomic(note, item.key)
+
+
+def _record_suite(run: PreparedRun) -> None:
+    """Writes suite.yaml and the cell.yaml of every row, so that a row that was not run is still shown."""
+    suite = run.loaded.suite
+    run.store.write_suite(suite.name, run.scale, suite.model_dump(mode="json", exclude_unset=True))
+    selected = {item.cell.id for item in run.items}
+    known = {result.id for result in run.store.cells(suite.name, run.scale)}
+    for cell in run.cells:
+        if cell.id in selected or cell.id not in known:
+            run.store.folder(suite.name, run.scale, cell.folder_name).write_cell(cell.describe())

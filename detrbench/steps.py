@@ -1,0 +1,159 @@
+"""The steps of a run: each builds a cell's detector, gives it its weights, and calls one measure. Imports torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detrbench import models
+from detrbench.data.samples import Dataset
+from detrbench.data.spec import DataSpec, Split
+from detrbench.data.transforms import Eval, Train, Transform
+from detrbench.measure import accuracy, complexity, dam, latency, memory, protocols
+from detrbench.plan import WorkItem
+from detrbench.training import loop
+
+OpenData = Callable[[DataSpec, Split], Dataset]
+Report = Callable[..., None]  # (fraction, text, milestone=False)
+
+
+def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    """One measure of one cell: records by protocol."""
+    steps = {
+        "complexity": _complexity,
+        "training": _training,
+        "accuracy": _accuracy,
+        "dam": _dam,
+        "memory": _memory,
+    }
+    return steps[item.measure](item, device, open_data, report)
+
+
+def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
+    """The cell's detector in eval mode, with the weights that the plan names."""
+    detector = _create(item, open_data if item.weights == "trained" else None)
+    if item.weights == "checkpoint":
+        models.load_checkpoint(detector, Path(str(item.cell.checkpoint)))
+    elif item.weights == "trained":
+        models.load_checkpoint(detector, item.folder.weights)
+    return detector.to(device).eval()
+
+
+def _create(item: WorkItem, open_data: OpenData | None) -> Any:
+    """Random weights from the recipe's seed; as many classes as the data has, unless the cell says how many."""
+    options = dict(item.cell.options)
+    if open_data is not None:
+        options.setdefault("num_classes", open_data(item.cell.settings.data_spec, "train").num_classes)
+    torch.manual_seed(item.cell.settings.recipe.seed)
+    return models.create(item.cell.model, **options)
+
+
+def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    cell, names = item.cell, item.cell.protocols_of("complexity")
+    records = {}
+    for i, name in enumerate(names):
+        report(i / len(names), name)
+        create = functools.partial(models.create, cell.model, **cell.complexity_options)
+        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=i == 0)
+    return records
+
+
+def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    """Trains, or goes on from the state in the folder; leaves checkpoint/model.safetensors."""
+    settings = item.cell.settings
+    train_set, val_set = (open_data(settings.data_spec, split) for split in ("train", "val"))
+
+    def evaluate(detector: Any) -> dict[str, float | None]:
+        rule = protocols.get("accuracy")
+        found = accuracy.evaluate(
+            accuracy.collect(detector, val_set, rule, device, transform=_eval(item)), val_set, rule, replicates=1
+        )
+        return {name: found.stats[name] for name in ("AP", "AP50")}
+
+    def tell(at: loop.TrainProgress) -> None:
+        done = at.step % (at.steps // at.epochs) == 0
+        report(at.step / at.steps, f"epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.2f}", milestone=done)
+
+    detector, folder = _create(item, open_data), item.folder.checkpoint
+    history = loop.train(detector, train_set, _augmentation(item), settings.recipe, folder, evaluate, tell, device)
+    return {"training": history}
+
+
+def _augmentation(item: WorkItem) -> Transform:
+    """The papers' for COCO; generated images stay at the size at which they were drawn, and are flipped."""
+    if item.cell.settings.data == "coco":
+        return Train()
+    shortest, longest = item.cell.settings.eval_size
+    return Train(scales=(shortest,), longest=longest, crop=False)
+
+
+def _eval(item: WorkItem) -> Transform:
+    return Eval(*item.cell.settings.eval_size)
+
+
+def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    dataset = open_data(item.cell.settings.data_spec, "val")
+    detector = load(item, device, open_data)
+    records = {}
+    for name in item.cell.protocols_of("accuracy"):
+        protocol = protocols.get("accuracy", name)
+        tell = _count(report, name)
+        records[name] = accuracy.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
+    return records
+
+
+def _count(report: Report, protocol: str, unit: str = "images") -> Callable[[int, int], None]:
+    return lambda done, total: report(done / total, f"{protocol}: {done} of {total} {unit}")
+
+
+def _dam(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    dataset = open_data(item.cell.settings.data_spec, "val")
+    detector = load(item, device, open_data)
+    records = {}
+    for name in item.cell.protocols_of("dam"):
+        protocol, tell = protocols.get("dam", name), _count(report, name)
+        records[name] = dam.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
+    return records
+
+
+def _memory(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    detector = load(item, device, open_data)
+    return {
+        name: memory.measure(detector, _sized(protocols.get("memory", name), item))
+        for name in item.cell.protocols_of("memory")
+    }
+
+
+def load_and_try(item: WorkItem, device: str, open_data: OpenData) -> Any:
+    """A detector that is known to run at the size at which it will be timed."""
+    detector = load(item, device, open_data)
+    protocol = _sized(protocols.get("latency"), item)
+    with torch.inference_mode():
+        detector(torch.zeros(1, 3, protocol.height, protocol.width, device=device), None)
+    return detector
+
+
+def take_latency(ready: Mapping[str, tuple[WorkItem, Any]], device: str, report: Report) -> dict[str, dict[str, Any]]:
+    """Latency of several cells, interleaved: {cell id: records by protocol}."""
+    records: dict[str, dict[str, Any]] = {name: {} for name in ready}
+    wanted = dict.fromkeys(name for item, _ in ready.values() for name in item.cell.protocols_of("latency"))
+    for name in wanted:
+        group = {id_: pair for id_, pair in ready.items() if name in pair[0].cell.protocols_of("latency")}
+        protocol = _sized(protocols.get("latency", name), next(iter(group.values()))[0])
+        found = latency.measure(
+            {id_: detector for id_, (_, detector) in group.items()}, protocol, _count(report, name, "rounds")
+        )
+        for id_, record in found.items():
+            records[id_][name] = record
+    return records
+
+
+def _sized(protocol: Any, item: WorkItem) -> Any:
+    """The protocol at the scale's own image size; COCO keeps the papers' size."""
+    if item.cell.settings.data == "coco":
+        return protocol
+    return protocol.at(*item.cell.settings.eval_size)

@@ -1,0 +1,446 @@
+"""From a suite's YAML to its cells. Imports no torch.
+
+A suite is one table or figure: variants (rows) that can be run at named scales. A cell is one variant with its matrix
+filled in, at one scale, every option resolved. Each mistake is a SuiteError: `file:line:col: key: expected X, got Y`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import string
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+import detrbench
+from detrbench import yaml12
+from detrbench.data.spec import DataSpec
+from detrbench.errors import DetrbenchError, SuiteError, UsageError, nearest, unknown_name
+from detrbench.training.recipe import Recipe
+from detrbench.validation import explain
+
+FOLDER = Path(detrbench.__file__).resolve().parent / "suites"
+
+Measure = Literal["complexity", "accuracy", "latency", "memory", "dam"]
+ALL_MEASURES: tuple[Measure, ...] = typing.get_args(Measure)
+
+
+class Strict(BaseModel):
+    """No unknown keys, no conversions: `"3"` is not a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _keys_of(record: type, rename: Mapping[str, str], *without: str) -> dict[str, Any]:
+    """The fields of a dataclass as pydantic fields, so that a new setting there is a new key here."""
+    hints = typing.get_type_hints(record)
+    return {
+        rename.get(f.name, f.name): (str | None if hints[f.name] == Path | None else hints[f.name], f.default)
+        for f in dataclasses.fields(record)
+        if f.name not in without
+    }
+
+
+# `seed` is the recipe's; a data set's own seed is `data_seed`.
+_DATA_NAMES = {"seed": "data_seed"}
+_COCO_KEYS = ("path", "labels", "keep_empty", "limit")  # those that say something of a COCO folder
+_DataKeys = create_model("_DataKeys", __base__=Strict, **_keys_of(DataSpec, _DATA_NAMES, "kind"))
+_RecipeKeys = create_model("_RecipeKeys", __base__=Strict, **_keys_of(Recipe, {}))
+
+
+class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
+    """Where a table can be run: which data (keys of DataSpec), how trained (keys of Recipe), at which size.
+
+    `model` holds model options that this scale changes (a tiny backbone); `shortest` and `longest` are the sides to
+    which images are resized for evaluation: 800 and 1333 if not given, or the size at which `shapes` are drawn.
+    """
+
+    data: Literal["coco", "shapes"] = "coco"
+    shortest: int | None = Field(default=None, gt=0)
+    longest: int | None = Field(default=None, gt=0)
+    model: dict[str, Any] = Field(default={})
+
+    def merged(self, other: Scale) -> Scale:
+        """This scale with the keys that `other` sets on top."""
+        mine, theirs = self.model_dump(exclude_unset=True), other.model_dump(exclude_unset=True)
+        model = {**mine.get("model", {}), **theirs.get("model", {})}
+        return Scale(**{**mine, **theirs, **({"model": model} if model else {})})
+
+    @property
+    def eval_size(self) -> tuple[int, int]:
+        """(shortest, longest) side of an evaluated image, in pixels."""
+        shortest, longest = (800, 1333) if self.data == "coco" else (self.image_size, self.image_size)
+        return self.shortest or shortest, self.longest or longest
+
+    @property
+    def recipe(self) -> Recipe:
+        """How to train."""
+        return Recipe(**{f.name: getattr(self, f.name) for f in dataclasses.fields(Recipe)})
+
+    @property
+    def data_spec(self) -> DataSpec:
+        """Which data; raises DataError for a value that no data set can have."""
+        names = [f.name for f in dataclasses.fields(DataSpec) if f.name != "kind"]
+        values = {name: getattr(self, _DATA_NAMES.get(name, name)) for name in names}
+        return DataSpec(kind=self.data, **values | {"path": Path(self.path) if self.path else None})
+
+
+class Variant(Strict):
+    """One row of a table, or with `matrix` one row for each combination of its values.
+
+    `model: null` with `published_only: true` is a row of which only the published figures are shown.
+    `protocols` names protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`); `scales`
+    changes a scale for this variant only.
+    """
+
+    id: str = Field(min_length=1)
+    model: str | None = None
+    published_only: bool = False
+    matrix: dict[str, list[Any]] = {}
+    options: dict[str, Any] = {}
+    row: dict[str, Any] | None = None
+    note: str | None = None
+    protocols: list[str] = []
+    checkpoint: str | None = None
+    scales: dict[str, Scale] = {}
+
+
+class Report(Strict):
+    """Which tables and plots the report shows; empty lists mean its usual ones."""
+
+    tables: list[str] = []
+    plots: list[str] = []
+
+
+class Suite(Strict):
+    """A suite as written. `protocols` holds for every variant; `defaults` are model options of every variant."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    title: str
+    description: str | None = None
+    published: str | None = None
+    protocols: list[str] = []
+    defaults: dict[str, Any] = {}
+    variants: list[Variant] = Field(min_length=1)
+    scales: dict[str, Scale] = Field(min_length=1)
+    default_scale: str | None = None
+    measure: list[Measure] = list(ALL_MEASURES)
+    report: Report = Report()
+    budgets: dict[str, str] = {}
+
+    def pick_scale(self, given: str | None, has_data: bool) -> str:
+        """`given`; else `paper` where data is at hand and the suite has it; else the suite's default or first."""
+        if given is not None:
+            if given not in self.scales:
+                raise unknown_name(f"scale of suite {self.name}", given, self.scales)
+            return given
+        if has_data and "paper" in self.scales:
+            return "paper"
+        return self.default_scale or next(iter(self.scales))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant at one scale, resolved: what a results folder holds one of.
+
+    `options` build the detector that is trained, timed and evaluated; `complexity_options` the one whose operations
+    are counted, at paper scale wherever the suite has that scale. `protocols` are recorded beside `common`.
+    """
+
+    id: str
+    suite: str
+    scale: str
+    index: int
+    model: str | None
+    options: dict[str, Any]
+    complexity_options: dict[str, Any]
+    settings: Scale
+    row: dict[str, Any] | None = None
+    note: str | None = None
+    protocols: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    published_only: bool = False
+
+    @property
+    def folder_name(self) -> str:
+        """`<id>-<hash8>`, safe as a file name; another setting anywhere gives another hash."""
+        parts = [self.id, self.model, self.options, self.complexity_options, self._settings(), self.checkpoint]
+        return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', self.id)}-{digest(parts)[:8]}"
+
+    def protocols_of(self, measure: str) -> list[str]:
+        """The protocols under which a measure is taken: `common` first."""
+        from detrbench.measure import protocols
+
+        return ["common", *(name for name in self.protocols if name in protocols.names(measure))]
+
+    def describe(self) -> dict[str, Any]:
+        """cell.yaml."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "settings"}
+        values |= {"protocols": list(self.protocols), "resolved": self._settings()}
+        return typing.cast("dict[str, Any]", json.loads(json.dumps(values, default=str)))
+
+    def _settings(self) -> dict[str, Any]:
+        settings = self.settings
+        names = _COCO_KEYS if settings.data == "coco" else [name for name in _DataKeys.model_fields if name != "path"]
+        data = {"data": settings.data, **{name: getattr(settings, name) for name in names}}
+        return {**data, "eval_size": list(settings.eval_size), **dataclasses.asdict(settings.recipe)}
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value as canonical JSON, in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def names() -> list[str]:
+    """The suites that come with detrbench."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def locate(suite: str) -> Path:
+    """The file of a suite: a path, or the name of one that comes with detrbench (`quickstart`)."""
+    path = Path(suite).expanduser()
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        if path.is_file():
+            return path
+        if (FOLDER / path.name).is_file() and path.parts[0] == "suites":
+            return FOLDER / path.name  # `suites/quickstart.yaml` works from any directory
+        raise SuiteError(f"{path}: no such file", hint=f"suites that come with detrbench: {', '.join(names())}")
+    if (FOLDER / f"{suite}.yaml").is_file():
+        return FOLDER / f"{suite}.yaml"
+    raise unknown_name("suite", suite, names())
+
+
+@dataclass(frozen=True)
+class LoadedSuite:
+    """A checked suite with the document it came from, which knows the line of each key."""
+
+    suite: Suite
+    document: yaml12.Document
+
+    def cells(self, scale: str, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
+        """The suite's cells at one scale, in order.
+
+        Args:
+            scale: a key of `scales`.
+            overrides: what `--set` gave: scale keys (`epochs`), and `model.<option>` for every detector.
+        """
+        changed, options = _split_overrides(overrides or {})
+        cells = list(_expand(self, scale, changed))
+        self._check_unique(cells)
+        return _with_options(cells, options) if options else cells
+
+    def check(self) -> None:
+        """Finds what only shows when the suite is expanded: at every scale, options, rows, protocols."""
+        for scale in self.suite.scales:
+            for cell in self.cells(scale):
+                check_options(cell)
+
+    def _check_unique(self, cells: Iterable[Cell]) -> None:
+        seen: set[str] = set()
+        for cell in cells:
+            if cell.id in seen:
+                hint = 'give each variant its own id; with a matrix, name its values: "sparse-{keep_ratio}"'
+                raise self.document.error(("variants",), f"expected distinct ids, got {cell.id!r} twice", hint)
+            seen.add(cell.id)
+
+
+def load(suite: str | Path) -> LoadedSuite:
+    """Reads and checks a suite by path or name."""
+    return read(yaml12.load(locate(str(suite))))
+
+
+def read(document: yaml12.Document) -> LoadedSuite:
+    """Checks a parsed suite."""
+    if not isinstance(document.value, dict):
+        raise document.error((), "expected a mapping with name, title, variants and scales")
+    try:
+        suite = Suite.model_validate(document.value)
+    except ValidationError as error:
+        raise explain(error, document, Suite) from None
+    loaded = LoadedSuite(suite, document)
+    if suite.default_scale not in (None, *suite.scales):
+        raise _unknown_at(loaded, ("default_scale",), suite.default_scale, suite.scales)
+    for name, scale in suite.scales.items():
+        with _located(document, ("scales", name)):
+            _ = scale.data_spec
+    for i, variant in enumerate(suite.variants):
+        if (variant.model is None) != variant.published_only:
+            problem = "expected a model, or `model: null` together with `published_only: true`"
+            raise document.error(("variants", i, "model"), problem)
+        for name in variant.scales:
+            if name not in suite.scales:
+                raise _unknown_at(loaded, ("variants", i, "scales", name), name, suite.scales)
+    loaded.check()
+    return loaded
+
+
+def check_options(cell: Cell) -> None:
+    """Raises UsageError where a detector does not take its options. Detectors that are not built yet pass."""
+    from detrbench import models
+
+    if cell.model in models.names():
+        for options in (cell.options, cell.complexity_options):
+            models.resolve(cell.model, options)
+
+
+def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
+    suite, index = loaded.suite, itertools.count()
+    for i, variant in enumerate(suite.variants):
+        for values in _combinations(variant.matrix):
+            with _located(loaded.document, ("variants", i)):
+                settings = _settings(suite, variant, scale).merged(changed)
+                paper = _settings(suite, variant, "paper") if "paper" in suite.scales else settings
+                options = {**suite.defaults, **values, **_fill(variant.options, values)}
+                cell = Cell(
+                    id=str(_fill(variant.id, values)),
+                    suite=suite.name,
+                    scale=scale,
+                    index=next(index),
+                    model=variant.model,
+                    options={**options, **settings.model},
+                    complexity_options={**options, **paper.model},
+                    settings=settings,
+                    row=_row(suite, variant, values),
+                    note=variant.note,
+                    protocols=_protocols(suite, variant),
+                    checkpoint=_checkpoint(loaded.document, variant, values),
+                    published_only=variant.published_only,
+                )
+                check_options(cell)
+            yield cell
+
+
+@contextlib.contextmanager
+def _located(document: yaml12.Document, key: yaml12.KeyPath) -> Iterator[None]:
+    """Gives errors raised inside the position of a key, or of the key below it that the message begins with."""
+    try:
+        yield
+    except DetrbenchError as error:
+        if error.message.startswith(document.path):
+            raise
+        first, _, rest = error.message.partition(": ")
+        if (*key, first) in document.marks:
+            raise document.error((*key, first), rest, error.hint) from error
+        raise document.error(key, error.message, error.hint) from error
+
+
+def _with_options(cells: list[Cell], chosen: Mapping[str, Any]) -> list[Cell]:
+    """The cells with model options changed, each in those detectors that take it."""
+    from detrbench import models
+
+    built = set(models.names())
+    takes = {cell.id: set(_options_of(cell)) for cell in cells if cell.model in built}
+    known = set().union(*takes.values())
+    for name in chosen:
+        if takes and name not in known:
+            raise unknown_name("model option", name, known)
+    changed = []
+    for cell in cells:
+        mine = {name: value for name, value in chosen.items() if cell.model and name in takes.get(cell.id, chosen)}
+        cell = dataclasses.replace(cell, options=cell.options | mine, complexity_options=cell.complexity_options | mine)
+        check_options(cell)
+        changed.append(cell)
+    return changed
+
+
+def _options_of(cell: Cell) -> Iterator[str]:
+    from detrbench import models
+
+    spec = models.resolve(str(cell.model), cell.options)
+    yield from spec.options
+    yield from spec.parts
+
+
+def _settings(suite: Suite, variant: Variant, scale: str) -> Scale:
+    own = variant.scales.get(scale)
+    return suite.scales[scale].merged(own) if own else suite.scales[scale]
+
+
+def _combinations(matrix: Mapping[str, list[Any]]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*matrix.values()):
+        yield dict(zip(matrix, values, strict=True))
+
+
+def _fill(template: Any, values: Mapping[str, Any]) -> Any:
+    """Fills `{name}` from the matrix; a string that is nothing but `{name}` becomes the value itself."""
+    if isinstance(template, dict):
+        return {key: _fill(item, values) for key, item in template.items()}
+    if isinstance(template, list):
+        return [_fill(item, values) for item in template]
+    if not isinstance(template, str) or "{" not in template:
+        return template
+    try:
+        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError as error:
+        raise UsageError(f"expected a template such as 'sparse-{{keep_ratio}}', got {template!r}") from error
+    for name in fields:
+        if name not in values:
+            known = ", ".join(values) or "none, for there is no matrix"
+            raise UsageError(f"{template!r} names {name!r}", hint=f"keys of this variant's matrix: {known}")
+    if len(fields) == 1 and template == f"{{{fields[0]}}}":
+        return values[fields[0]]
+    return template.format_map(values)
+
+
+def _row(suite: Suite, variant: Variant, values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The selector of the published row: as written, and matrix values for columns that it does not name."""
+    if variant.row is None:
+        return None
+    if suite.published is None:
+        raise UsageError("row: expected the suite to say `published: paper/table`, got none")
+    from detrbench.report import published
+
+    table = published.load(suite.published)
+    selector = {key: value for key, value in values.items() if key in table.columns}
+    selector |= _fill(variant.row, values)
+    table.select(selector)
+    return selector
+
+
+def _checkpoint(document: yaml12.Document, variant: Variant, values: Mapping[str, Any]) -> str | None:
+    """The weights' file; a relative path is relative to the suite's file."""
+    if variant.checkpoint is None:
+        return None
+    return str(Path(document.path).resolve().parent / Path(_fill(variant.checkpoint, values)).expanduser())
+
+
+def _protocols(suite: Suite, variant: Variant) -> tuple[str, ...]:
+    from detrbench.measure import protocols
+
+    known = {name for measure in ALL_MEASURES for name in protocols.names(measure)}
+    wanted = dict.fromkeys([*suite.protocols, *variant.protocols])
+    for name in wanted:
+        if name not in known:
+            raise unknown_name("protocol", name, known)
+    return tuple(name for name in wanted if name != "common")
+
+
+def _split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any]]:
+    options = {key[6:]: value for key, value in overrides.items() if key.startswith("model.")}
+    keys = {key: value for key, value in overrides.items() if not key.startswith("model.")}
+    known = [name for name in Scale.model_fields if name != "model"]
+    for key in keys:
+        if key not in known:
+            match = nearest(key, [*known, "model."])
+            hint = f"did you mean {match!r}? " if match else ""
+            hint += f"options of the detectors are set as model.{key}=...; keys: {', '.join(sorted(known))}"
+            raise UsageError(f"--set {key}: unknown key", hint=hint)
+    try:
+        return Scale.model_validate(keys), options
+    except ValidationError as error:
+        raise explain(error, yaml12.Document(keys, "--set", {}), Scale) from None
+
+
+def _unknown_at(loaded: LoadedSuite, key: yaml12.KeyPath, name: str | None, known: Iterable[str]) -> SuiteError:
+    error = unknown_name("scale", str(name), known)
+    return loaded.document.error(key, error.message, error.hint)

@@ -1,0 +1,33 @@
+"""`bench`: a directory with a suite, in which commands are typed and steps cost nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workbench import SUITE, FakeData, Workbench
+
+from detrbench import environment
+from detrbench.errors import DataError
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workbench:
+    from detrbench import run, steps
+
+    made = Workbench(tmp_path, capsys)
+    (tmp_path / "demo.yaml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    for name in ("take", "load_and_try", "take_latency"):
+        monkeypatch.setattr(steps, name, getattr(made, name))
+
+    def open_data(spec: Any, split: str) -> FakeData:
+        if spec.kind == "coco":
+            raise DataError(f"{spec.path}: no data set here")
+        return FakeData()
+
+    monkeypatch.setattr(run, "dataset_of", open_data)
+    monkeypatch.setattr(environment, "capture", lambda: {"torch": "test", "cores": 2})
+    monkeypatch.setattr(environment, "pick_device", lambda asked: "cpu")
+    return made

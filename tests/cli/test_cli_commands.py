@@ -1,0 +1,188 @@
+"""The other commands: what they print, their exit codes, and that the light ones import no torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workbench import Workbench
+
+import detrbench
+from detrbench import cli
+
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    ["run", "--help"],
+    ["list", "suites"],
+    ["list", "models"],
+    ["list", "parts"],
+    ["list", "results"],
+    ["show", "quickstart"],
+    ["show", "sparse_detr_r50"],
+    ["validate", "quickstart"],
+    ["report"],
+]
+
+
+def test_light_commands_import_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import contextlib, io, sys\n"
+        "from detrbench import cli\n"
+        f"for arguments in {LIGHT!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        "        cli.main(arguments)\n"
+        "    assert 'torch' not in sys.modules, arguments\n"
+    )
+    environment = {"PYTHONPATH": str(Path(detrbench.__file__).parent.parent), "PATH": "/usr/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "report", "list", "show", "validate", "doctor", "profile", "predict", "convert"]
+)
+def test_every_command_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert f"detrbench {command}" in capsys.readouterr().out.split("Examples")[1]
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"detrbench {detrbench.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["nonsense"], 2),
+        (["list", "nonsense"], 2),
+        (["show", "nonsense"], 2),
+        (["validate", "nonsense"], 2),
+        (["report"], 5),
+        (["profile"], 2),
+        (["profile", "sparse_detr_r51"], 2),
+        (["profile", "sparse_detr_r50", "--size", "big"], 2),
+        (["profile", "sparse_detr_r50", "--size", "0x5"], 2),
+        (["profile", "sparse_detr_r50", "--protocol", "comon"], 2),
+        (["profile", "sparse_detr_r50", "--set", "keep_rato=0.1"], 2),
+        (["predict", "sparse_detr_r50", "gone.jpg"], 2),
+        (["predict", "sparse_detr_r50", "gone.jpg", "--checkpoint", "gone.pth"], 2),
+        (["convert", "gone.pth"], 2),
+        (["convert", "gone.pth", "--model", "no_model"], 2),
+        (["convert", "gone.safetensors", "--model", "sparse_detr_r50"], 2),
+    ],
+)
+def test_exit_codes_of_mistakes(bench: Workbench, arguments: list[str], code: int) -> None:
+    found, out, err = bench.type(*arguments)
+    assert found == code, err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_list_and_show_speak_json(bench: Workbench) -> None:
+    bench.type("run", "demo.yaml")
+    documents = {
+        ("list", "suites"): "suites",
+        ("list", "models"): "models",
+        ("list", "parts"): "parts",
+        ("list", "results"): "results",
+        ("show", "quickstart"): "cells",
+        ("show", "sparse_detr_r50"): "options",
+        ("show", "demo/smoke/sparse-0.1"): "measures",
+        ("show", "demo.yaml"): "cells",
+    }
+    for arguments, key in documents.items():
+        code, out, err = bench.type(*arguments, "--json")
+        assert code == 0, err
+        assert json.loads(out)[key]
+
+
+def test_show_finds_results_by_any_unique_end(bench: Workbench) -> None:
+    bench.type("run", "demo.yaml")
+    folder = next(bench.results.glob("demo/smoke/cells/sparse-0.1-*"))
+    for name in ("sparse-0.1", "smoke/sparse-0.1", "demo/smoke/sparse-0.1", folder.name, str(folder)):
+        code, out, _ = bench.type("show", name)
+        assert code == 0
+        assert "id: sparse-0.1" in out
+    bench.type("run", "demo.yaml", "--scale", "paper", "--measure", "complexity")
+    code, _, err = bench.type("show", "sparse-0.1")
+    assert code == 2
+    assert "fits 2 results" in err
+
+
+def test_validate_says_what_is_in_a_suite(bench: Workbench) -> None:
+    code, out, _ = bench.type("validate", "demo.yaml")
+    assert code == 0
+    assert "4 cells at smoke" in out
+    assert "not built yet: detector_of_the_future" in out
+    (bench.folder / "demo.yaml").write_text("name: demo\ntitel: x\n")
+    code, _, err = bench.type("validate", "demo.yaml")
+    assert code == 2
+    assert err.startswith("error: demo.yaml:2:1: titel: unknown key\nhint: did you mean 'title'?")
+
+
+def test_validate_finds_mistakes_in_data(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detrbench.data import validate
+
+    finding = validate.Finding("instances.json", 7, "bad_box", "width is NaN")
+    monkeypatch.setattr(validate, "validate", lambda root: [finding])
+    code, out, err = bench.type("validate", str(bench.folder))
+    assert code == 1
+    assert "instances.json: 7: bad_box: width is NaN" in out
+    assert "1 mistakes" in err
+    code, out, _ = bench.type("validate", str(bench.folder), "--json")
+    assert json.loads(out)["findings"][0]["kind"] == "bad_box"
+    monkeypatch.setattr(validate, "validate", lambda root: [])
+    assert bench.type("validate", str(bench.folder))[0] == 0
+
+
+def status(backend: str) -> dict[str, dict[str, Any]]:
+    return {"cpu": {"backend": backend, "why": "no compiler", "install": "install g++", "library": "op.so"}}
+
+
+def test_doctor_says_what_is_missing_and_what_to_install(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from detrbench.models.ops import build
+
+    monkeypatch.setattr(build, "status", lambda: status("native"))
+    code, out, _ = bench.type("doctor")
+    assert code == 0, out
+    monkeypatch.setattr(build, "status", lambda: status("reference"))
+    code, out, err = bench.type("doctor")
+    assert code == 4
+    assert "slow reference: no compiler" in out
+    assert "op on cpu: install g++" in out
+    assert "missing: op on cpu" in err
+    code, out, _ = bench.type("doctor", "--json", "--data", "nowhere")
+    assert code == 4
+    assert {check["name"] for check in json.loads(out)["checks"] if check["state"] == "missing"} == {
+        "op on cpu",
+        "data",
+    }
+
+
+def test_profile_prints_parts_and_json(bench: Workbench) -> None:
+    arguments = ["profile", "sparse_detr_tiny", "--set", "keep_ratio=0.1", "--size", "64x96"]
+    code, out, err = bench.type(*arguments)
+    assert code == 0, err
+    assert "encoder" in out
+    assert "total" in out
+    code, out, _ = bench.type(*arguments, "--json")
+    document = json.loads(out)
+    assert document["options"] == {"keep_ratio": 0.1}
+    assert document["protocol"] == "common@64x96"
+    assert sum(document["gflops_by_part"].values()) == pytest.approx(document["gflops"])
+
+
+def test_a_broken_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"{sys.executable} -m detrbench list models | head -1"
+    environment = {"PYTHONPATH": str(Path(detrbench.__file__).parent.parent), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr

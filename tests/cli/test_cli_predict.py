@@ -1,0 +1,87 @@
+"""`detrbench predict` and `convert` on a tiny detector."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from workbench import Workbench
+
+from detrbench.cli.predict import draw
+
+OPTIONS = ["hidden_dim=32", "ffn_dim=32", "num_queries=8", "num_encoder_layers=1", "num_decoder_layers=1"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from detrbench import models
+
+    options = {pair.partition("=")[0]: int(pair.partition("=")[2]) for pair in OPTIONS}
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    models.save_checkpoint(models.create("deformable_detr_tiny", **options), path)
+    return path
+
+
+def arguments(weights: Path, *more: str) -> list[str]:
+    settings = [part for pair in OPTIONS for part in ("--set", pair)]
+    return [
+        "deformable_detr_tiny",
+        *more,
+        "--checkpoint",
+        str(weights),
+        "--threshold",
+        "0",
+        "--device",
+        "cpu",
+        *settings,
+    ]
+
+
+def test_boxes_are_drawn_and_printed(bench: Workbench, weights: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        Image.new("RGB", (120, 80), "gray").save(name)
+    code, _, err = bench.type("predict", *arguments(weights, "a.jpg", "-o", "out.png"))
+    assert code == 0, err
+    assert Image.open("out.png").size == (120, 80)
+    code, _, err = bench.type("predict", *arguments(weights, "a.jpg", "b.png", "-o", "drawn"))
+    assert code == 0, err
+    assert sorted(path.name for path in Path("drawn").iterdir()) == ["a.png", "b.png"]
+    code, out, err = bench.type("predict", *arguments(weights, "a.jpg"), "--json")
+    assert code == 0, err
+    detections = json.loads(out)["images"][0]["detections"]
+    assert {"name", "label", "score", "box"} == set(detections[0])
+    assert all(0 <= d["box"][0] <= d["box"][2] <= 120 and 0 <= d["box"][1] <= d["box"][3] <= 80 for d in detections)
+
+
+def test_a_broken_image_is_one_line(bench: Workbench, weights: Path) -> None:
+    Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    code, _, err = bench.type("predict", *arguments(weights, "broken.jpg"))
+    assert code == 2
+    assert err.startswith("error: broken.jpg: cannot be read as an image")
+
+
+def test_two_images_need_a_folder(bench: Workbench, weights: Path) -> None:
+    assert bench.type("predict", *arguments(weights, "a.jpg", "b.jpg", "-o", "out.png"))[0] == 2
+    assert bench.type("predict", *arguments(weights, "x/a.jpg", "y/a.jpg", "-o", "out"))[0] == 2
+
+
+def test_labels_stay_inside_small_images() -> None:
+    picture = Image.new("RGB", (20, 12), "black")
+    objects = [{"name": "a very long class name", "label": 3, "score": 0.9, "box": [15.0, 0.0, 20.0, 12.0]}]
+    drawn = draw(picture, objects)
+    assert drawn.size == picture.size
+    assert drawn.getcolors() != picture.getcolors()
+
+
+def test_convert_writes_our_file(bench: Workbench, weights: Path) -> None:
+    settings = [part for pair in OPTIONS for part in ("--set", pair)]
+    command = ["convert", str(weights), "--model", "deformable_detr_tiny", "--to", "ours.safetensors", *settings]
+    code, out, err = bench.type(*command, "--json")
+    assert code == 0, err
+    assert json.loads(out)["tensors"] > 50
+    Path("cut.pth").write_bytes(weights.read_bytes()[:1000])
+    code, _, err = bench.type("convert", "cut.pth", "--model", "deformable_detr_tiny", *settings)
+    assert code == 2
+    assert err.startswith("error: ")
