@@ -2,6 +2,7 @@
 
     DetrbenchError            3  internal
     ├── Findings              1  the work was done and something is wrong (a budget, a cell, a data set)
+    │   └── Diverged             training left the range of finite numbers
     ├── UsageError            2  the user's input: command line, YAML, paths, checkpoints
     │   ├── SuiteError           a suite's YAML: file, line, column, key
     │   ├── DataError            a data set: file and id
@@ -38,6 +39,10 @@ class DetrbenchError(Exception):
 
 class Findings(DetrbenchError):
     exit_code = 1
+
+
+class Diverged(Findings):
+    pass
 
 
 class UsageError(DetrbenchError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import generalized_box_iou
 
+from detrbench.errors import Diverged
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.tokens import Prediction
 
@@ -30,6 +32,8 @@ def match(prediction: Prediction, targets: list[Target]) -> Matches:
     matches = []
     for logits, boxes, target in zip(prediction.logits, prediction.boxes, targets):
         cost = matching_cost(logits, boxes, target).cpu().numpy()
+        if not np.isfinite(cost).all():
+            raise Diverged("training diverged: predictions are not finite", "lower lr, or raise warmup_steps")
         rows, columns = linear_sum_assignment(cost)
         matches.append((torch.from_numpy(rows).to(boxes.device), torch.from_numpy(columns).to(boxes.device)))
     return matches

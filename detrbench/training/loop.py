@@ -22,7 +22,7 @@ from detrbench.data.loading import Batch, batches, num_batches
 from detrbench.data.samples import Dataset
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
-from detrbench.errors import DetrbenchError, EnvironmentLacking
+from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.detector import Detector
 from detrbench.records import TrainingHistory
 from detrbench.training import optimiser
@@ -41,12 +41,6 @@ class TrainProgress:
     steps: int
     loss: float
     seconds: float
-
-
-class LossNotFinite(DetrbenchError):
-    """Training diverged: the loss is NaN or infinite."""
-
-    exit_code = 1
 
 
 @dataclass
@@ -86,7 +80,7 @@ def train(
         device: where to train.
 
     Raises:
-        LossNotFinite: training diverged; says at which step.
+        Diverged: training diverged; says at which step.
         EnvironmentLacking: the disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +163,7 @@ def train_step(
     if not bool(torch.isfinite(total)):
         bad = sorted(name for name, loss in losses.items() if not bool(torch.isfinite(loss)))
         names = ", ".join(bad) or "total"
-        raise LossNotFinite(f"training diverged: {names} is not finite", "lower lr, or raise warmup_steps")
+        raise Diverged(f"training diverged: {names} is not finite", "lower lr, or raise warmup_steps")
     optim.zero_grad(set_to_none=True)
     total.backward()
     if clip_norm:

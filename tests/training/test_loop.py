@@ -1,0 +1,137 @@
+"""Training: interrupted anywhere, it ends with the weights it would have had; and it learns."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detrbench import models
+from detrbench.data import DataSpec, open_dataset
+from detrbench.data.transforms import Train
+from detrbench.errors import Diverged, EnvironmentLacking
+from detrbench.models.detector import Detector
+from detrbench.training import loop, optimiser
+from detrbench.training.recipe import Recipe
+
+DATA = DataSpec(kind="shapes", num_train=10, num_val=2, image_size=64)
+RECIPE = Recipe(
+    epochs=2, batch_size=4, lr=1e-3, lr_backbone=1e-3, lr_drop=1, checkpoint_every_steps=1, warmup_steps=2, ema=0.9
+)
+STEPS = 6
+
+
+def small(**overrides: Any) -> Detector:
+    torch.manual_seed(0)
+    options = {"hidden_dim": 32, "num_heads": 4, "ffn_dim": 32, "num_queries": 8, "num_classes": 12, "width": 8}
+    layers = {"num_encoder_layers": 1, "num_decoder_layers": 2}
+    return models.create("sparse_detr_tiny", **{**options, **layers, "dropout": 0.1, **overrides})
+
+
+def train(folder: Path, recipe: Recipe = RECIPE, stop_after: int | None = None, **arguments: Any) -> Any:
+    def progress(at: loop.TrainProgress) -> None:
+        if at.step == stop_after:
+            raise KeyboardInterrupt
+
+    dataset = open_dataset(DATA, "train")
+    transform = Train(scales=(48, 64), longest=64, crop=False)
+    return loop.train(small(), dataset, transform, recipe, folder, progress=progress, **arguments)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / loop.WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, torch.Tensor]]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return train(folder), weights(folder)
+
+
+@pytest.mark.parametrize("stops", [[1], [3], [5], [6], [2, 4, 5]])
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, undisturbed: Any, stops: list[int]) -> None:
+    for stop in stops:
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, stop_after=stop)
+    history = train(tmp_path)
+    for name, tensor in weights(tmp_path).items():
+        assert torch.equal(tensor, undisturbed[1][name]), name
+    assert [e["loss"] for e in history.epochs] == [e["loss"] for e in undisturbed[0].epochs]
+    assert history.images_seen == undisturbed[0].images_seen == 20
+
+
+def test_a_finished_run_is_not_done_again(tmp_path: Path, undisturbed: Any) -> None:
+    first = train(tmp_path)
+    seen: list[int] = []
+    again = loop.train(
+        small(),
+        open_dataset(DATA, "train"),
+        Train(scales=(64,), longest=64, crop=False),
+        RECIPE,
+        tmp_path,
+        progress=lambda at: seen.append(at.step),
+    )
+    assert seen == []
+    assert again.epochs == first.epochs
+
+
+def test_a_write_that_is_cut_leaves_the_last_state(tmp_path: Path, undisturbed: Any) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=4)
+    (tmp_path / "state.partial").write_bytes(b"half a checkpoint")
+    train(tmp_path)
+    assert all(torch.equal(t, undisturbed[1][n]) for n, t in weights(tmp_path).items())
+
+
+def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(loop.torch, "save", full)
+    with pytest.raises(EnvironmentLacking, match="No space left") as caught:
+        train(tmp_path)
+    assert "disk" in (caught.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path: Path) -> None:
+    detector = small()
+    with torch.no_grad():
+        detector.heads.class_embed[-1].weight.fill_(float("nan"))
+    optim = optimiser.build(detector, RECIPE)
+    batch = next(iter(loop.batches(open_dataset(DATA, "train"), Train(scales=(64,), longest=64, crop=False), 2)))
+    with pytest.raises(Diverged, match="not finite"):
+        loop.train_step(detector.train(), optim, batch, 0.1, 1.0)
+
+
+def test_learning_rates_follow_the_recipe() -> None:
+    recipe = Recipe(epochs=3, lr=1e-3, lr_backbone=1e-4, lr_sampling=0.1, lr_drop=2, warmup_steps=4)
+    groups = {group["base_lr"]: group["params"] for group in optimiser.build(small(), recipe).param_groups}
+    assert sorted(groups) == [1e-4, 1e-3] or sorted(groups) == [1e-4, 1e-4, 1e-3]
+    assert [optimiser.schedule(recipe, 0, step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert optimiser.schedule(recipe, 2, 100) == pytest.approx(0.1)
+
+
+def test_a_backbone_rate_of_zero_keeps_the_backbone(tmp_path: Path) -> None:
+    detector = small()
+    groups = optimiser.build(detector, Recipe(lr_backbone=0.0)).param_groups
+    held = {id(p) for p in detector.backbone.parameters()}
+    assert not held & {id(p) for group in groups for p in group["params"]}
+
+
+def test_evaluation_goes_into_the_history(tmp_path: Path) -> None:
+    figures = iter([{"AP": 1.0}, {"AP": 2.0}])
+    history = train(tmp_path, Recipe(epochs=3, batch_size=8, eval_every_epochs=2), evaluate=lambda _: next(figures))
+    assert [entry.get("AP") for entry in history.epochs] == [None, 1.0, 2.0]
+
+
+@pytest.mark.full
+def test_it_learns(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=25, batch_size=5, lr=2e-3, lr_backbone=2e-3, lr_drop=None, clip_norm=1.0)
+    history = train(tmp_path, recipe)
+    assert history.epochs[-1]["loss"] < 0.6 * history.epochs[0]["loss"]
