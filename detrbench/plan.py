@@ -47,10 +47,11 @@ class WorkItem:
 class Conditions:
     """What keys depend on beside the cell: the data, the machine.
 
-    `fingerprint` gives a split's fingerprint and raises DataError where there is no such data.
+    `fingerprint` gives a split's fingerprint and raises DataError where there is no such data; `images` counts it.
     """
 
     fingerprint: Callable[[Cell, Split], str]
+    images: Callable[[Cell, Split], int]
     environment: Mapping[str, Any]
     device: str
     built: frozenset[str] = field(default_factory=frozenset)
@@ -64,12 +65,15 @@ def make(
     Training is added for cells whose accuracy or DAM correlation needs trained weights.
     """
     wanted = set(measures)
-    items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh)]
+    estimate = _Estimates(store, conditions)
+    items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh, estimate)]
     phase = {"complexity": 0, "latency": 2}
     return sorted(items, key=lambda item: phase.get(item.measure, 1))  # stable: cells stay in the suite's order
 
 
-def _of_cell(cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions, fresh: bool) -> list[WorkItem]:
+def _of_cell(
+    cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions, fresh: bool, estimate: _Estimates
+) -> list[WorkItem]:
     folder = store.folder(cell.suite, cell.scale, cell.folder_name)
     missing = _cell_lacks(cell, now)
     weights = _Weights(cell, now, folder, wanted)
@@ -82,7 +86,7 @@ def _of_cell(cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions,
         state: Literal["todo", "done", "not_measured"] = "not_measured" if why else "todo"
         if not why and not fresh and _is_done(folder, measure, key):
             state = "done"
-        seconds = _estimate(cell, measure, now, store) if state == "todo" else None
+        seconds = estimate(cell, measure) if state == "todo" else None
         items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds))
     return items
 
@@ -188,34 +192,36 @@ _GFLOPS, _PIXELS = 175.0, 800 * 1066
 _GFLOPS_PER_SECOND = {"cpu": 25.0, "cuda": 5000.0}  # of one core; of a GPU
 
 
-def _estimate(cell: Cell, measure: str, now: Conditions, store: ResultsStore) -> float | None:
-    """Seconds: the median of earlier records of this measure at this scale, else from the size of the work."""
-    earlier = _earlier_seconds(store.root / cell.suite / cell.scale / "cells", measure, now.device)
-    if earlier:
-        return statistics.median(earlier)
-    tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0
-    height, width = cell.settings.eval_size
-    if cell.settings.data == "coco":
-        width = 1066
-    cores = now.environment.get("cores") or 1
-    speed = _GFLOPS_PER_SECOND["cuda"] if now.device.startswith("cuda") else _GFLOPS_PER_SECOND["cpu"] * cores
-    forward = tiny * _GFLOPS * height * width / _PIXELS / speed
-    settings = cell.settings
-    train_images = settings.num_train if settings.data == "shapes" else 118_000
-    val_images = settings.num_val if settings.data == "shapes" else 5_000
-    if settings.limit:
-        train_images, val_images = min(train_images, settings.limit), min(val_images, settings.limit)
-    return {
-        "complexity": 10.0 * len(cell.protocols_of("complexity")),
-        "training": 3 * forward * train_images * settings.epochs,
-        "accuracy": forward * val_images + 5,
-        "dam": forward * val_images,
-        "memory": 4 * forward + 5,
-        "latency": 40 * forward,
-    }[measure]
+class _Estimates:
+    """Seconds: the median of earlier records of a measure at this scale, else from the size of the work."""
 
+    def __init__(self, store: ResultsStore, now: Conditions) -> None:
+        self.store, self.now = store, now
+        self.earlier = functools.cache(self._earlier)
 
-@functools.lru_cache(maxsize=64)
-def _earlier_seconds(cells: Path, measure: str, device: str) -> tuple[float, ...]:
-    found = (CellFolder(path).read_envelope(measure) for path in cells.glob("*"))
-    return tuple(e["seconds"] for e in found if e and e.get("device") == device and "seconds" in e)
+    def __call__(self, cell: Cell, measure: str) -> float:
+        found = self.earlier(cell.suite, cell.scale, measure)
+        return statistics.median(found) if found else self._from_size(cell, measure)
+
+    def _earlier(self, suite: str, scale: str, measure: str) -> list[float]:
+        folders = (self.store.root / suite / scale / "cells").glob("*")
+        envelopes = [envelope for path in folders if (envelope := CellFolder(path).read_envelope(measure))]
+        return [e["seconds"] for e in envelopes if e.get("device") == self.now.device and "seconds" in e]
+
+    def _from_size(self, cell: Cell, measure: str) -> float:
+        if measure == "complexity":
+            return 10.0 * len(cell.protocols_of("complexity"))
+        forward = self._forward(cell)
+        if measure == "training":
+            return 3 * forward * self.now.images(cell, "train") * cell.settings.recipe.epochs
+        if measure in _NEEDS_WEIGHTS:
+            return 5 + forward * self.now.images(cell, "val")
+        return 5 + 4 * forward if measure == "memory" else 40 * forward
+
+    def _forward(self, cell: Cell) -> float:
+        tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0
+        height, width = (800, 1066) if cell.settings.data == "coco" else cell.settings.eval_size
+        cores = self.now.environment.get("cores") or 1
+        cuda = self.now.device.startswith("cuda")
+        speed = _GFLOPS_PER_SECOND["cuda"] if cuda else _GFLOPS_PER_SECOND["cpu"] * cores
+        return float(tiny * _GFLOPS * height * width / _PIXELS / speed)

@@ -97,7 +97,7 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     if options.data is not None:
         for cell in selected[:1]:
             dataset_of(cell.settings.data_spec, "val")  # a wrong --data is the user's mistake, not a missing figure
-    conditions = plan.Conditions(_fingerprint, environment, options.device, frozenset(models.names()))
+    conditions = plan.Conditions(_fingerprint, _images, environment, options.device, frozenset(models.names()))
     measures = options.measures if options.measures is not None else tuple(loaded.suite.measure)
     items = plan.make(selected, measures, store, conditions, options.fresh)
     if not items:
@@ -136,6 +136,10 @@ def dataset_of(spec: DataSpec, split: Split) -> Dataset:
 
 def _fingerprint(cell: Cell, split: Split) -> str:
     return dataset_of(cell.settings.data_spec, split).fingerprint
+
+
+def _images(cell: Cell, split: Split) -> int:
+    return len(dataset_of(cell.settings.data_spec, split))
 
 
 def execute(run: PreparedRun, listener: Listener) -> list[Outcome]:

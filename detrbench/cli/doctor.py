@@ -45,7 +45,7 @@ def command(
         output.print_json({"checks": [asdict(check) for check in checks]})
     else:
         rows = [(c.state, c.name, c.found) for c in checks]
-        output.console().print(output.table(["", "", ""], rows))
+        output.console().print(output.table(["state", "what", "found"], rows))
         for check in checks:
             if check.advice:
                 print(f"{check.name}: {check.advice}")

@@ -73,7 +73,7 @@ def _homes_named() -> list[Path]:
 def _homes_of_wheels() -> list[Path]:
     spec = importlib.util.find_spec("nvidia")
     folders = spec.submodule_search_locations if spec else None
-    return [home for folder in folders or () for home in sorted(Path(folder).glob("cu*"), reverse=True)]
+    return [home for folder in folders or () for home in sorted(Path(folder).glob("cu[0-9]*"), reverse=True)]
 
 
 def _homes_of_nvcc() -> list[Path]:

@@ -13,6 +13,7 @@ from workbench import Workbench
 
 import detrbench
 from detrbench import cli
+from detrbench.cli import profile
 
 LIGHT = [
     ["--help"],
@@ -167,7 +168,15 @@ def test_doctor_says_what_is_missing_and_what_to_install(bench: Workbench, monke
     }
 
 
-def test_profile_prints_parts_and_json(bench: Workbench) -> None:
+def test_profile_prints_parts_and_json(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Any] = []
+
+    def count_once(*asked: Any) -> Any:
+        counted.append(counted[0] if counted else real(*asked))
+        return counted[0]
+
+    real = profile._count
+    monkeypatch.setattr(profile, "_count", count_once)
     arguments = ["profile", "sparse_detr_tiny", "--set", "keep_ratio=0.1", "--size", "64x96"]
     code, out, err = bench.type(*arguments)
     assert code == 0, err

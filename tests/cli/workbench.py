@@ -70,3 +70,6 @@ class FakeData:
     """In place of a data set."""
 
     fingerprint: str = "f" * 64
+
+    def __len__(self) -> int:
+        return 4

@@ -1,0 +1,33 @@
+// Multi-scale deformable attention on CUDA devices. All arrays are contiguous and lie on the device.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "sizes.h"
+
+namespace detrbench {
+
+constexpr int kGivenLevels = 16;
+
+// The levels of a call: read on the device from `shapes` (L, 2) and `starts` (L,), or, where `shapes` is null, given.
+struct DeviceLevels {
+  const int64_t* shapes;
+  const int64_t* starts;
+  Level given[kGivenLevels];
+};
+
+// T: type of the values; C: type of locations and weights, T or the type that sums are kept in (A: float, or double for
+// double). Instantiated for <float, float>, <double, double>, and half types with themselves and with float.
+
+// value (N, S, M, D), locations (N, Q, M, L, P, 2), weights (N, Q, M, L, P) -> output (N, Q, M, D).
+template <typename T, typename C>
+void msda_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* value, const C* locations,
+                       const C* weights, T* output, cudaStream_t stream);
+
+// Adds to grad_value, which holds sums of type A; overwrites the other two. Sums are in no fixed order.
+template <typename T, typename C, typename A>
+void msda_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
+                        const C* locations, const C* weights, A* grad_value, C* grad_locations, C* grad_weights,
+                        cudaStream_t stream);
+
+}  // namespace detrbench

@@ -1,0 +1,158 @@
+// The CUDA kernels as PyTorch calls them. Schema, gradients and shapes are declared in models/ops/registration.py.
+#include <ATen/Context.h>
+#include <ATen/Dispatch.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <tuple>
+#include <type_traits>
+
+#include "arguments.h"
+#include "msda_cuda.h"
+
+namespace detrbench {
+namespace {
+
+// CUDA's own name for a type of PyTorch's.
+template <typename T>
+struct Native {
+  using type = T;
+};
+template <>
+struct Native<c10::Half> {
+  using type = __half;
+};
+template <>
+struct Native<c10::BFloat16> {
+  using type = __nv_bfloat16;
+};
+
+// The tensors of a call as the kernels take them: contiguous, on one device, locations and weights of one type.
+struct Call {
+  Sizes sizes;
+  DeviceLevels levels{};
+  at::Tensor value, locations, weights;
+  at::Tensor shapes, starts;  // keep alive what `levels` points to
+  at::ScalarType accumulate;
+
+  Call(const at::Tensor& value_, const at::Tensor& shapes_, const at::Tensor& starts_, const at::Tensor& locations_,
+       const at::Tensor& weights_)
+      : sizes(check_sizes(value_, shapes_, starts_, locations_, weights_)),
+        value(value_.contiguous()),
+        accumulate(value_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat) {
+    const bool same = locations_.scalar_type() == value_.scalar_type() &&
+                      weights_.scalar_type() == value_.scalar_type();
+    const at::ScalarType type = same ? value_.scalar_type() : accumulate;
+    locations = locations_.to(type).contiguous();
+    weights = weights_.to(type).contiguous();
+    // x and y are read as one: a view may start between them.
+    if (reinterpret_cast<uintptr_t>(locations.const_data_ptr()) % (2 * locations.element_size()) != 0) {
+      locations = locations.clone();
+    }
+    place_levels(shapes_, starts_);
+  }
+
+  bool empty() const { return sizes.images * sizes.queries * sizes.heads * sizes.depth == 0; }
+
+ private:
+  // Levels on the CPU are checked here; those on the device in the kernel, so that nothing waits for it.
+  void place_levels(const at::Tensor& shapes_, const at::Tensor& starts_) {
+    if (shapes_.is_cpu() && starts_.is_cpu()) {
+      const std::vector<Level> read = read_levels(shapes_, starts_, sizes.tokens);
+      if (sizes.levels <= kGivenLevels) {
+        std::copy(read.begin(), read.end(), levels.given);
+        return;
+      }
+    }
+    shapes = shapes_.to(value.device()).contiguous();
+    starts = starts_.to(value.device()).contiguous();
+    levels.shapes = shapes.const_data_ptr<int64_t>();
+    levels.starts = starts.const_data_ptr<int64_t>();
+  }
+};
+
+template <typename T>
+const T* read(const at::Tensor& tensor) {
+  return static_cast<const T*>(tensor.const_data_ptr());
+}
+
+template <typename T>
+T* write(const at::Tensor& tensor) {
+  return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// Calls body with a T for the value's type, a C for that of locations and weights and an A for that of sums.
+template <typename Body>
+void dispatch(const Call& call, const Body& body) {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.value.scalar_type(), "msda", [&] {
+    using T = typename Native<scalar_t>::type;
+    using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
+    if (call.locations.scalar_type() == call.value.scalar_type()) {
+      body(T{}, T{}, A{});
+    } else {
+      body(T{}, A{}, A{});
+    }
+  });
+}
+
+at::Tensor msda_cuda(const at::Tensor& value, const at::Tensor& shapes, const at::Tensor& starts,
+                     const at::Tensor& locations, const at::Tensor& weights) {
+  const c10::cuda::CUDAGuard guard(value.device());
+  const Call call(value, shapes, starts, locations, weights);
+  const Sizes& sizes = call.sizes;
+  const at::Tensor output = at::empty({sizes.images, sizes.queries, sizes.heads * sizes.depth}, value.options());
+  if (call.empty()) return output;
+  dispatch(call, [&](auto t, auto c, auto) {
+    using T = decltype(t);
+    using C = decltype(c);
+    msda_forward_cuda<T, C>(sizes, call.levels, read<T>(call.value), read<C>(call.locations), read<C>(call.weights),
+                            write<T>(output), c10::cuda::getCurrentCUDAStream());
+  });
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return output;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> msda_backward_cuda_(const at::Tensor& grad_output,
+                                                                   const at::Tensor& value, const at::Tensor& shapes,
+                                                                   const at::Tensor& starts,
+                                                                   const at::Tensor& locations,
+                                                                   const at::Tensor& weights) {
+  at::globalContext().alertNotDeterministic("detrbench::msda_backward");
+  const c10::cuda::CUDAGuard guard(value.device());
+  const Call call(value, shapes, starts, locations, weights);
+  check_gradient(call.sizes, grad_output, value);
+  const at::Tensor grad_output_ = grad_output.contiguous();
+  const at::Tensor sums = at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
+  const at::Tensor grad_locations = at::zeros_like(call.locations), grad_weights = at::zeros_like(call.weights);
+  if (!call.empty()) {
+    dispatch(call, [&](auto t, auto c, auto a) {
+      using T = decltype(t);
+      using C = decltype(c);
+      using A = decltype(a);
+      msda_backward_cuda<T, C, A>(call.sizes, call.levels, read<T>(grad_output_), read<T>(call.value),
+                                  read<C>(call.locations), read<C>(call.weights), write<A>(sums),
+                                  write<C>(grad_locations), write<C>(grad_weights), c10::cuda::getCurrentCUDAStream());
+    });
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  return {sums.to(value.scalar_type()), grad_locations.to(locations.scalar_type()),
+          grad_weights.to(weights.scalar_type())};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(detrbench, CUDA, library) {
+  library.impl("msda", &msda_cuda);
+  library.impl("msda_backward", &msda_backward_cuda_);
+}
+
+}  // namespace detrbench

@@ -1,0 +1,204 @@
+"""Multi-scale deformable attention: the kernels against the reference, and the corners of what it is defined on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+from op_cases import CASES, IDS, PYRAMID, TOLERANCE, Case, assert_close, inputs, level_tensors, true_gradients
+from op_cases import true_output as true
+from torch import Tensor
+
+from detrbench.models import ops
+from detrbench.models.ops.reference import grid_sample_msda, msda_reference
+
+TYPES = list(TOLERANCE)
+
+
+def gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
+    value, shapes, starts, locations, weights = arguments
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, weights)]
+    return torch.autograd.grad(ops.msda(leaves[0], shapes, starts, leaves[1], leaves[2]), leaves, grad_output)
+
+
+def one_point(level: tuple[int, int], x: float, y: float, values: Tensor, repeat: int = 1) -> Tensor:
+    """Sample pixel coordinates (x, y) of one level of `values` (height * width,), `repeat` queries."""
+    shapes, starts = level_tensors((level,))
+    location = torch.tensor([(x + 0.5) / level[1], (y + 0.5) / level[0]], dtype=values.dtype)
+    value = values.view(1, -1, 1, 1).expand(-1, -1, -1, 16)
+    locations = location.expand(1, repeat, 1, 1, 1, 2)
+    return ops.msda(value, shapes, starts, locations, locations.new_ones(1, repeat, 1, 1, 1))[0]
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_kernels_are_native() -> None:
+    assert ops.status()["cpu"]["backend"] == "native", ops.status()["cpu"]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_output_is_the_references(case: Case, dtype: torch.dtype) -> None:
+    arguments = inputs(case, dtype)
+    output = ops.msda(*arguments)
+    assert output.dtype == dtype
+    assert_close(output, true(arguments), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_gradients_are_the_references(case: Case, dtype: torch.dtype) -> None:
+    arguments = inputs(case, dtype)
+    grad_output = torch.randn(case.images, case.queries, case.heads * case.depth, dtype=torch.float64).to(dtype)
+    found = gradients(arguments, grad_output)
+    for gradient, truth in zip(found, true_gradients(grad_output, arguments), strict=True):
+        assert gradient.dtype == dtype
+        assert_close(gradient, truth, TOLERANCE[dtype])
+
+
+def test_a_half_value_takes_float32_locations_and_weights() -> None:
+    arguments = inputs(CASES[0], torch.float32)
+    arguments[0] = arguments[0].bfloat16()
+    output = ops.msda(*arguments)
+    assert output.dtype == torch.bfloat16
+    assert_close(output, true(arguments), TOLERANCE[torch.bfloat16])
+    value, locations, weights = gradients(arguments, torch.ones_like(output))
+    assert (value.dtype, locations.dtype, weights.dtype) == (torch.bfloat16, torch.float32, torch.float32)
+    assert_close(locations, true_gradients(torch.ones_like(output), arguments)[1], 5e-6)
+
+
+def test_the_reference_is_the_common_formulation() -> None:
+    value, shapes, starts, locations, weights = inputs(CASES[0])
+    common = grid_sample_msda(value, shapes.tolist(), locations, weights)
+    torch.testing.assert_close(msda_reference(value, shapes, starts, locations, weights), common)
+
+
+def test_the_reference_is_the_papers_sum() -> None:
+    value, shapes, starts, locations, weights = inputs(Case("tiny", ((3, 4), (2, 2)), queries=3, depth=2))
+    expected = torch.zeros(3, 2, 2, dtype=torch.float64)
+    for query, head, level, point in torch.cartesian_prod(*map(torch.arange, locations.shape[1:5])).tolist():
+        height, width = shapes[level].tolist()
+        x = float(locations[0, query, head, level, point, 0]) * width - 0.5
+        y = float(locations[0, query, head, level, point, 1]) * height - 0.5
+        for row in range(height):
+            for column in range(width):
+                share = max(0.0, 1 - abs(x - column)) * max(0.0, 1 - abs(y - row))
+                token = int(starts[level]) + row * width + column
+                expected[query, head] += share * weights[0, query, head, level, point] * value[0, token, head]
+    torch.testing.assert_close(msda_reference(value, shapes, starts, locations, weights)[0].view(3, 2, 2), expected)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_inputs_need_not_be_contiguous(dtype: torch.dtype) -> None:
+    arguments = inputs(CASES[0], dtype)
+    strided = [
+        tensor.transpose(0, 1).contiguous().transpose(0, 1) if tensor.dim() > 1 else tensor.repeat_interleave(2)[::2]
+        for tensor in arguments
+    ]
+    assert not any(tensor.is_contiguous() for tensor in strided)
+    grad_output = torch.ones((), dtype=dtype).expand_as(ops.msda(*arguments))
+    torch.testing.assert_close(ops.msda(*strided), ops.msda(*arguments), rtol=0, atol=0)
+    for found, expected in zip(gradients(strided, grad_output), gradients(arguments, grad_output), strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("far", [2.0, -7.5, 1e4, -6e4, 1e30, -1e30, math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_points_outside_contribute_nothing(dtype: torch.dtype, far: float, axis: int) -> None:
+    arguments = inputs(CASES[0], dtype)
+    value, shapes, starts, locations, weights = arguments
+    locations[:, ::2, ..., 1, axis] = far
+    weights[:, ::2, ..., 1] = math.nan  # whatever its weight
+    silent = weights.clone()
+    silent[:, ::2, ..., 1] = 0
+    inside = locations.nan_to_num(0.5, 0.5, 0.5).clamp(-1, 1.5)
+    expected = msda_reference(value, shapes, starts, inside, silent)
+    torch.testing.assert_close(ops.msda(*arguments).double(), expected.double(), rtol=0, atol=0.05)
+    torch.testing.assert_close(msda_reference(*arguments), expected)
+    for gradient in gradients(arguments, torch.ones_like(expected))[1:]:
+        assert not gradient[:, ::2, ..., 1].any() if gradient.dim() == 5 else not gradient[:, ::2, ..., 1, :].any()
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+@pytest.mark.parametrize("repeat", [1, 500])  # gathered from the caller's values, and from a copy
+def test_corners_outside_hide_infinity(dtype: torch.dtype, bad: float, repeat: int) -> None:
+    values = torch.full((4, 4), bad, dtype=dtype)
+    values[1, 0] = 8.0
+    # Half of the point lies left of the level, where the row above ends in memory.
+    output = one_point((4, 4), -0.5, 1.0, torch.where(values.isfinite(), values, values), repeat)
+    assert output.isnan().all()  # the corner below has no share, but 0 * infinity is not a number
+    values[2, 0] = 8.0
+    torch.testing.assert_close(one_point((4, 4), -0.5, 1.0, values, repeat), output.new_full((repeat, 16), 4.0))
+
+
+def test_what_is_not_a_number_spreads_from_where_it_is_sampled() -> None:
+    values = torch.zeros(3, 3)
+    values[1, 1] = math.nan
+    assert one_point((3, 3), 0.5, 0.5, values).isnan().all()
+    assert not one_point((3, 3), 0.0, 2.0, torch.where(values.isnan(), values, 1.0)).isnan().all()
+
+
+@pytest.mark.parametrize(("x", "y", "expected"), [(0, 0, 0.0), (2, 1, 6.0), (3, 2, 11.0), (0.5, 0, 0.5), (3.5, 2, 5.5)])
+def test_pixel_coordinates(x: float, y: float, expected: float) -> None:
+    values = torch.arange(12, dtype=torch.float64).view(3, 4)
+    assert one_point((3, 4), x, y, values)[0, 0].item() == pytest.approx(expected)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("count", [2, 3, 40])
+@pytest.mark.parametrize("case", [CASES[0], CASES[1], CASES[2]], ids=IDS[:3])
+def test_bits_do_not_depend_on_the_number_of_threads(case: Case, count: int) -> None:
+    arguments = inputs(case, torch.float32)
+    grad_output = torch.randn(case.images, case.queries, case.heads * case.depth)
+    found = []
+    for number in (1, count):
+        torch.set_num_threads(number)
+        found.append([ops.msda(*arguments), *gradients(arguments, grad_output)])
+    assert all(torch.equal(one, many) for one, many in zip(*found, strict=True))
+
+
+ERRORS = [
+    ("value", lambda t: t[0], ValueError, r"value must be \(N, S, M, D\)"),
+    ("value", lambda t: t.long(), TypeError, "value must be float32, float64, float16 or bfloat16, got torch.int64"),
+    ("value", lambda t: t[:, :-1], ValueError, "spatial_shapes hold"),
+    ("value", lambda t: t.float(), TypeError, "sampling_locations is torch.float64"),
+    ("value", lambda t: t[:, :, :1], ValueError, "M is 1 in value"),
+    ("value", lambda t: t.to("meta"), ValueError, "sampling_locations is on cpu, value on meta"),
+    ("shapes", lambda t: t.int(), TypeError, "spatial_shapes must be int64"),
+    ("shapes", lambda t: t[:2], ValueError, r"spatial_shapes must be \(4, 2\), got \(2, 2\)"),
+    ("shapes", lambda t: t + 1, ValueError, r"level_start_index\[1\] is 108"),
+    ("shapes", lambda t: -t, ValueError, "level 0 of spatial_shapes is -12 x -9"),
+    ("shapes", lambda t: t * 2**31, ValueError, "more than the 148 tokens"),
+    ("starts", lambda t: t + 1, ValueError, r"level_start_index\[0\] is 1"),
+    ("starts", lambda t: t.to("meta"), ValueError, "level_start_index is on meta"),
+    ("starts", lambda t: t[:, None], ValueError, r"level_start_index must be \(4,\)"),
+    ("locations", lambda t: t[..., :1], ValueError, r"sampling_locations must be \(N, Q, M, L, P, 2\)"),
+    ("locations", lambda t: t[:1], ValueError, "N is 2 in value"),
+    ("locations", lambda t: t.long(), TypeError, "sampling_locations is torch.int64"),
+    ("weights", lambda t: t[..., :1], ValueError, r"attention_weights must be \(2, 30, 8, 4, 4\)"),
+    ("weights", lambda t: t.bool(), TypeError, "attention_weights is torch.bool"),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "error", "message"), ERRORS)
+def test_errors_say_what_does_not_fit(name: str, spoil, error: type[Exception], message: str) -> None:  # noqa: ANN001
+    arguments = dict(zip(("value", "shapes", "starts", "locations", "weights"), inputs(CASES[0]), strict=True))
+    arguments[name] = spoil(arguments[name])
+    with pytest.raises(error, match=message):
+        ops.msda(*arguments.values())
+    if arguments["value"].is_cpu:  # the kernel itself keeps inside its memory as well
+        with pytest.raises((ValueError, TypeError, RuntimeError)):
+            torch.ops.detrbench.msda(*arguments.values())
+
+
+def test_levels_are_those_of_the_detectors() -> None:
+    assert PYRAMID[0][0] * PYRAMID[0][1] == 108  # what the messages above count on

@@ -1,0 +1,95 @@
+"""Shapes and inputs that the sampled operation is tested on, on every device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detrbench.models.ops.reference import msda_backward_reference, msda_reference
+
+
+@dataclass(frozen=True)
+class Case:
+    """The sizes of one call; `levels` holds (height, width)."""
+
+    name: str
+    levels: tuple[tuple[int, int], ...]
+    images: int = 1
+    queries: int = 6
+    heads: int = 2
+    depth: int = 32
+    points: int = 4
+
+
+PYRAMID = ((12, 9), (6, 5), (3, 3), (2, 1))
+CASES = [
+    Case("as in the detectors", PYRAMID, images=2, queries=30, heads=8),
+    Case("many queries on few tokens", ((5, 7), (3, 4)), images=2, queries=200, heads=3),
+    Case("few queries on many tokens", ((40, 30), (20, 15)), queries=3, heads=4),
+    Case("one channel", ((5, 7), (3, 4)), images=2, depth=1),
+    Case("three channels", ((5, 7), (3, 4)), depth=3),
+    Case("eight channels", PYRAMID, depth=8),
+    Case("48 channels", PYRAMID, depth=48),
+    Case("64 channels", PYRAMID, depth=64),
+    Case("65 channels", ((5, 7), (3, 4)), depth=65, points=3),
+    Case("200 channels", ((5, 7),), depth=200, points=5),
+    Case("one of everything", ((1, 1),), queries=1, heads=1, depth=1, points=1),
+    Case("one level, 17 points", ((9, 7),), points=17),
+    Case("an odd count of points", ((4, 4), (3, 2), (2, 2)), points=3),
+    Case("empty levels", ((5, 7), (0, 4), (2, 2), (3, 0)), points=2),
+    Case("only empty levels", ((0, 4), (3, 0))),
+    Case("no levels", ()),
+    Case("no points", ((5, 7),), points=0),
+    Case("no queries", PYRAMID, queries=0),
+    Case("no images", PYRAMID, images=0),
+    Case("no channels", PYRAMID, depth=0),
+]
+IDS = [case.name for case in CASES]
+
+# Largest error as a share of the largest value: of the sums, then of the rounding to the type.
+TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+
+
+def level_tensors(levels: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+    """spatial_shapes and level_start_index."""
+    shapes = torch.tensor(levels, dtype=torch.int64).view(-1, 2)
+    areas = shapes.prod(1)
+    return shapes, areas.cumsum(0) - areas
+
+
+def inputs(case: Case, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0) -> list[Tensor]:
+    """Arguments of `ops.msda`; some locations lie outside."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes, starts = level_tensors(case.levels)
+    layout = (case.images, case.queries, case.heads, len(case.levels), case.points)
+    value = torch.randn(
+        case.images, int(shapes.prod(1).sum()), case.heads, case.depth, generator=generator, dtype=torch.float64
+    )
+    locations = torch.rand(*layout, 2, generator=generator, dtype=torch.float64) * 1.4 - 0.2
+    weights = torch.rand(*layout, generator=generator, dtype=torch.float64)
+    return [tensor.to(device) for tensor in (value.to(dtype), shapes, starts, locations.to(dtype), weights.to(dtype))]
+
+
+def exactly(arguments: list[Tensor]) -> list[Tensor]:
+    """The same numbers in float64 on the CPU."""
+    return [tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu() for tensor in arguments]
+
+
+def true_output(arguments: list[Tensor]) -> Tensor:
+    """What the reference gives in float64."""
+    return msda_reference(*exactly(arguments))
+
+
+def true_gradients(grad_output: Tensor, arguments: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """What the reference gives in float64 for value, locations and weights."""
+    return msda_backward_reference(grad_output.cpu().double(), *exactly(arguments))
+
+
+def assert_close(found: Tensor, truth: Tensor, tolerance: float) -> None:
+    """Raise unless shapes agree and no element is off by more than a share of the largest one."""
+    assert found.shape == truth.shape
+    if truth.numel():
+        worst = float((found.cpu().double() - truth).abs().max())
+        assert worst <= tolerance * max(float(truth.abs().max()), 1e-3), f"off by {worst}"
