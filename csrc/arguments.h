@@ -22,6 +22,7 @@ inline Sizes check_sizes(const at::Tensor& value, const at::Tensor& shapes, cons
   TORCH_CHECK_VALUE(weights.sizes() == locations.sizes().slice(0, 5), "msda: attention_weights must be ",
                     locations.sizes().slice(0, 5), ", got ", weights.sizes());
   const int64_t levels = locations.size(3);
+  TORCH_CHECK_VALUE(levels > 0, "msda: there must be at least one level");
   TORCH_CHECK_VALUE(shapes.dim() == 2 && shapes.size(0) == levels && shapes.size(1) == 2,
                     "msda: spatial_shapes must be (", levels, ", 2), got ", shapes.sizes());
   TORCH_CHECK_VALUE(starts.dim() == 1 && starts.size(0) == levels, "msda: level_start_index must be (", levels,

@@ -217,7 +217,7 @@ template <typename T>
 void value_gradients(const Inputs<T>& inputs, const Rows<Accumulate<T>>& rows) {
   const Sizes& sizes = inputs.sizes;
   const int64_t heads = sizes.images * sizes.heads;
-  const int64_t shares = heads < at::get_num_threads() ? std::max<int64_t>(sizes.levels, 1) : 1;
+  const int64_t shares = heads < at::get_num_threads() ? sizes.levels : 1;
   const int64_t levels = sizes.levels / shares;
   at::parallel_for(0, heads * shares, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {

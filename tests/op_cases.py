@@ -40,7 +40,6 @@ CASES = [
     Case("an odd count of points", ((4, 4), (3, 2), (2, 2)), points=3),
     Case("empty levels", ((5, 7), (0, 4), (2, 2), (3, 0)), points=2),
     Case("only empty levels", ((0, 4), (3, 0))),
-    Case("no levels", ()),
     Case("no points", ((5, 7),), points=0),
     Case("no queries", PYRAMID, queries=0),
     Case("no images", PYRAMID, images=0),

@@ -47,6 +47,8 @@ def _check_shapes(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tens
                 f"in sampling_locations {tuple(locations.shape)}"
             )
     levels = locations.shape[3]
+    if levels == 0:
+        raise ValueError("msda: there must be at least one level")
     for tensor_name, tensor, expected in (
         ("attention_weights", weights, tuple(locations.shape[:5])),
         ("spatial_shapes", shapes, (levels, 2)),

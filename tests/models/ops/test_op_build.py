@@ -1,0 +1,205 @@
+"""Compiling the kernels: kept, shared, interrupted, impossible. A shell script plays the compiler."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from detrbench.models import ops
+from detrbench.models.ops import build, toolchain
+
+# One call of the operation, then what status says of the CPU.
+PROGRAM = """
+import torch
+from detrbench.models import ops
+value = torch.ones(1, 6, 1, 4)
+shapes, starts = torch.tensor([[2, 3]]), torch.tensor([0])
+output = ops.msda(value, shapes, starts, torch.full((1, 2, 1, 1, 1, 2), 0.5), torch.ones(1, 2, 1, 1, 1))
+assert output.eq(1).all(), output
+print(ops.status()["cpu"])
+"""
+
+# Logs each call; "links" by copying a library that the real compiler made.
+COMPILER = """#!/bin/sh
+[ "$1" = --version ] && echo "a script 1.0" && exit 0
+for last; do true; done
+case "$*" in
+*-fsyntax-only*) exit 0 ;;
+*-shared*) echo link >> {log}; {link}; eval "cp {library} \\"\\$$(($#))\\"" ;;
+*) echo compile >> {log}; {compile} ;;
+esac
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> "Machine":
+    return Machine(tmp_path)
+
+
+class Machine:
+    """An environment with its own cache and a scripted compiler."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log, self.cache = folder, folder / "log", folder / "cache"
+        self.environment = {**os.environ, "DETRBENCH_CACHE": str(self.cache), "CXX": str(folder / "c++")}
+        self.script()
+
+    def script(self, compile: str = "true", link: str = "true", library: str | None = None) -> None:
+        """Let the compiler run shell commands when it compiles and links, and choose what it "makes"."""
+        library = library or build_of_this_process()
+        path = self.folder / "c++"
+        path.write_text(COMPILER.format(log=self.log, compile=compile, link=link, library=library))
+        path.chmod(0o755)
+
+    def start(self, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, **environment: str) -> tuple[str, str]:
+        process = self.start(**environment)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+        return output, errors
+
+    def links(self) -> int:
+        return self.log.read_text().split().count("link") if self.log.exists() else 0
+
+    def libraries(self) -> list[Path]:
+        return list(self.cache.glob("ops/*.so"))
+
+
+def build_of_this_process() -> str:
+    library = ops.status()["cpu"]["library"]
+    assert library is not None, ops.status()["cpu"]
+    return str(library)
+
+
+def test_a_library_is_compiled_once_and_kept(machine: Machine) -> None:
+    output, errors = machine.run()
+    assert "'backend': 'native'" in output
+    assert len([line for line in errors.splitlines() if "compiling the cpu kernels" in line and "done in" in line]) == 1
+    output, errors = machine.run()
+    assert "'seconds': 0.0" in output
+    assert "compiling" not in errors
+    assert machine.links() == 1
+
+
+def test_two_processes_compile_once(machine: Machine) -> None:
+    machine.script(link="sleep 2")
+    running = [machine.start() for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0] for process in running]
+    assert all("'backend': 'native'" in output for output in outputs)
+    assert machine.links() == 1
+
+
+def test_a_killed_compilation_leaves_nothing_broken(machine: Machine) -> None:
+    machine.script(link='eval "head -c 1000 {0} > \\"\\$$(($#))\\""; sleep 60'.format(build_of_this_process()))
+    process = machine.start()
+    deadline = time.monotonic() + 60
+    while machine.links() == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert machine.links() == 1
+    assert machine.libraries() == []
+    machine.script()
+    assert "'backend': 'native'" in machine.run()[0]
+    assert not list(machine.cache.glob("ops/*.building"))
+
+
+def test_a_damaged_library_is_compiled_again(machine: Machine) -> None:
+    machine.run()
+    (library,) = machine.libraries()
+    library.write_bytes(library.read_bytes()[:1000])
+    assert "'backend': 'native'" in machine.run()[0]
+    assert machine.links() == 2
+
+
+@pytest.mark.parametrize("environment", [{"CXX": "", "PATH": "/nowhere"}, {"CXX": "/nowhere/g++"}], ids=["none", "CXX"])
+def test_without_a_compiler_the_reference_runs_and_says_so(machine: Machine, environment: dict[str, str]) -> None:
+    output, errors = machine.run(**environment)
+    assert "'backend': 'reference', 'why': 'no C++ compiler was found', 'install': 'install g++" in output
+    assert errors.count("the slow PyTorch reference runs") == 1
+    assert "no C++ compiler was found" in errors
+
+
+def test_a_compiler_that_fails_is_quoted(machine: Machine) -> None:
+    machine.script(compile='echo "msda_cpu.cpp:1: fatal error: no such header"; exit 1')
+    output, errors = machine.run()
+    assert "'backend': 'reference', 'why': 'the compiler failed: msda_cpu.cpp:1: fatal error: no such header'" in output
+    assert "the slow PyTorch reference runs" in errors
+    assert machine.libraries() == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(machine: Machine) -> None:
+    machine.cache.write_text("a file where the folder should be")
+    output, _ = machine.run()
+    assert "'backend': 'reference'" in output
+    assert "set DETRBENCH_CACHE to a writable folder" in output
+
+
+def test_the_key_changes_with_flags_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = build._cpu_recipe()
+    keys = {recipe.key(), build.Recipe("cpu", {".cpp": ["g++", "-O1"]}, recipe.link, recipe.link_flags).key()}
+    monkeypatch.setattr(toolchain, "instruction_set", lambda: "another machine")
+    keys.add(recipe.key())
+    monkeypatch.setattr(build.torch, "__version__", "0.1")
+    keys.add(recipe.key())
+    assert len(keys) == 4
+
+
+def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DETRBENCH_CACHE", str(tmp_path))
+    assert build.cache_folder() == tmp_path
+    monkeypatch.delenv("DETRBENCH_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert build.cache_folder() == tmp_path / "xdg" / "detrbench"
+
+
+def toolkit(folder: Path) -> Path:
+    (folder / "bin").mkdir(parents=True)
+    (folder / "include").mkdir()
+    (folder / "include" / "cuda_runtime.h").touch()
+    nvcc = folder / "bin" / "nvcc"
+    nvcc.write_text(f'#!/bin/sh\necho "Cuda compilation tools, release 13.0, V13.0.88"\necho "#$ TOP={folder}" >&2\n')
+    nvcc.chmod(0o755)
+    return folder
+
+
+def test_cuda_is_found_where_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path / "cuda")))
+    assert toolchain.cuda_home() == tmp_path / "cuda"
+    assert toolchain.nvcc_release(tmp_path / "cuda") == "13.0"
+
+
+def test_cuda_is_found_behind_a_wrapper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    home = toolkit(tmp_path / "elsewhere")
+    wrapper = tmp_path / "bin" / "nvcc"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\nexec {home}/bin/nvcc "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(toolchain, "_homes_of_wheels", list)
+    assert toolchain.cuda_home() == home
+
+
+@pytest.mark.full
+@pytest.mark.skipif(toolchain.cuda_home() is None, reason="nvcc was not found")
+def test_the_cuda_sources_compile_without_a_gpu(tmp_path: Path) -> None:
+    if build.torch.version.cuda is None:
+        pytest.skip("this torch is built without CUDA")
+    assert build.compile_cuda(["8.0", "9.0"], tmp_path).stat().st_size > 0
