@@ -20,7 +20,7 @@ test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
 	$(BIN)/pytest -m gpu tests
 
 bench: $(READY)  ## the op against the grid_sample reference, both sides in one run
-	$(BIN)/python benchmarks/op.py --threads 1 2
+	$(BIN)/python benchmarks/op.py --threads 1,2
 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/op.py --device cuda

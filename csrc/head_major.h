@@ -46,7 +46,7 @@ template <typename T, typename G>
 void to_head_major(const Sizes& sizes, const T* value, G* copy) {
   const int64_t depth = sizes.depth, padded = padded_depth<T>(sizes);
   for_each_row<T>(sizes, [=](int64_t row, int64_t at) {
-    for (int64_t d = 0; d < depth; ++d) copy[at + d] = static_cast<G>(value[row + d]);
+    std::transform(value + row, value + row + depth, copy + at, [](T x) { return static_cast<G>(x); });
     std::fill(copy + at + depth, copy + at + padded, G(0));
   });
 }

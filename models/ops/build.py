@@ -147,18 +147,38 @@ def _keep(recipe: Recipe) -> tuple[Path, float]:
     stem = f"{recipe.device}-{recipe.key()}"
     library, seconds = folder / f"{stem}.so", 0.0
     with _only_process(folder / f"{stem}.lock"):
-        if library.exists() and _loads(library):
+        if _is_whole(library) and _loads(library):
             return library, seconds
         workshop = folder / f"{stem}.building"  # left behind by a process that was killed, if it exists
         shutil.rmtree(workshop, ignore_errors=True)
         try:
             with _announced(recipe.device, library) as clock:
-                os.replace(_compile(recipe, workshop), library)
+                _place(_compile(recipe, workshop), library)
             seconds = clock.seconds
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
         torch.ops.load_library(library)
     return library, seconds
+
+
+def _place(made: Path, library: Path) -> None:
+    """Move a library to its place, its digest first."""
+    digest = made.with_suffix(".sha256")
+    digest.write_text(_digest(made))
+    os.replace(digest, library.with_suffix(".sha256"))
+    os.replace(made, library)
+
+
+def _is_whole(library: Path) -> bool:
+    """Whether a library holds what was written: the system kills a process that loads a truncated one."""
+    try:
+        return library.with_suffix(".sha256").read_text() == _digest(library)
+    except FileNotFoundError:
+        return False
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _loads(library: Path) -> bool:

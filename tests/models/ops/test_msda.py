@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -191,7 +191,9 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("name", "spoil", "error", "message"), ERRORS)
-def test_errors_say_what_does_not_fit(name: str, spoil, error: type[Exception], message: str) -> None:  # noqa: ANN001
+def test_errors_say_what_does_not_fit(
+    name: str, spoil: Callable[[Tensor], Tensor], error: type[Exception], message: str
+) -> None:
     arguments = dict(zip(("value", "shapes", "starts", "locations", "weights"), inputs(CASES[0]), strict=True))
     arguments[name] = spoil(arguments[name])
     with pytest.raises(error, match=message):

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,30 +39,27 @@ esac
 """
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> "Machine":
-    return Machine(tmp_path)
-
-
 class Machine:
-    """An environment with its own cache and a scripted compiler."""
+    """A cache of its own and a scripted compiler, for this process and for others."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder, self.log, self.cache = folder, folder / "log", folder / "cache"
-        self.environment = {**os.environ, "DETRBENCH_CACHE": str(self.cache), "CXX": str(folder / "c++")}
+        patch.setenv("DETRBENCH_CACHE", str(self.cache))
+        patch.setenv("CXX", str(folder / "c++"))
+        patch.setattr(build.torch.ops, "load_library", only_elf)  # the kernels are in this process already
         self.script()
 
-    def script(self, compile: str = "true", link: str = "true", library: str | None = None) -> None:
-        """Let the compiler run shell commands when it compiles and links, and choose what it "makes"."""
-        library = library or build_of_this_process()
+    def script(self, compile: str = "true", link: str = "true") -> None:
+        """Let the compiler run shell commands when it compiles and links."""
         path = self.folder / "c++"
-        path.write_text(COMPILER.format(log=self.log, compile=compile, link=link, library=library))
+        path.write_text(COMPILER.format(log=self.log, compile=compile, link=link, library=real_library()))
         path.chmod(0o755)
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
+        """Another process that uses the operation."""
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
-            env={**self.environment, **environment},
+            env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -80,32 +79,45 @@ class Machine:
         return list(self.cache.glob("ops/*.so"))
 
 
-def build_of_this_process() -> str:
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    real_library()
+    return Machine(tmp_path, monkeypatch)
+
+
+def real_library() -> str:
     library = ops.status()["cpu"]["library"]
     assert library is not None, ops.status()["cpu"]
     return str(library)
 
 
-def test_a_library_is_compiled_once_and_kept(machine: Machine) -> None:
-    output, errors = machine.run()
-    assert "'backend': 'native'" in output
-    assert len([line for line in errors.splitlines() if "compiling the cpu kernels" in line and "done in" in line]) == 1
-    output, errors = machine.run()
-    assert "'seconds': 0.0" in output
-    assert "compiling" not in errors
+def only_elf(library: Path) -> None:
+    if library.read_bytes()[:4] != Path(real_library()).read_bytes()[:4]:
+        raise OSError("invalid header")
+
+
+def test_a_library_is_compiled_once_and_kept(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
+    assert build._provide("cpu").backend == "native"
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("detrbench: compiling the cpu kernels, once, into ")
+    assert " ... done in 0 s" in lines[0]
+    kept = build._provide("cpu")
+    assert (kept.backend, kept.seconds, kept.compiler) == ("native", 0.0, "a script 1.0")
+    assert capfd.readouterr().err == ""
     assert machine.links() == 1
 
 
-def test_two_processes_compile_once(machine: Machine) -> None:
-    machine.script(link="sleep 2")
-    running = [machine.start() for _ in range(2)]
-    outputs = [process.communicate(timeout=120)[0] for process in running]
-    assert all("'backend': 'native'" in output for output in outputs)
+def test_whoever_comes_second_waits(machine: Machine) -> None:
+    machine.script(link="sleep 1")
+    with ThreadPoolExecutor() as pool:
+        provided = list(pool.map(build._provide, ["cpu"] * 3))
+    assert [kernels.backend for kernels in provided] == ["native"] * 3
     assert machine.links() == 1
 
 
 def test_a_killed_compilation_leaves_nothing_broken(machine: Machine) -> None:
-    machine.script(link='eval "head -c 1000 {0} > \\"\\$$(($#))\\""; sleep 60'.format(build_of_this_process()))
+    machine.script(link=f'eval "head -c 1000 {real_library()} > \\"\\$$(($#))\\""; sleep 60')
     process = machine.start()
     deadline = time.monotonic() + 60
     while machine.links() == 0 and time.monotonic() < deadline:
@@ -119,35 +131,57 @@ def test_a_killed_compilation_leaves_nothing_broken(machine: Machine) -> None:
     assert not list(machine.cache.glob("ops/*.building"))
 
 
-def test_a_damaged_library_is_compiled_again(machine: Machine) -> None:
-    machine.run()
-    (library,) = machine.libraries()
+def truncated(library: Path) -> None:
     library.write_bytes(library.read_bytes()[:1000])
-    assert "'backend': 'native'" in machine.run()[0]
+
+
+def alien(library: Path) -> None:
+    library.write_text("made for another system")
+    library.with_suffix(".sha256").write_text(build._digest(library))
+
+
+@pytest.mark.parametrize("damage", [truncated, alien])
+def test_a_damaged_library_is_compiled_again(machine: Machine, damage: Callable[[Path], None]) -> None:
+    build._provide("cpu")
+    (library,) = machine.libraries()
+    damage(library)
+    assert build._provide("cpu").backend == "native"
     assert machine.links() == 2
+    assert library.read_bytes() == Path(real_library()).read_bytes()
 
 
-@pytest.mark.parametrize("environment", [{"CXX": "", "PATH": "/nowhere"}, {"CXX": "/nowhere/g++"}], ids=["none", "CXX"])
-def test_without_a_compiler_the_reference_runs_and_says_so(machine: Machine, environment: dict[str, str]) -> None:
-    output, errors = machine.run(**environment)
+def test_without_a_compiler_the_reference_runs_and_says_so(machine: Machine) -> None:
+    output, errors = machine.run(CXX="", PATH="/nowhere")
     assert "'backend': 'reference', 'why': 'no C++ compiler was found', 'install': 'install g++" in output
     assert errors.count("the slow PyTorch reference runs") == 1
     assert "no C++ compiler was found" in errors
 
 
-def test_a_compiler_that_fails_is_quoted(machine: Machine) -> None:
+def test_a_compiler_that_is_named_and_missing_is_not_replaced(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "/nowhere/g++")
+    assert build._provide("cpu").why == "no C++ compiler was found"
+
+
+def test_a_compiler_that_fails_is_quoted(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
     machine.script(compile='echo "msda_cpu.cpp:1: fatal error: no such header"; exit 1')
-    output, errors = machine.run()
-    assert "'backend': 'reference', 'why': 'the compiler failed: msda_cpu.cpp:1: fatal error: no such header'" in output
-    assert "the slow PyTorch reference runs" in errors
+    kernels = build._provide("cpu")
+    assert kernels.backend == "reference"
+    assert kernels.why == "the compiler failed: msda_cpu.cpp:1: fatal error: no such header"
+    assert " ... failed in 0 s" in capfd.readouterr().err
     assert machine.libraries() == []
 
 
 def test_a_cache_that_cannot_be_written_is_named(machine: Machine) -> None:
     machine.cache.write_text("a file where the folder should be")
-    output, _ = machine.run()
-    assert "'backend': 'reference'" in output
-    assert "set DETRBENCH_CACHE to a writable folder" in output
+    kernels = build._provide("cpu")
+    assert kernels.backend == "reference"
+    assert kernels.install == "set DETRBENCH_CACHE to a writable folder"
+
+
+def test_devices_without_kernels_take_the_reference() -> None:
+    assert build._provide("mps").backend == "reference"
 
 
 def test_the_key_changes_with_flags_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,210 @@
+"""Multi-scale deformable attention: our kernels against the common grid_sample formulation, in one process.
+
+    python benchmarks/op.py --threads 1,2
+    python benchmarks/op.py --device cuda --json
+
+Both sides run in turn, round after round, so that a noisy machine disturbs both alike. Printed are the fastest and
+the median round, and the ratio of the two sides within a round: its median, and that of the fastest rounds. The
+reference runs in float32 on the CPU, where its bfloat16 is slower, and in the same type on a GPU; our bfloat16 takes
+locations and weights in float32, as under autocast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from detrbench.models import ops
+from detrbench.models.ops.reference import grid_sample_msda
+
+LEVELS = ((100, 152), (50, 76), (25, 38), (13, 19))  # an image of 800 x 1216 at strides 8 to 64
+HEADS, DEPTH, POINTS = 8, 32, 4
+QUERIES = {"encoder": None, "decoder 300": 300, "decoder 900": 900}  # None: every token
+TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of both sides; `copy_share` is the share of copying speed at which our side moves its bytes."""
+
+    case: str
+    direction: str
+    type: str
+    device: str
+    threads: int
+    rounds: int
+    ours_min: float
+    ours_median: float
+    reference_min: float
+    reference_median: float
+    ratio_median: float
+    ratio_min: float
+    gigabytes_per_second: float | None = None
+    copy_share: float | None = None
+
+
+def reference_points() -> Tensor:
+    """The centre of every token's pixel, (S, 2), as fractions of its level."""
+    grids = []
+    for height, width in LEVELS:
+        rows, columns = (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width
+        grids.append(torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1).view(-1, 2))
+    return torch.cat(grids)
+
+
+def inputs(case: str, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Random arguments of `ops.msda`; offsets spread by one pixel around the reference points."""
+    torch.manual_seed(0)
+    shapes = torch.tensor(LEVELS)
+    areas = shapes.prod(1)
+    count = QUERIES[case]
+    centres = reference_points() if count is None else torch.rand(count, 2)
+    layout = (1, len(centres), HEADS, len(LEVELS), POINTS)
+    offsets = torch.randn(*layout, 2) / shapes.flip(-1)[:, None]
+    weights = torch.randn(*layout).flatten(3).softmax(-1).view(layout)
+    value = torch.randn(1, int(areas.sum()), HEADS, DEPTH)
+    tensors = [value.to(dtype), shapes, areas.cumsum(0) - areas, centres[None, :, None, None, None] + offsets, weights]
+    return [tensor.to(device).requires_grad_(tensor.is_floating_point()) for tensor in tensors]
+
+
+def moved_bytes(arguments: list[Tensor], direction: str) -> int:
+    """Bytes that must be read or written once."""
+    value, _, _, locations, weights = arguments
+    output = weights.shape[1] * HEADS * DEPTH * value.element_size()
+    read = sum(tensor.numel() * tensor.element_size() for tensor in (value, locations, weights))
+    return read + output if direction == "forward" else 3 * read + 2 * output
+
+
+def step(function: Callable[..., Tensor], arguments: list[Tensor], direction: str) -> Callable[[], None]:
+    """One forward, or one forward and backward."""
+    leaves = [tensor for tensor in arguments if tensor.requires_grad]
+    grad_output = torch.ones_like(function(*arguments))
+
+    def forward() -> None:
+        with torch.no_grad():
+            function(*arguments)
+
+    def both() -> None:
+        torch.autograd.grad(function(*arguments), leaves, grad_output)
+
+    return forward if direction == "forward" else both
+
+
+def milliseconds(work: Callable[[], object], device: str) -> float:
+    if device == "cpu":
+        start = time.perf_counter()
+        work()
+        return (time.perf_counter() - start) * 1e3
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    events[0].record()
+    work()
+    events[1].record()
+    torch.cuda.synchronize()
+    return events[0].elapsed_time(events[1])
+
+
+def copy_speed() -> float:
+    """Bytes per second that a plain copy on the GPU reads and writes."""
+    source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    fastest = min(milliseconds(lambda: target.copy_(source), "cuda") for _ in range(10))
+    return 2 * source.numel() / fastest * 1e3
+
+
+def measure(case: str, direction: str, type_name: str, device: str, rounds: int, copying: float | None) -> Timing:
+    """Time both sides in turn."""
+    ours = inputs(case, TYPES[type_name], device)
+    common = inputs(case, torch.float32, "cpu") if device == "cpu" else [t.detach().clone() for t in ours]
+    if device == "cuda":
+        common = [t.to(TYPES[type_name]).requires_grad_() if t.is_floating_point() else t for t in common]
+    sizes = [list(size) for size in LEVELS]
+    sides = (
+        step(ops.msda, ours, direction),
+        step(lambda v, _shapes, _starts, x, w: grid_sample_msda(v, sizes, x, w), common, direction),
+    )
+    for side in sides:  # warm up: caches, page tables, the compiled library
+        milliseconds(side, device)
+    times = [[milliseconds(side, device) for side in sides] for _ in range(rounds)]
+    mine, theirs = zip(*times, strict=True)
+    speed = moved_bytes(ours, direction) / statistics.median(mine) * 1e3 if copying else None
+    return Timing(
+        case=case,
+        direction=direction,
+        type=type_name,
+        device=device,
+        threads=torch.get_num_threads(),
+        rounds=rounds,
+        ours_min=min(mine),
+        ours_median=statistics.median(mine),
+        reference_min=min(theirs),
+        reference_median=statistics.median(theirs),
+        ratio_median=statistics.median(theirs[i] / mine[i] for i in range(rounds)),
+        ratio_min=min(theirs) / min(mine),
+        gigabytes_per_second=speed and speed / 1e9,
+        copy_share=speed and copying and speed / copying,
+    )
+
+
+def timings(device: str, threads: list[int], rounds: int) -> Iterator[Timing]:
+    copying = copy_speed() if device == "cuda" else None
+    types = ("float32", "bfloat16") if device == "cpu" else tuple(TYPES)
+    for number in threads:
+        torch.set_num_threads(number)
+        for case in QUERIES:
+            for direction in ("forward", "forward + backward"):
+                for type_name in types:
+                    count = rounds if case == "encoder" and device == "cpu" else 6 * rounds
+                    yield measure(case, direction, type_name, device, count, copying)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", default=str(torch.get_num_threads()), help="thread counts, as 1,2")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="of the encoder on the CPU; six times as many of the rest"
+    )
+    parser.add_argument("--json", action="store_true", help="one document on stdout")
+    options = parser.parse_args()
+    if options.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("torch sees no CUDA device")
+    threads = [int(number) for number in options.threads.split(",")] if options.device == "cpu" else [1]
+    form = "{:<12} {:<19} {:<9} {:>7} {:>10} {:>10} {:>11} {:>11} {:>7} {:>7} {:>7}"
+    heading = (
+        "case",
+        "direction",
+        "type",
+        "threads",
+        "ours min",
+        "median",
+        "ref. min",
+        "median",
+        "ratio",
+        "of min",
+        "copy",
+    )
+    if not options.json:
+        print(f"milliseconds; N 1, {HEADS} heads of {DEPTH}, {len(LEVELS)} levels of 800 x 1216, {POINTS} points")
+        print(form.format(*heading))
+    found = []
+    for t in timings(options.device, threads, options.rounds):
+        found.append(asdict(t))
+        if not options.json:
+            numbers = (f"{x:.2f}" for x in (t.ours_min, t.ours_median, t.reference_min, t.reference_median))
+            share = "" if t.copy_share is None else f"{t.copy_share:.0%}"
+            ratios = (f"{t.ratio_median:.1f}x", f"{t.ratio_min:.1f}x")
+            print(form.format(t.case, t.direction, t.type, t.threads, *numbers, *ratios, share), flush=True)
+    if options.json:
+        print(json.dumps({"torch": torch.__version__, "kernels": ops.status()[options.device], "timings": found}))
+
+
+if __name__ == "__main__":
+    main()
