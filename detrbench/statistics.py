@@ -7,9 +7,10 @@ recomputed by weighting instead of copying.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -79,49 +80,181 @@ def median_rank(n: int, confidence: float = 0.95) -> int | None:
     return n // 2
 
 
-def paired_difference(
-    first: npt.ArrayLike, second: npt.ArrayLike, unit: str, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
-    """Mean of `first - second` over the same items, with its bootstrap interval over items.
-
-    Raises:
-        ValueError: the two do not have the same length.
-    """
-    a, b = _same_length(first, second)
-    return bootstrap_mean(a - b, unit, confidence, seed)
-
-
-def paired_ratio_of_medians(
-    first: npt.ArrayLike, second: npt.ArrayLike, confidence: float = 0.95, seed: int = 0
-) -> Estimate:
-    """median(first) / median(second), resampling rounds that both share: what a noisy machine does to both cancels.
-
-    Raises:
-        ValueError: the two do not have the same length.
-    """
-    a, b = _same_length(first, second)
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(len(a), size=(REPLICATES, len(a)))
-    ratios = np.median(a[picks], axis=1) / np.median(b[picks], axis=1)
-    return estimate(float(np.median(a) / np.median(b)), ratios if len(a) > 1 else [], "ratio", len(a), confidence)
-
-
-def _same_length(first: npt.ArrayLike, second: npt.ArrayLike) -> tuple[Floats, Floats]:
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if a.shape != b.shape:
-        raise ValueError(f"paired samples differ in length: {a.shape} and {b.shape}")
-    return a, b
-
-
-def verdict(difference: Estimate, neutral: float = 0.0) -> Literal["higher", "lower", "undecided"]:
-    """What an interval of a difference (or of a ratio, with `neutral` 1) allows to say."""
-    if difference.low is None or difference.high is None:
-        return "undecided"
-    if difference.low > neutral:
-        return "higher"
-    return "lower" if difference.high < neutral else "undecided"
-
-
 def percentile(samples: Sequence[float], share: float) -> float:
     """The value that `share` (0..1) of the samples do not exceed, interpolated."""
     return float(np.quantile(np.asarray(samples, dtype=float), share))
+
+
+# ------------------------------------------------------------------------------------------------ evidence
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of one quantity: Student's t around a value, on a linear or (for times and ratios) a log scale.
+
+    Attributes:
+        value: the best guess; positive where `log` is set.
+        se: its standard error, on the log scale where `log` is set; 0 for a figure without noise, infinite where
+            nothing is known of the noise.
+        df: degrees of freedom; infinite for a normal distribution.
+    """
+
+    value: float
+    se: float = 0.0
+    df: float = math.inf
+    log: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether measuring again must give the same figure."""
+        return self.se == 0
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The central interval of that confidence."""
+        half = self.se * _student_quantile(self.df, (1 + confidence) / 2) if self.se else 0.0
+        if self.log:
+            return self.value * math.exp(-half), self.value * _exp(half)
+        return self.value - half, self.value + half
+
+    def p_above(self, limit: float) -> float:
+        """How probable a value as high as this one is if the truth is `limit` or less: small means surely above."""
+        return 1.0 - self._position(limit) if self.se else float(self.value <= limit)
+
+    def p_below(self, limit: float) -> float:
+        """How probable a value as low as this one is if the truth is `limit` or more: small means surely below."""
+        return self._position(limit) if self.se else float(self.value >= limit)
+
+    def _position(self, limit: float) -> float:
+        """Student's distribution function at (value - limit) / se."""
+        if self.log:
+            distance = math.inf if limit <= 0 else math.log(self.value / limit)
+        else:
+            distance = self.value - limit
+        if math.isinf(self.se):
+            return 0.5
+        return _student_cdf(self.df, distance / self.se)
+
+    def estimate(self, unit: str, n: int, confidence: float = 0.95) -> Estimate:
+        """The value with its interval, as records keep it; no interval where the noise is unknown."""
+        low, high = (None, None) if math.isinf(self.se) else self.interval(confidence)
+        return Estimate(self.value, unit, n, low, high, confidence)
+
+    def minus(self, other: Evidence) -> Evidence:
+        """The difference to an independent quantity."""
+        se, df = _combined(self, other)
+        return Evidence(self.value - other.value, se, df)
+
+    def over(self, other: Evidence) -> Evidence:
+        """The ratio to an independent quantity; both on a log scale or exact."""
+        se, df = _combined(self, other)
+        return Evidence(self.value / other.value, se, df, log=True)
+
+    def scaled(self, factor: float, offset: float = 0.0) -> Evidence:
+        """factor * value + offset; an offset needs a linear scale (or no noise)."""
+        if self.log and offset and self.se:
+            raise ValueError("an offset has no meaning on a log scale")
+        value = factor * self.value + offset
+        return dataclasses.replace(self, value=value, se=self.se if self.log else abs(factor) * self.se)
+
+
+def _combined(a: Evidence, b: Evidence) -> tuple[float, float]:
+    """(standard error, degrees of freedom after Welch and Satterthwaite) of a difference."""
+    if a.se == 0 or b.se == 0:
+        return a.se + b.se, min(a.df, b.df) if a.se == b.se else (a.df if a.se else b.df)
+    if math.isinf(a.se) or math.isinf(b.se):
+        return math.inf, 1.0
+    variance = a.se**2 + b.se**2
+    denominator = a.se**4 / a.df + b.se**4 / b.df
+    return math.sqrt(variance), variance**2 / denominator if denominator else math.inf
+
+
+def _student_cdf(df: float, t: float) -> float:
+    from scipy.special import ndtr, stdtr
+
+    return float(ndtr(t)) if math.isinf(df) else float(stdtr(df, t))
+
+
+def _student_quantile(df: float, share: float) -> float:
+    from scipy.special import ndtri, stdtrit
+
+    return float(ndtri(share)) if math.isinf(df) else float(stdtrit(df, share))
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf
+
+
+def from_replicates(value: float, replicates: npt.ArrayLike) -> Evidence:
+    """A value with the standard deviation of its bootstrap replicates, NaN left out, as a normal distribution."""
+    drawn = np.asarray(replicates, dtype=float)
+    drawn = drawn[np.isfinite(drawn)]
+    return Evidence(value, float(drawn.std(ddof=1)) if len(drawn) > 1 else math.inf)
+
+
+def of_processes(samples: Sequence[Sequence[float]]) -> Evidence:
+    """The median time, from rounds timed in each of several processes; on a log scale.
+
+    Memory layout and placement differ from process to process but not from round to round, so a process counts as one
+    observation (its median), however many rounds it ran: Student's t over processes. With a single process only the
+    spread of its rounds is known, and the evidence says no more than that.
+    """
+    logs = [np.log(np.asarray(each, dtype=float)) for each in samples]
+    return _typical(logs)
+
+
+def paired_ratio(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> Evidence:
+    """How many times as long the first takes as the second, from rounds that both share, process by process.
+
+    Each round gives one ratio, in which a slow spell that hit both cancels; then as `of_processes`.
+
+    Raises:
+        ValueError: the two do not have the same processes and rounds.
+    """
+    if [len(each) for each in first] != [len(each) for each in second]:
+        raise ValueError("paired samples differ in length: not the same rounds")
+    logs = [np.log(np.asarray(a, dtype=float) / np.asarray(b, dtype=float)) for a, b in zip(first, second)]
+    return _typical(logs)
+
+
+def _typical(logs: Sequence[Floats]) -> Evidence:
+    """exp of the mean over processes of the median over rounds."""
+    if len(logs) == 1:
+        middle, se, df = _median_and_error(logs[0])
+        return Evidence(math.exp(middle), se, df, log=True)
+    medians = np.array([np.median(each) for each in logs])
+    se = float(medians.std(ddof=1)) / math.sqrt(len(medians))
+    return Evidence(math.exp(float(medians.mean())), se, len(medians) - 1, log=True)
+
+
+def _median_and_error(values: Floats) -> tuple[float, float, float]:
+    """(median, standard error, degrees of freedom): the error from the order statistics about the median.
+
+    The two that enclose it with 95 % lie 2 x 1.96 standard errors apart (McKean and Schrader 1984).
+    """
+    ordered, n = np.sort(values), len(values)
+    rank = median_rank(n)
+    if rank is None:
+        return float(np.median(ordered)), math.inf, 1.0
+    # The exact probability that the ranks enclose, for it moves in steps: 97.9 % at n = 10, 95.7 % at n = 30.
+    spread = 2 * _student_quantile(math.inf, (1 + _enclosed(n, rank)) / 2)
+    return float(np.median(ordered)), float(ordered[-1 - rank] - ordered[rank]) / spread, n - 1.0
+
+
+def _enclosed(n: int, rank: int) -> float:
+    """The probability that order statistics `rank` and n-1-`rank` (from 0) enclose the median."""
+    from scipy.special import bdtr
+
+    return 1.0 - 2.0 * float(bdtr(rank, n, 0.5))
+
+
+def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
+    """Which hypotheses Holm's step-down procedure rejects: any false rejection at all has probability alpha or less.
+
+    Holds whatever the dependence between the tests (Holm 1979).
+    """
+    rejected = [False] * len(p_values)
+    for step, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        if p_values[index] > alpha / (len(p_values) - step):
+            break
+        rejected[index] = True
+    return rejected

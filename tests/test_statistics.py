@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from detrbench import statistics
-from detrbench.records import Estimate
 
 
 def test_resample_counts_are_multiplicities() -> None:
@@ -67,34 +66,6 @@ def test_median_of_many_samples_does_not_underflow() -> None:
     found = statistics.median(np.arange(5001), "ms")
     assert found.value == 2500
     assert found.low == pytest.approx(2500 - 1.96 * math.sqrt(5001) / 2, abs=1.5)
-
-
-def test_pairing_removes_shared_noise() -> None:
-    rng = np.random.default_rng(2)
-    shared = rng.normal(100, 30, 50)
-    slow, fast = shared + 2 + rng.normal(0, 0.5, 50), shared + rng.normal(0, 0.5, 50)
-    found = statistics.paired_difference(slow, fast, "ms")
-    assert found.value == pytest.approx(2, abs=0.3)
-    assert statistics.verdict(found) == "higher"
-    assert statistics.verdict(statistics.paired_difference(fast, slow, "ms")) == "lower"
-    assert statistics.verdict(statistics.paired_difference(fast, fast + rng.normal(0, 1, 50), "ms")) == "undecided"
-
-
-def test_ratio_of_medians_survives_a_drifting_machine() -> None:
-    rng = np.random.default_rng(3)
-    drift = rng.choice([1.0, 3.0], 40)
-    found = statistics.paired_ratio_of_medians(2 * drift, drift)
-    assert (found.value, found.low, found.high) == (2, 2, 2)
-    assert statistics.verdict(found, neutral=1) == "higher"
-
-
-def test_pairs_must_have_equal_length() -> None:
-    with pytest.raises(ValueError, match="length"):
-        statistics.paired_difference([1, 2], [1], "ms")
-
-
-def test_verdict_without_interval_is_undecided() -> None:
-    assert statistics.verdict(Estimate(3.0, "points", 1)) == "undecided"
 
 
 def test_percentile() -> None:

@@ -1,0 +1,124 @@
+"""What each image contributed to AP, kept beside the accuracy record so that two detectors can be compared in pairs.
+
+`accuracy-images.npz` holds, by protocol, the matches of `ap_interval` without the detections that no resample can ever
+need: those ranked after the last hit of their class at every IoU threshold, where precision is not looked at any more.
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detrbench import statistics
+from detrbench.measure.ap_interval import ClassMatches, Matches, bootstrap, weighted_ap
+from detrbench.statistics import Evidence
+
+FILE = "accuracy-images.npz"
+
+
+@dataclass(frozen=True)
+class ImageMatches:
+    """Matches with the images they are of, and the key of the accuracy record they belong to."""
+
+    key: str
+    images: str  # a hash of the image ids in order and of the objects in each: equal means the same images
+    matches: Matches
+
+
+def trimmed(one: ClassMatches) -> ClassMatches:
+    """Without the detections that come after the last hit: AP is the same under all weights."""
+    useful = np.flatnonzero((one.hit & ~one.ignored).any(axis=0))
+    end = int(useful[-1]) + 1 if len(useful) else 0
+    return ClassMatches(one.image[:end], one.hit[:, :end], one.ignored[:, :end], one.objects)
+
+
+def pack(found: Mapping[str, Matches], image_ids: list[int], key: str) -> bytes:
+    """The file's bytes: equal matches give equal bytes.
+
+    Args:
+        found: by protocol; at T thresholds, N images and C classes with D detections in all.
+        image_ids: in the order of the matches' images.
+        key: of the accuracy record.
+    """
+    arrays: dict[str, np.ndarray] = {"key": np.array(key), "image_ids": np.array(image_ids, dtype=np.int64)}
+    for protocol, matches in found.items():
+        classes = [trimmed(one) for one in matches.classes]
+        arrays[f"{protocol}/thresholds"] = np.array(len(classes[0].hit) if classes else 0)
+        arrays[f"{protocol}/detections"] = np.array([len(one.image) for one in classes], dtype=np.int32)  # (C,)
+        arrays[f"{protocol}/objects"] = _stack([one.objects for one in classes], 0).astype(np.uint16)  # (C, N)
+        arrays[f"{protocol}/image"] = np.concatenate([[], *(one.image for one in classes)]).astype(np.int32)  # (D,)
+        for name in ("hit", "ignored"):  # (T, D) bits
+            parts = [getattr(one, name) for one in classes]
+            bits = np.concatenate(parts, axis=1) if parts else np.zeros((0, 0), dtype=bool)
+            arrays[f"{protocol}/{name}"] = np.packbits(bits)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _stack(arrays: list[np.ndarray], width: int) -> np.ndarray:
+    return np.stack(arrays) if arrays else np.zeros((0, width))
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def read(path: Path, protocol: str) -> ImageMatches | None:
+    """The matches of one protocol; None where the file is missing, broken or has no such protocol."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if f"{protocol}/thresholds" not in stored:
+                return None
+            part = {name: stored[f"{protocol}/{name}"] for name in _PARTS}
+            key, image_ids = str(stored["key"]), stored["image_ids"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    images = hashlib.sha256(image_ids.tobytes() + part["objects"].tobytes()).hexdigest()
+    return ImageMatches(key, images, _unpack(part, len(image_ids)))
+
+
+_PARTS = ("thresholds", "detections", "objects", "image", "hit", "ignored")
+
+
+def _unpack(part: Mapping[str, np.ndarray], num_images: int) -> Matches:
+    shape = int(part["thresholds"]), int(part["detections"].sum())
+    hit, ignored = (
+        np.unpackbits(part[name], count=shape[0] * shape[1]).reshape(shape).astype(bool) for name in ("hit", "ignored")
+    )
+    ends = part["detections"].cumsum()
+    classes = []
+    for objects, start, end in zip(part["objects"], ends - part["detections"], ends):
+        image = part["image"][start:end].astype(np.int64)
+        classes.append(ClassMatches(image, hit[:, start:end], ignored[:, start:end], objects.astype(np.int64)))
+    return Matches(num_images, classes)
+
+
+def paired(first: ImageMatches, second: ImageMatches, at: int | None = None) -> Evidence | None:
+    """AP of `first` minus AP of `second`, in points, from the same images drawn together; None for other images.
+
+    Args:
+        first: the one whose gain is positive.
+        second: what it is compared with.
+        at: index of an IoU threshold (0 is 0.50) for AP at that one; by default the mean over all.
+    """
+    if first.images != second.images:
+        return None
+    pick = (lambda ap: ap[:, at]) if at is not None else (lambda ap: ap.mean(axis=1))
+    everything = np.ones((1, first.matches.num_images), dtype=np.int64)
+    value = 100 * float((pick(weighted_ap(first.matches, everything)) - pick(weighted_ap(second.matches, everything)))[0])
+    drawn = [bootstrap(each.matches) for each in (first, second)]
+    replicates = drawn[0].ap - drawn[1].ap if at is None else drawn[0].ap50 - drawn[1].ap50
+    return statistics.from_replicates(value, replicates)
