@@ -5,6 +5,7 @@
         cell.yaml                                  what it is
         status.json                                {"cell", "updated", "measures": {measure: {"state", "why"}}}
         <measure>.json                             envelope: key, environment, seconds, records by protocol
+        accuracy-images.npz                        what each image contributed to AP
         log.txt  checkpoint/                       what the run said; the trained weights
 
 A record goes to a temporary name and is renamed, so a crash, a full disk or two writers never leave half of one.
@@ -71,6 +72,7 @@ class CellFolder:
         self.cell = path / "cell.yaml"
         self.status = path / "status.json"
         self.log = path / "log.txt"
+        self.images = path / "accuracy-images.npz"  # see measure/ap_images.py
         self.checkpoint = path / "checkpoint"
         self.weights = path / "checkpoint" / "model.safetensors"
 
@@ -231,8 +233,8 @@ class ResultsStore:
         return pd.DataFrame(rows)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Writes a text file whole or not at all.
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all; text as UTF-8.
 
     Raises:
         ResultsUnwritable: no space, no permission, a read-only disk. Nothing half-written is left.
@@ -241,8 +243,8 @@ def write_atomic(path: Path, text: str) -> None:
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -13,8 +13,9 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
-from detrbench.measure import accuracy, complexity, dam, latency, memory, protocols
+from detrbench.measure import accuracy, ap_images, ap_interval, complexity, dam, latency, memory, protocols
 from detrbench.plan import WorkItem
+from detrbench.results import write_atomic
 from detrbench.training import loop
 
 OpenData = Callable[[DataSpec, Split], Dataset]
@@ -96,13 +97,16 @@ def _eval(item: WorkItem) -> Transform:
 
 
 def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    """AP, and beside the record what each image contributed, so that `compare` and `check` can pair images."""
     dataset = open_data(item.cell.settings.data_spec, "val")
     detector = load(item, device, open_data)
-    records = {}
+    records, matches = {}, {}
     for name in item.cell.protocols_of("accuracy"):
-        protocol = protocols.get("accuracy", name)
-        tell = _count(report, name)
-        records[name] = accuracy.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
+        protocol, tell = protocols.get("accuracy", name), _count(report, name)
+        found = accuracy.collect(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
+        scored = accuracy.score(found, dataset, protocol)
+        records[name], matches[name] = accuracy.summarise(scored, dataset, protocol), ap_interval.read_matches(scored)
+    write_atomic(item.folder.images, ap_images.pack(matches, list(scored.params.imgIds), item.key))
     return records
 
 

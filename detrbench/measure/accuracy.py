@@ -131,16 +131,34 @@ def evaluate(
     replicates: int = statistics.REPLICATES,
     seed: int = 0,
 ) -> Accuracy:
-    """Score detections with pycocotools; a figure that does not exist (no such objects) is None.
+    """Score detections with pycocotools; see `summarise` for `replicates` and `seed`.
 
     Args:
         detections: as from `collect`; may be empty.
         dataset: gives the ground truth.
         protocol: detections of one class that count in an image.
+        replicates: bootstrap resamples.
+        seed: of the resamples.
+    """
+    return summarise(score(detections, dataset, protocol), dataset, protocol, replicates, seed)
+
+
+def summarise(
+    scored: Any,
+    dataset: Dataset,
+    protocol: AccuracyProtocol,
+    replicates: int = statistics.REPLICATES,
+    seed: int = 0,
+) -> Accuracy:
+    """The record of what `score` returned; a figure that does not exist (no such objects) is None.
+
+    Args:
+        scored: from `score`.
+        dataset: names the categories.
+        protocol: is named in the record.
         replicates: bootstrap resamples of images for the intervals of AP and AP50.
         seed: of the resamples; equal seeds draw equal images, so differences of detectors can be paired.
     """
-    scored = score(detections, dataset, protocol)
     stats = {name: _points(value) for name, value in zip(STATS, scored.stats)}
     drawn = ap_interval.bootstrap(ap_interval.read_matches(scored), replicates, seed)
     num_images = len(dataset)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,11 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detrbench import statistics
-from detrbench.measure.ap_interval import ClassMatches, Matches, bootstrap, weighted_ap
-from detrbench.statistics import Evidence
-
-FILE = "accuracy-images.npz"
+from detrbench.measure.ap_interval import ClassMatches, Matches
 
 
 @dataclass(frozen=True)
@@ -68,14 +63,6 @@ def _stack(arrays: list[np.ndarray], width: int) -> np.ndarray:
     return np.stack(arrays) if arrays else np.zeros((0, width))
 
 
-def write(path: Path, content: bytes) -> None:
-    """Writes the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
-
-
 def read(path: Path, protocol: str) -> ImageMatches | None:
     """The matches of one protocol; None where the file is missing, broken or has no such protocol."""
     try:
@@ -104,21 +91,3 @@ def _unpack(part: Mapping[str, np.ndarray], num_images: int) -> Matches:
         image = part["image"][start:end].astype(np.int64)
         classes.append(ClassMatches(image, hit[:, start:end], ignored[:, start:end], objects.astype(np.int64)))
     return Matches(num_images, classes)
-
-
-def paired(first: ImageMatches, second: ImageMatches, at: int | None = None) -> Evidence | None:
-    """AP of `first` minus AP of `second`, in points, from the same images drawn together; None for other images.
-
-    Args:
-        first: the one whose gain is positive.
-        second: what it is compared with.
-        at: index of an IoU threshold (0 is 0.50) for AP at that one; by default the mean over all.
-    """
-    if first.images != second.images:
-        return None
-    pick = (lambda ap: ap[:, at]) if at is not None else (lambda ap: ap.mean(axis=1))
-    everything = np.ones((1, first.matches.num_images), dtype=np.int64)
-    value = 100 * float((pick(weighted_ap(first.matches, everything)) - pick(weighted_ap(second.matches, everything)))[0])
-    drawn = [bootstrap(each.matches) for each in (first, second)]
-    replicates = drawn[0].ap - drawn[1].ap if at is None else drawn[0].ap50 - drawn[1].ap50
-    return statistics.from_replicates(value, replicates)

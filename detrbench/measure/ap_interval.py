@@ -8,13 +8,13 @@ exactly as if it were in the data set twice under two ids.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from detrbench import statistics
-from detrbench.records import Estimate
+from detrbench.statistics import Evidence
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's recall thresholds
 MAX_CELLS = 2_000_000  # replicates x detections worked on at a time
@@ -150,10 +150,14 @@ def bootstrap(matches: Matches, replicates: int = statistics.REPLICATES, seed: i
     return Replicates(by_threshold.mean(axis=1), by_threshold[:, 0])
 
 
-def paired_difference(
-    first: Matches, second: Matches, replicates: int = statistics.REPLICATES, seed: int = 0
-) -> Estimate:
-    """AP of `first` minus AP of `second` on the same images, in points, with its interval over images.
+def paired_difference(first: Matches, second: Matches, of: Literal["ap", "ap50"] = "ap", seed: int = 0) -> Evidence:
+    """AP of `first` minus AP of `second`, in points, from the same images drawn together.
+
+    Args:
+        first: the one whose gain is positive.
+        second: what it is compared with.
+        of: the mean over the IoU thresholds, or the first threshold alone (0.50).
+        seed: of the resamples.
 
     Raises:
         ValueError: the two were not scored on equally many images.
@@ -161,6 +165,7 @@ def paired_difference(
     if first.num_images != second.num_images:
         raise ValueError(f"not the same images: {first.num_images} and {second.num_images}")
     everything = np.ones((1, first.num_images), dtype=np.int64)
-    value = 100 * float(weighted_ap(first, everything).mean() - weighted_ap(second, everything).mean())
-    differences = bootstrap(first, replicates, seed).ap - bootstrap(second, replicates, seed).ap
-    return statistics.estimate(value, differences, "AP points", first.num_images)
+    by_threshold = 100 * (weighted_ap(first, everything) - weighted_ap(second, everything))[0]
+    value = float(by_threshold.mean() if of == "ap" else by_threshold[0])
+    drawn = [getattr(bootstrap(each, seed=seed), of) for each in (first, second)]
+    return statistics.from_replicates(value, drawn[0] - drawn[1])
