@@ -76,7 +76,14 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of one forward. `samples_ms` are raw, by round; `by_part_ms` are medians of a separate instrumented pass."""
+    """Time of one forward.
+
+    `samples_ms` are raw: the rounds of the first process, then of the second, ... (device events on a GPU, the wall
+    clock elsewhere), beside `host_ms`, the wall clock of the same forwards, and `cpu_ms`, the CPU time of all threads.
+    `session` is shared by what was timed in the same rounds: only those may be compared round by round. `marked`
+    counts samples whose wall clock far exceeds what their CPU time explains. `self_ratio` is the noise of the machine:
+    one variant of the session timed against itself. `by_part_ms` are medians of a separate instrumented pass.
+    """
 
     protocol: str
     protocol_version: int
@@ -93,6 +100,15 @@ class Latency:
     by_part_ms: dict[str, float]
     samples_ms: list[float]
     warnings: list[str] = field(default_factory=list)
+    processes: int = 1
+    session: str = ""
+    mode: str = "eager"
+    host_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    marked: int = 0
+    self_ratio: Estimate | None = None
+    joules_per_image: float | None = None
+    machine: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ class RunOptions:
     limit: int | None = None
     fresh: bool = False
     device: str = "cpu"
+    processes: int | None = None  # that repeat a timing; None: as many as its protocol says
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,8 @@ def _time_together(items: list[WorkItem], run: PreparedRun, listener: Listener) 
         return outcomes
     first = next(iter(ready.values()))[0]
     try:
-        records = steps.take_latency(ready, run.options.device, functools.partial(listener.advance, first))
+        report = functools.partial(listener.advance, first)
+        records = steps.take_latency(ready, run.options.device, report, dataset_of, run.options.processes)
     except Exception as error:
         return outcomes + [_tell(listener, _note_failure(item, error)) for item, _ in ready.values()]
     seconds = (time.monotonic() - started) / len(ready)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import multiprocessing
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,9 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
-from detrbench.measure import accuracy, ap_images, ap_interval, complexity, dam, latency, memory, protocols
+from detrbench.measure import accuracy, ap_images, ap_interval, complexity, dam, latency, memory, protocols, timing
+from detrbench.measure.protocols import LatencyProtocol
+from detrbench.measure.timing import Timed
 from detrbench.plan import WorkItem
 from detrbench.results import write_atomic
 from detrbench.training import loop
@@ -141,19 +146,74 @@ def load_and_try(item: WorkItem, device: str, open_data: OpenData) -> Any:
     return detector
 
 
-def take_latency(ready: Mapping[str, tuple[WorkItem, Any]], device: str, report: Report) -> dict[str, dict[str, Any]]:
-    """Latency of several cells, interleaved: {cell id: records by protocol}."""
+def take_latency(
+    ready: Mapping[str, tuple[WorkItem, Any]],
+    device: str,
+    report: Report,
+    open_data: OpenData,
+    processes: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Latency of several cells, interleaved: {cell id: records by protocol}.
+
+    Args:
+        ready: cell id -> item and detector.
+        device: that the detectors are on.
+        report: is told of each round, and of a protocol that a cell had to be left out of.
+        open_data: as for `load`, in the processes that repeat the timing.
+        processes: in place of the protocol's number.
+    """
     records: dict[str, dict[str, Any]] = {name: {} for name in ready}
     wanted = dict.fromkeys(name for item, _ in ready.values() for name in item.cell.protocols_of("latency"))
     for name in wanted:
         group = {id_: pair for id_, pair in ready.items() if name in pair[0].cell.protocols_of("latency")}
         protocol = _sized(protocols.get("latency", name), next(iter(group.values()))[0])
-        found = latency.measure(
-            {id_: detector for id_, (_, detector) in group.items()}, protocol, _count(report, name, "rounds")
-        )
+        protocol = dataclasses.replace(protocol, processes=processes or protocol.processes)
+        group = _able(group, protocol, report)
+        if not group:
+            continue
+        items = {id_: item for id_, (item, _) in group.items()}
+        others = functools.partial(_time_in_a_fresh_process, items, device, open_data, protocol)
+        detectors = {id_: detector for id_, (_, detector) in group.items()}
+        found = latency.measure(detectors, protocol, _count(report, name, "rounds"), others)
         for id_, record in found.items():
             records[id_][name] = record
     return records
+
+
+def _able(
+    group: Mapping[str, tuple[WorkItem, Any]], protocol: LatencyProtocol, report: Report
+) -> dict[str, tuple[WorkItem, Any]]:
+    """Those that run in the protocol's mode: not every detector compiles, or fits into a CUDA graph."""
+    able = {}
+    for id_, pair in group.items():
+        try:
+            timing.try_mode(pair[1], protocol)
+        except Exception as error:  # whatever it is, the other protocols and detectors can be timed
+            report(0.0, f"{id_} left out of {protocol.name}: {str(error).splitlines()[0]}", milestone=True)
+        else:
+            able[id_] = pair
+    return able
+
+
+def _time_in_a_fresh_process(
+    items: Mapping[str, WorkItem], device: str, open_data: OpenData, protocol: LatencyProtocol, number: int
+) -> Timed:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        work = fresh.submit(_time_anew, items, device, open_data, protocol, number, torch.get_num_threads())
+        return work.result()
+
+
+def _time_anew(
+    items: Mapping[str, WorkItem],
+    device: str,
+    open_data: OpenData,
+    protocol: LatencyProtocol,
+    number: int,
+    threads: int,
+) -> Timed:
+    torch.set_num_threads(threads)
+    detectors = {id_: load(item, device, open_data) for id_, item in items.items()}
+    return timing.time_together(detectors, protocol, process=number)
 
 
 def _sized(protocol: Any, item: WorkItem) -> Any:

@@ -12,5 +12,7 @@ rules.py        what an operation costs                         (torch-free)
 counters.py     running a detector on shapes alone; other counters
 operations.py   the work of each PyTorch operation
 ap_interval.py  AP of resampled images without matching anew
-gpu.py          what disturbed an NVIDIA GPU while it was timed
+ap_images.py    what each image contributed to AP, as kept         (torch-free)
+timing.py       rounds of one process, in each mode
+machine.py      what the machine did while something was timed
 """

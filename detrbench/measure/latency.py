@@ -1,157 +1,158 @@
 """How long one forward takes: several detectors timed in interleaved rounds, so that ratios survive a noisy machine.
 
-Each round runs every detector once, in an order shuffled anew (seeded): A B C, B C A, ... A slow spell of the machine
-then hits all of them. Raw samples are kept, in milliseconds.
+`timing.py` times in one process; here its processes become records. Memory layout and placement differ between
+processes, not between rounds, so intervals count processes where there are several.
 """
 
 from __future__ import annotations
 
-import os
-import random
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from detrbench import statistics
-from detrbench.measure import gpu
+from detrbench.measure import machine, timing
 from detrbench.measure.accuracy import evaluating
 from detrbench.measure.protocols import LatencyProtocol
-from detrbench.records import Latency
+from detrbench.measure.timing import Progress, Samples, Timed
+from detrbench.records import Estimate, Latency
 
-STABLE = 0.05  # warm-up ends once two forwards in a row differ by less than this share
 PART_ROUNDS = 3
-
-Progress = Callable[[int, int], None]  # (rounds done, rounds in all)
+MARK = 0.7  # a sample whose CPU share is below this share of the median's lost its CPU to others
+NOISE_MARGIN = 0.01  # a detector timed against itself should agree this well
 
 
 def measure(
-    detectors: Mapping[str, nn.Module], protocol: LatencyProtocol, progress: Progress | None = None
+    detectors: Mapping[str, nn.Module],
+    protocol: LatencyProtocol,
+    progress: Progress | None = None,
+    others: Callable[[int], Timed] | None = None,
 ) -> dict[str, Latency]:
     """Time the detectors against each other.
 
     Args:
         detectors: by id, all on the same device, each with the weights and in the type that it is evaluated with.
-        protocol: image size, batch, rounds.
-        progress: called after each round.
+        protocol: input, mode, rounds, processes.
+        progress: called after each round of this process.
+        others: runs the same in a fresh process, given its number from 1; without it this process is the only one.
 
     Returns:
         A record for each id.
 
     Raises:
         ValueError: detectors on different devices.
+        EnvironmentLacking: a mode that this device does not have.
     """
-    device = _common_device(detectors)
-    images = {name: _images(detector, protocol, device) for name, detector in detectors.items()}
-    for name, detector in detectors.items():
-        _warm_up(detector, images[name], protocol)
-    with gpu.watched(device) as remarks:
-        samples, busy = _rounds(detectors, images, protocol, progress)
+    found = [timing.time_together(detectors, protocol, progress)]
+    found += [others(number) for number in range(1, protocol.processes)] if others is not None else []
+    session, noise = uuid.uuid4().hex, _self_ratio(found)
+    machines = [each.machine for each in found]
+    remarks = list(dict.fromkeys(remark for each in machines for remark in machine.remarks(each)))
+    remarks += _noise_remark(noise)
     return {
-        name: _record(detector, images[name], protocol, samples[name], remarks + _remarks(samples[name], busy[name]))
+        name: _record(detector, protocol, [each.samples[name] for each in found], session, noise, remarks, machines)
         for name, detector in detectors.items()
     }
 
 
-def _common_device(detectors: Mapping[str, nn.Module]) -> torch.device:
-    devices = {next(detector.parameters()).device for detector in detectors.values()}
-    if len(devices) != 1:
-        raise ValueError(f"expected detectors on one device, got {sorted(map(str, devices))}")
-    return devices.pop()
+def _self_ratio(found: list[Timed]) -> Estimate:
+    """How many times as long a detector takes as itself: what lies apart from 1 is noise."""
+    twins = [each.twin.device_ms for each in found]
+    ratio = statistics.paired_ratio(twins, [each.samples[each.twin_of].device_ms for each in found])
+    return ratio.estimate("ratio", sum(map(len, twins)))
 
 
-def _images(detector: nn.Module, protocol: LatencyProtocol, device: torch.device) -> Tensor:
-    """(B, 3, H, W) noise, the same for every detector; in the detector's type."""
-    generator = torch.Generator().manual_seed(protocol.seed)
-    images = torch.randn(protocol.batch_size, 3, protocol.height, protocol.width, generator=generator)
-    return images.to(device, next(detector.parameters()).dtype)
-
-
-def _warm_up(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> None:
-    """Run until the time settles, within the protocol's bounds."""
-    before = float("inf")
-    for done in range(1, protocol.warmup_max + 1):
-        now, _ = _time_one(detector, images)
-        if done >= protocol.warmup_min and abs(now - before) <= STABLE * before:
-            return
-        before = now
-
-
-def _rounds(
-    detectors: Mapping[str, nn.Module],
-    images: Mapping[str, Tensor],
-    protocol: LatencyProtocol,
-    progress: Progress | None,
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """By id: milliseconds of each round, and the CPU time of the process over the wall time (CPU only)."""
-    order, rng = list(detectors), random.Random(protocol.seed)
-    samples: dict[str, list[float]] = {name: [] for name in detectors}
-    busy: dict[str, list[float]] = {name: [] for name in detectors}
-    for done in range(1, protocol.rounds + 1):
-        rng.shuffle(order)
-        for name in order:
-            milliseconds, share = _time_one(detectors[name], images[name])
-            samples[name].append(milliseconds)
-            busy[name].append(share)
-        if progress is not None:
-            progress(done, protocol.rounds)
-    return samples, busy
-
-
-def _time_one(detector: nn.Module, images: Tensor) -> tuple[float, float]:
-    """(milliseconds of one forward, CPU time over wall time): device events on a GPU, the wall clock elsewhere."""
-    with evaluating(detector):
-        if images.is_cuda:
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            torch.cuda.synchronize(images.device)
-            start.record()
-            detector(images, None)
-            end.record()
-            torch.cuda.synchronize(images.device)
-            return start.elapsed_time(end), 1.0
-        wall, cpu = time.perf_counter(), time.process_time()
-        detector(images, None)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        return 1000 * wall, cpu / wall
+def _noise_remark(noise: Estimate) -> list[str]:
+    if noise.low is None or noise.high is None:
+        return []
+    if noise.low > 1 + NOISE_MARGIN or noise.high < 1 / (1 + NOISE_MARGIN):
+        return [f"a detector timed against itself differs by {100 * (noise.value - 1):+.1f} %: too unsteady a machine"]
+    return []
 
 
 def _record(
-    detector: nn.Module, images: Tensor, protocol: LatencyProtocol, samples: list[float], warnings: list[str]
+    detector: nn.Module,
+    protocol: LatencyProtocol,
+    samples: list[Samples],
+    session: str,
+    noise: Estimate,
+    remarks: list[str],
+    machines: list[dict[str, Any]],
 ) -> Latency:
-    middle = statistics.median(samples, "ms")
+    parameter = next(detector.parameters())
+    times = [each.device_ms for each in samples]
+    flat = [value for each in times for value in each]
+    middle = (
+        statistics.median(flat, "ms") if len(times) == 1 else statistics.of_processes(times).estimate("ms", len(flat))
+    )
+    joules = [value for each in samples for value in each.joules]
+    own, marked = _cpu_remarks(samples, parameter.is_cuda)
     return Latency(
         protocol=protocol.name,
         protocol_version=protocol.version,
         convention=protocol.convention,
-        device=gpu.name(images.device),
-        dtype=str(images.dtype).removeprefix("torch."),
+        device=machine.name(parameter.device),
+        dtype=str(parameter.dtype).removeprefix("torch."),
         batch_size=protocol.batch_size,
         height=protocol.height,
         width=protocol.width,
-        threads=None if images.is_cuda else torch.get_num_threads(),
+        threads=None if parameter.is_cuda else torch.get_num_threads(),
         median_ms=middle,
-        p95_ms=statistics.percentile(samples, 0.95),
+        p95_ms=statistics.percentile(flat, 0.95),
         fps=1000 * protocol.batch_size / middle.value,
-        by_part_ms=by_part(detector, images),
-        samples_ms=samples,
-        warnings=warnings,
+        by_part_ms=_parts_of(detector, protocol),
+        samples_ms=flat,
+        warnings=[*remarks, *own],
+        processes=len(times),
+        session=session,
+        mode=protocol.mode,
+        host_ms=[value for each in samples for value in each.host_ms],
+        cpu_ms=[value for each in samples for value in each.cpu_ms],
+        marked=marked,
+        self_ratio=noise,
+        joules_per_image=float(np.median(joules)) if joules else None,
+        machine=machines,
     )
 
 
-def _remarks(samples: list[float], busy: list[float]) -> list[str]:
-    """What makes these samples doubtful, in words."""
-    remarks = []
-    if float(np.median(busy)) < 0.8:
-        remarks.append(f"the process had a CPU for only {np.median(busy):.0%} of the time: the machine is busy")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if load > 1.5 * (os.cpu_count() or 1):
-        remarks.append(f"load average {load:.1f} on {os.cpu_count()} CPUs: other processes run")
-    if statistics.percentile(samples, 0.95) > 1.5 * float(np.median(samples)):
+def _cpu_remarks(samples: list[Samples], on_gpu: bool) -> tuple[list[str], int]:
+    """What makes these samples doubtful, in words, and how many of them lost their CPU to others."""
+    times, share = (
+        np.concatenate(parts) for parts in zip(*((_array(each.device_ms), _share(each)) for each in samples))
+    )
+    remarks, marked = [], 0
+    if not on_gpu:
+        marked = int((share < MARK * np.median(share)).sum())
+        if float(np.median(share)) < 0.8:
+            remarks.append(f"the process had a CPU for only {np.median(share):.0%} of the time: the machine is busy")
+        if marked > 0.1 * len(share):
+            remarks.append(f"{marked} of {len(share)} samples took far longer than their CPU time explains")
+    if float(np.quantile(times, 0.95)) > 1.5 * float(np.median(times)):
         remarks.append("unsteady: the 95th percentile is more than 1.5 times the median")
-    return remarks
+    return remarks, marked
+
+
+def _share(samples: Samples) -> np.ndarray:
+    """CPU time of all threads over wall time, sample by sample."""
+    return _array(samples.cpu_ms) / np.maximum(_array(samples.host_ms), 1e-9)
+
+
+def _array(values: list[float]) -> np.ndarray:
+    return np.asarray(values, dtype=float)
+
+
+def _parts_of(detector: nn.Module, protocol: LatencyProtocol) -> dict[str, float]:
+    """Only an eager forward passes the borders between parts."""
+    if protocol.mode != "eager":
+        return {}
+    images = timing.noise(protocol.batch_size, protocol.height, protocol.width, protocol.seed)
+    return by_part(detector, images.to(next(detector.parameters())))
 
 
 def by_part(detector: nn.Module, images: Tensor, rounds: int = PART_ROUNDS) -> dict[str, float]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.measure.accuracy import evaluating
-from detrbench.measure.gpu import name as device_name
+from detrbench.measure.machine import name as device_name
 from detrbench.measure.protocols import MemoryProtocol
 from detrbench.records import Memory
 

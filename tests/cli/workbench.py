@@ -59,7 +59,9 @@ class Workbench:
         self.before(item.cell.id, "loading")
         return object()
 
-    def take_latency(self, ready: dict[str, Any], device: str, report: Any) -> dict[str, Any]:
+    def take_latency(
+        self, ready: dict[str, Any], device: str, report: Any, open_data: Any, processes: int | None = None
+    ) -> dict[str, Any]:
         self.calls.append((" ".join(ready), "latency"))
         self.before(" ".join(ready), "latency")
         return {id_: {"common": {"median_ms": 1.0}} for id_ in ready}

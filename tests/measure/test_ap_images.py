@@ -71,7 +71,9 @@ def _simulated(rng: np.random.Generator, images: int) -> tuple[Matches, Matches]
     return _detector(rng, image, objects, difficulty, 0.6), _detector(rng, image, objects, difficulty, 0.4)
 
 
-def _detector(rng: np.random.Generator, image: np.ndarray, objects: np.ndarray, hard: np.ndarray, skill: float) -> Matches:
+def _detector(
+    rng: np.random.Generator, image: np.ndarray, objects: np.ndarray, hard: np.ndarray, skill: float
+) -> Matches:
     score = skill - hard + rng.normal(0, 0.5, len(image))
     found = score > -0.5
     strays = rng.integers(0, len(objects), len(objects))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import time
 from types import SimpleNamespace
 
@@ -7,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detrbench.measure import latency, protocols
+from detrbench.errors import EnvironmentLacking
+from detrbench.measure import latency, protocols, timing
 
 PROTOCOL = protocols.get("latency").at(8, 8, rounds=7)
 
@@ -43,19 +45,83 @@ class Sleep(nn.Module):
         return images * self.weight
 
 
-def test_rounds_interleave_in_a_seeded_shuffled_order() -> None:
+def test_rounds_interleave_in_a_seeded_shuffled_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "_warm_up", lambda *of: None)
     log: list[str] = []
     sleepers = {name: Sleeper(log, name, 0.0001).train() for name in "ABC"}
-    images = {name: torch.zeros(1, 3, 8, 8) for name in sleepers}
-    latency._rounds(sleepers, images, PROTOCOL, None)
-    rounds = [log[i : i + 3] for i in range(0, len(log), 3)]
+    found = timing.time_together(sleepers, PROTOCOL)
+    rounds = [log[i : i + 4] for i in range(0, len(log), 4)]
     assert len(rounds) == 7
-    assert all(sorted(each) == ["A", "B", "C"] for each in rounds)
+    assert all(sorted(each) == ["A", "A", "B", "C"] for each in rounds)  # A is its own twin
     assert len({tuple(each) for each in rounds}) > 1
+    assert (found.twin_of, len(found.twin.device_ms)) == ("A", 7)
     first, log[:] = log[:], []
-    latency._rounds(sleepers, images, PROTOCOL, None)
+    timing.time_together(sleepers, PROTOCOL)
     assert log == first
+    log[:] = []
+    timing.time_together(sleepers, PROTOCOL, process=1)
+    assert log != first
     assert all(sleeper.training for sleeper in sleepers.values())
+
+
+def test_processes_become_one_record() -> None:
+    detectors = {name: Sleeper([], name, 0.0005) for name in "AB"}
+    asked: list[int] = []
+
+    def other(process: int) -> timing.Timed:
+        asked.append(process)
+        return timing.time_together(detectors, PROTOCOL, process=process)
+
+    records = latency.measure(detectors, dataclasses.replace(PROTOCOL, processes=3), others=other)
+    assert asked == [1, 2]
+    for record in records.values():
+        assert (record.processes, len(record.samples_ms), len(record.host_ms), len(record.machine)) == (3, 21, 21, 3)
+        assert record.self_ratio is not None
+        assert record.self_ratio.n == 21
+    assert records["A"].session == records["B"].session != ""
+
+
+def test_a_window_gives_the_mean_forward() -> None:
+    protocol = dataclasses.replace(PROTOCOL, window_seconds=0.05, rounds=2)
+    log: list[str] = []
+    found = timing.time_together({"A": Sleeper(log, "A", 0.002)}, protocol)
+    assert len(log) >= 2 * 2 * 5
+    assert all(6 <= milliseconds < 20 for milliseconds in found.samples["A"].device_ms)
+
+
+def test_sizes_of_val2017_change_from_round_to_round() -> None:
+    seen: list[tuple[int, ...]] = []
+    detector = Sleeper([], "A", 0.0)
+    detector.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    protocol = dataclasses.replace(protocols.get("latency", "val2017"), rounds=3, processes=1, warmup_seconds=0.0)
+    timing.time_together({"A": detector}, protocol)
+    first, second, third = seen[-6::2]
+    assert seen[-6::2] == seen[-5::2]  # detector and twin see the same image
+    assert len({first, second, third}) > 1
+
+
+def test_compiled_detectors_are_timed_without_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
+    record = latency.measure({"A": Sleeper([], "A")}, dataclasses.replace(PROTOCOL, mode="compiled"))["A"]
+    assert (record.mode, record.by_part_ms) == ("compiled", {})
+
+
+def test_cuda_graphs_need_cuda() -> None:
+    with pytest.raises(EnvironmentLacking, match="CUDA"):
+        latency.measure({"A": Sleeper([], "A")}, dataclasses.replace(PROTOCOL, mode="cuda_graph"))
+
+
+def test_quick_form_has_one_process() -> None:
+    whole = protocols.get("latency")
+    assert (whole.processes, whole.at(96, 96).processes) == (3, 1)
+    assert "each of 3 processes" in whole.convention
+
+
+def test_samples_without_a_cpu_are_marked() -> None:
+    held = timing.Samples([1.0] * 8 + [3.0] * 2, [1.0] * 8 + [3.0] * 2, [1.0] * 10)
+    remarks, marked = latency._cpu_remarks([held], on_gpu=False)
+    assert marked == 2
+    assert any("2 of 10 samples" in remark for remark in remarks)
 
 
 def test_record() -> None:
@@ -80,10 +146,17 @@ def test_parts_inside_parts_count_for_the_outer_one() -> None:
     assert record.by_part_ms["other"] < 5
 
 
-def test_warm_up_is_bounded() -> None:
-    log: list[str] = []
-    latency._warm_up(Sleeper(log, "A", 0.0001), torch.zeros(1, 3, 8, 8), PROTOCOL)
-    assert PROTOCOL.warmup_min <= len(log) <= PROTOCOL.warmup_max
+@pytest.mark.parametrize(("slower", "longest"), [(0.0, 0.1), (0.001, 0.5)])
+def test_warm_up_lasts_its_time_and_is_bounded(slower: float, longest: float) -> None:
+    runs: list[float] = []
+
+    def run(images: Tensor) -> None:  # settled from the start, or slower each time and never settled
+        runs.append(slower)
+        time.sleep(0.001 + slower * len(runs))
+
+    began = time.perf_counter()
+    timing._warm_up(run, torch.zeros(1, 3, 8, 8), dataclasses.replace(PROTOCOL, warmup_seconds=0.03))
+    assert 0.03 <= time.perf_counter() - began <= 2 * longest
 
 
 def test_hooks_are_removed() -> None:

@@ -1,0 +1,217 @@
+"""Timing several detectors against each other in this process: warm-up, then rounds in shuffled order.
+
+Each round runs every detector once, in an order shuffled anew (seeded): A B C, B C A, ... A slow spell of the machine
+then hits all of them. One of them takes part twice, as its own twin: what their times differ by is noise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detrbench.errors import EnvironmentLacking
+from detrbench.measure import machine
+from detrbench.measure.accuracy import evaluating
+from detrbench.measure.inputs import detr_size, val2017_first_100
+from detrbench.measure.protocols import LatencyProtocol
+
+STABLE = 0.05  # warm-up ends once the medians of two runs of forwards in a row differ by less than this share
+SETTLING = 3  # forwards in such a run
+LONGEST_WARMUP = 10  # times the protocol's warm-up time
+
+Progress = Callable[[int, int], None]  # (rounds done, rounds in all)
+Run = Callable[[Tensor], Any]
+
+
+@dataclass
+class Samples:
+    """Of one detector, one entry a round: milliseconds of a forward by device events (CPU: wall clock), by the host's
+    wall clock, CPU time of all threads; joules an image where the GPU tells.
+    """
+
+    device_ms: list[float] = field(default_factory=list)
+    host_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+    joules: list[float] = field(default_factory=list)
+
+
+@dataclass
+class Timed:
+    """What one process found: samples by detector, those of the twin of `twin_of`, and how the machine was."""
+
+    samples: dict[str, Samples]
+    twin_of: str
+    twin: Samples
+    machine: dict[str, Any]
+
+
+def time_together(
+    detectors: Mapping[str, nn.Module], protocol: LatencyProtocol, progress: Progress | None = None, process: int = 0
+) -> Timed:
+    """Time the detectors in interleaved rounds.
+
+    Args:
+        detectors: by id, all on one device, each with the weights and in the type that it is evaluated with.
+        protocol: input, mode, rounds.
+        progress: called after each round.
+        process: number of this process; shuffles in another order.
+
+    Raises:
+        ValueError: detectors on different devices.
+        EnvironmentLacking: a mode that this device does not have.
+    """
+    device = common_device(detectors)
+    samples, twin_of = {name: Samples() for name in detectors}, next(iter(detectors))
+    twin, rng = Samples(), random.Random(protocol.seed + process)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(machine.pinned(device))
+        for detector in detectors.values():
+            stack.enter_context(evaluating(detector))
+        # The inputs of a round are made before it is timed; a graph or a compiled detector has one fixed input.
+        inputs = [_images(detectors, protocol, device, index) for index in range(_num_sizes(protocol))]
+        runs = {name: _runner(detector, inputs[0][name], protocol) for name, detector in detectors.items()}
+        for name, run in runs.items():
+            _warm_up(run, inputs[0][name], protocol)
+        watch = machine.Watch(device)
+        order = [*runs, None]
+        for done in range(protocol.rounds):
+            rng.shuffle(order)
+            for name in order:
+                one = name or twin_of
+                _time_one(runs[one], inputs[done % len(inputs)][one], protocol, watch, samples[name] if name else twin)
+            watch.again()
+            if progress is not None:
+                progress(done + 1, protocol.rounds)
+        return Timed(samples, twin_of, twin, watch.summary())
+
+
+def common_device(detectors: Mapping[str, nn.Module]) -> torch.device:
+    """The device that all are on; ValueError where there are several."""
+    devices = {next(detector.parameters()).device for detector in detectors.values()}
+    if len(devices) != 1:
+        raise ValueError(f"expected detectors on one device, got {sorted(map(str, devices))}")
+    return devices.pop()
+
+
+def _num_sizes(protocol: LatencyProtocol) -> int:
+    return 1 if protocol.sizes == "fixed" else min(protocol.rounds, len(val2017_first_100()))
+
+
+def _images(
+    detectors: Mapping[str, nn.Module], protocol: LatencyProtocol, device: torch.device, index: int
+) -> dict[str, Tensor]:
+    """(B, 3, H, W) noise, the same for every detector; in the detector's type."""
+    height, width = protocol.height, protocol.width
+    if protocol.sizes == "val2017":
+        height, width = detr_size(*val2017_first_100()[index][1])
+    images = noise(protocol.batch_size, height, width, protocol.seed).to(device)
+    types = {name: next(detector.parameters()).dtype for name, detector in detectors.items()}
+    made = {dtype: images.to(dtype) for dtype in types.values()}
+    return {name: made[dtype] for name, dtype in types.items()}
+
+
+def noise(batch_size: int, height: int, width: int, seed: int) -> Tensor:
+    """(B, 3, H, W) random images."""
+    return torch.randn(batch_size, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def _runner(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> Run:
+    """The detector as the protocol's mode runs it."""
+    if protocol.mode == "compiled":
+        compiled = torch.compile(detector, dynamic=False)
+        return lambda images: compiled(images, None)
+    if protocol.mode == "cuda_graph":
+        return _graphed(detector, images)
+    return lambda images: detector(images, None)
+
+
+def try_mode(detector: nn.Module, protocol: LatencyProtocol) -> None:
+    """Runs a detector once as the protocol does; raises whatever keeps it from that mode."""
+    if protocol.mode != "eager":
+        parameter = next(detector.parameters())
+        images = noise(protocol.batch_size, protocol.height, protocol.width, protocol.seed).to(parameter)
+        with evaluating(detector):
+            _runner(detector, images, protocol)(images)
+
+
+def _graphed(detector: nn.Module, images: Tensor) -> Run:
+    """Replays one captured forward; work that waits for the device in the middle cannot be captured."""
+    if not images.is_cuda:
+        raise EnvironmentLacking("CUDA graphs need a CUDA device", hint="use the protocol `common` on a CPU")
+    aside = torch.cuda.Stream(images.device)
+    aside.wait_stream(torch.cuda.current_stream(images.device))
+    with torch.cuda.stream(aside):
+        for _ in range(3):  # lazy initialisation must be over before the capture
+            detector(images, None)
+    torch.cuda.current_stream(images.device).wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        kept = detector(images, None)
+
+    def replay(_: Tensor) -> Any:
+        graph.replay()
+        return kept
+
+    return replay
+
+
+def _warm_up(run: Run, images: Tensor, protocol: LatencyProtocol) -> None:
+    """Run for the protocol's time and until the time settles, within a bound."""
+    began, before = time.perf_counter(), float("inf")
+    while True:
+        now = float(np.median([_forward(run, images)[1] for _ in range(SETTLING)]))
+        elapsed = time.perf_counter() - began
+        settled = elapsed >= protocol.warmup_seconds and abs(now - before) <= STABLE * before
+        if settled or elapsed >= LONGEST_WARMUP * protocol.warmup_seconds:
+            return
+        before = now
+
+
+def _time_one(run: Run, images: Tensor, protocol: LatencyProtocol, watch: machine.Watch, into: Samples) -> None:
+    """One sample: a forward, or the mean forward of a window."""
+    if protocol.window_seconds is None:
+        device_ms, host_ms, cpu_ms = _forward(run, images)
+    else:
+        before = watch.joules()
+        device_ms, host_ms, cpu_ms, forwards = _window(run, images, protocol.window_seconds)
+        after = watch.joules()
+        if before is not None and after is not None:
+            into.joules.append((after - before) / forwards / protocol.batch_size)
+    into.device_ms.append(device_ms)
+    into.host_ms.append(host_ms)
+    into.cpu_ms.append(cpu_ms)
+
+
+def _forward(run: Run, images: Tensor) -> tuple[float, float, float]:
+    """(device, host, CPU) milliseconds of one forward, the device idle before and after."""
+    device_ms, host_ms, cpu_ms, _ = _window(run, images, 0.0)
+    return device_ms, host_ms, cpu_ms
+
+
+def _window(run: Run, images: Tensor, seconds: float) -> tuple[float, float, float, int]:
+    """(device, host, CPU milliseconds a forward, forwards) of forwards that follow each other for so long."""
+    forwards = 0
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if images.is_cuda else []
+    if events:
+        torch.cuda.synchronize(images.device)
+        events[0].record()
+    wall, cpu = time.perf_counter(), time.process_time()
+    while forwards == 0 or time.perf_counter() - wall < seconds:
+        run(images)
+        forwards += 1
+        if events and forwards % 16 == 0:  # the queue must not run ahead of the clock by more than this
+            torch.cuda.synchronize(images.device)
+    if events:
+        events[1].record()
+        torch.cuda.synchronize(images.device)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    device_ms = events[0].elapsed_time(events[1]) if events else 1000 * wall
+    return device_ms / forwards, 1000 * wall / forwards, 1000 * cpu / forwards, forwards
