@@ -81,7 +81,8 @@ class Latency:
     `samples_ms` are raw: the rounds of the first process, then of the second, ... (device events on a GPU, the wall
     clock elsewhere), beside `host_ms`, the wall clock of the same forwards, and `cpu_ms`, the CPU time of all threads.
     `session` is shared by what was timed in the same rounds: only those may be compared round by round. `marked`
-    counts samples whose wall clock far exceeds what their CPU time explains. `self_ratio` is the noise of the machine:
+    lists the samples (from 0) that lost their CPU to others, as wall clock and CPU time show: they stay among the raw
+    samples, and out of the median and of ratios. `self_ratio` is the noise of the machine:
     one variant of the session timed against itself. `by_part_ms` are medians of a separate instrumented pass.
     """
 
@@ -105,7 +106,7 @@ class Latency:
     mode: str = "eager"
     host_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-    marked: int = 0
+    marked: list[int] = field(default_factory=list)
     self_ratio: Estimate | None = None
     joules_per_image: float | None = None
     machine: list[dict[str, Any]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Evidence against closed forms (scipy's own tests) and by simulation: do intervals cover, do false alarms stay rare?"""
+"""Evidence against closed forms (scipy's tests) and by simulation: do intervals cover, are false alarms rare?"""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ def test_too_few_rounds_say_nothing() -> None:
     assert math.isinf(found.se)
     assert found.estimate("ms", 3).low is None
     assert found.p_above(0.1) == found.p_below(9.0) == 0.5
+
+
+def test_samples_left_out() -> None:
+    whole = [1.0, 1.1, 0.9, 1.05, 1.2, 0.95, 1.0]
+    assert statistics.of_processes([[*whole, math.nan]]) == statistics.of_processes([whole])
+    assert statistics.paired_ratio([[*whole, math.nan]], [[*whole, 1.0]]).value == 1
+    assert math.isinf(statistics.paired_ratio([whole, [math.nan] * 7], [whole, whole]).se)
 
 
 def test_exact_figures() -> None:

@@ -24,7 +24,6 @@ from detrbench.measure.timing import Progress, Samples, Timed
 from detrbench.records import Estimate, Latency
 
 PART_ROUNDS = 3
-MARK = 0.7  # a sample whose CPU share is below this share of the median's lost its CPU to others
 NOISE_MARGIN = 0.01  # a detector timed against itself should agree this well
 
 
@@ -63,9 +62,21 @@ def measure(
 
 def _self_ratio(found: list[Timed]) -> Estimate:
     """How many times as long a detector takes as itself: what lies apart from 1 is noise."""
-    twins = [each.twin.device_ms for each in found]
-    ratio = statistics.paired_ratio(twins, [each.samples[each.twin_of].device_ms for each in found])
+    twins = _undisturbed([each.twin for each in found])
+    ratio = statistics.paired_ratio(twins, _undisturbed([each.samples[each.twin_of] for each in found]))
     return ratio.estimate("ratio", sum(map(len, twins)))
+
+
+def _undisturbed(samples: list[Samples]) -> list[list[float]]:
+    """Milliseconds by process and round; NaN where the sample lost its CPU to others."""
+    marks, times = iter(_marks(samples)), [each.device_ms for each in samples]
+    return [[float("nan") if next(marks) else value for value in each] for each in times]
+
+
+def _marks(samples: list[Samples]) -> np.ndarray:
+    """(samples,) bool: which lost their CPU to others. On a GPU the host only waits, and events count device time."""
+    share = np.concatenate([each.share for each in samples])
+    return np.zeros(len(share), dtype=bool) if samples[0].on_gpu else timing.disturbed(share)
 
 
 def _noise_remark(noise: Estimate) -> list[str]:
@@ -86,13 +97,10 @@ def _record(
     machines: list[dict[str, Any]],
 ) -> Latency:
     parameter = next(detector.parameters())
-    times = [each.device_ms for each in samples]
-    flat = [value for each in times for value in each]
-    middle = (
-        statistics.median(flat, "ms") if len(times) == 1 else statistics.of_processes(times).estimate("ms", len(flat))
-    )
+    flat = [value for each in samples for value in each.device_ms]
+    middle = _middle(samples)
     joules = [value for each in samples for value in each.joules]
-    own, marked = _cpu_remarks(samples, parameter.is_cuda)
+    marks = _marks(samples)
     return Latency(
         protocol=protocol.name,
         protocol_version=protocol.version,
@@ -108,43 +116,42 @@ def _record(
         fps=1000 * protocol.batch_size / middle.value,
         by_part_ms=_parts_of(detector, protocol),
         samples_ms=flat,
-        warnings=[*remarks, *own],
-        processes=len(times),
+        warnings=[*remarks, *_own_remarks(samples, marks, flat)],
+        processes=len(samples),
         session=session,
         mode=protocol.mode,
         host_ms=[value for each in samples for value in each.host_ms],
         cpu_ms=[value for each in samples for value in each.cpu_ms],
-        marked=marked,
+        marked=np.flatnonzero(marks).tolist(),
         self_ratio=noise,
         joules_per_image=float(np.median(joules)) if joules else None,
         machine=machines,
     )
 
 
-def _cpu_remarks(samples: list[Samples], on_gpu: bool) -> tuple[list[str], int]:
-    """What makes these samples doubtful, in words, and how many of them lost their CPU to others."""
-    times, share = (
-        np.concatenate(parts) for parts in zip(*((_array(each.device_ms), _share(each)) for each in samples))
-    )
-    remarks, marked = [], 0
-    if not on_gpu:
-        marked = int((share < MARK * np.median(share)).sum())
-        if float(np.median(share)) < 0.8:
-            remarks.append(f"the process had a CPU for only {np.median(share):.0%} of the time: the machine is busy")
-        if marked > 0.1 * len(share):
-            remarks.append(f"{marked} of {len(share)} samples took far longer than their CPU time explains")
-    if float(np.quantile(times, 0.95)) > 1.5 * float(np.median(times)):
+def _middle(samples: list[Samples]) -> Estimate:
+    """The median of undisturbed samples: of one process by order statistics, of several over processes."""
+    times = _undisturbed(samples)
+    clean = [value for each in times for value in each if value == value]
+    if len(times) == 1:
+        return statistics.median(clean, "ms")
+    return statistics.of_processes(times).estimate("ms", len(clean))
+
+
+def _own_remarks(samples: list[Samples], marks: np.ndarray, flat: list[float]) -> list[str]:
+    """What makes these samples doubtful, in words."""
+    remarks = []
+    share = float(np.median(np.concatenate([each.share for each in samples])))
+    if share < 0.8 and not samples[0].on_gpu:
+        remarks.append(f"the process had a CPU for only {share:.0%} of the time: the machine is busy")
+    retaken = sum(each.retaken for each in samples)
+    if retaken > 0.1 * len(marks):
+        remarks.append(f"{retaken} samples were taken again: other processes had the CPU")
+    if marks.mean() > 0.1:
+        remarks.append(f"{marks.sum()} of {len(marks)} samples took far longer than their CPU time explains: left out")
+    if statistics.percentile(flat, 0.95) > 1.5 * float(np.median(flat)):
         remarks.append("unsteady: the 95th percentile is more than 1.5 times the median")
-    return remarks, marked
-
-
-def _share(samples: Samples) -> np.ndarray:
-    """CPU time of all threads over wall time, sample by sample."""
-    return _array(samples.cpu_ms) / np.maximum(_array(samples.host_ms), 1e-9)
-
-
-def _array(values: list[float]) -> np.ndarray:
-    return np.asarray(values, dtype=float)
+    return remarks
 
 
 def _parts_of(detector: nn.Module, protocol: LatencyProtocol) -> dict[str, float]:
