@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -56,6 +57,18 @@ def capture() -> dict[str, Any]:
 def timing_identity(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The part of an environment that timings and memory depend on."""
     return {name: environment.get(name) for name in _TIMING}
+
+
+def hardware(environment: Mapping[str, Any], device: str | None) -> str:
+    """What timings of a record depend on, as a name: `nvidia-h200`, `intel-xeon-platinum-8175m-2-cores`."""
+    gpus = environment.get("gpus") or []
+    number = int(device.partition(":")[2] or 0) if device and device.startswith("cuda") else None
+    if number is not None and number < len(gpus):
+        text = str(gpus[number])
+    else:
+        text = f"{environment.get('cpu') or 'cpu'} {environment.get('cores') or '?'} cores"
+    text = re.sub(r"\((r|tm)\)|@.*?ghz|\bcpu\b", " ", text.lower())
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")
 
 
 def pick_device(asked: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +43,12 @@ for _tag, _pattern, _first in _RULES:
 
 @dataclass(frozen=True)
 class Document:
-    """A parsed file. `marks` gives the 1-based (line, column) of each key path."""
+    """A parsed file. `marks` gives the 1-based (line, column) of each key path, `values` that of what stands there."""
 
     value: Any
     path: str
     marks: dict[KeyPath, tuple[int, int]]
+    values: dict[KeyPath, tuple[int, int]] = field(default_factory=dict)
 
     def error(self, key: KeyPath, problem: str, hint: str | None = None) -> SuiteError:
         """The error `file:line:col: key: problem`; where the key itself is missing, at the nearest parent."""
@@ -90,7 +91,7 @@ def parse(text: str, path: str = "<text>") -> Document:
         raise SuiteError(f"{path}:1:1: not valid YAML: {str(error).splitlines()[0]}") from error
     builder = _Builder(path)
     value = None if node is None else builder.build(node, ())
-    return Document(value, path, builder.marks)
+    return Document(value, path, builder.marks, builder.values)
 
 
 def parse_value(text: str) -> Any:
@@ -102,11 +103,15 @@ class _Builder:
     def __init__(self, path: str) -> None:
         self.path = path
         self.marks: dict[KeyPath, tuple[int, int]] = {}
+        self.values: dict[KeyPath, tuple[int, int]] = {}
         self.open: set[int] = set()  # nodes being built: an alias to one of them would never end
         self.count = 0
 
     def build(self, node: yaml.Node, key: KeyPath) -> Any:
         self.marks.setdefault(key, _position(node))
+        line, column = _position(node)
+        quoted = isinstance(node, yaml.ScalarNode) and node.style in ("'", '"')
+        self.values[key] = (line, column + quoted)  # of the first character of the text itself
         self.count += 1
         if self.count > _MAX_NODES:
             raise self._error(node, f"expected at most {_MAX_NODES} values, got more (aliases?)")

@@ -9,7 +9,7 @@ import typer
 import typer.core
 
 import detrbench
-from detrbench.cli import INTERRUPTED, convert, doctor, listing, predict, profile, report, run, show, validate
+from detrbench.cli import INTERRUPTED, compare, convert, doctor, listing, predict, profile, report, run, show, validate
 
 
 class _Commands(typer.core.TyperGroup):
@@ -59,6 +59,7 @@ def main(
 for _module, _name in (
     (run, "run"),
     (report, "report"),
+    (compare, "compare"),
     (listing, "list"),
     (show, "show"),
     (validate, "validate"),

@@ -31,16 +31,18 @@ def markdown(found: list[Section]) -> str:
 
 
 def _markdown_section(section: Section) -> str:
-    blocks = [f"## {_md(section.title)}", _md(f"{section.suite}, {section.condition}")]
-    blocks += [_md(problem) for problem in section.problems]
+    blocks = [f"## {as_markdown(section.title)}", as_markdown(f"{section.suite}, {section.condition}")]
+    blocks += [as_markdown(problem) for problem in section.problems]
     for table in all_tables(section):
-        blocks.append(f"### {_md(table.caption)}")
+        blocks.append(f"### {as_markdown(table.caption)}")
         if table.folded:
-            blocks.append(_md("In every row: " + ", ".join(f"{name} {value}" for name, value in table.folded) + "."))
+            blocks.append(
+                as_markdown("In every row: " + ", ".join(f"{name} {value}" for name, value in table.folded) + ".")
+            )
         if table.missing:
-            blocks.append(_md("In no row: " + "; ".join(table.missing) + "."))
+            blocks.append(as_markdown("In no row: " + "; ".join(table.missing) + "."))
         blocks.append(_markdown_table(table))
-        blocks += [f"{letter}: {_md(note)}" for note, letter in table.notes.items()]
+        blocks += [f"{letter}: {as_markdown(note)}" for note, letter in table.notes.items()]
     return "\n\n".join(blocks)
 
 
@@ -48,11 +50,11 @@ def _markdown_table(table: Table) -> str:
     heads = ["Detector", *(_heading(column) for column in table.columns)]
     rules = ["---", *("---:" if column.numeric else "---" for column in table.columns)]
     rows = [[_row_name(row), *(_cell(cell, table) for cell in row.cells)] for row in table.rows]
-    lines = [[_md(text) for text in heads], rules, *[[_md(text) for text in row] for row in rows]]
+    lines = [[as_markdown(text) for text in heads], rules, *[[as_markdown(text) for text in row] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _md(text: str) -> str:
+def as_markdown(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no cell borders."""
     return re.sub(r"([\\`*_<>|#~]|\](?=\())", r"\\\1", " ".join(text.split()))
 
@@ -114,7 +116,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     labels.MINUS: "$-$", labels.ABSENT: "--", "\N{INFINITY}": r"$\infty$", "\N{NARROW NO-BREAK SPACE}": r"\,",
-    '"': r"\textquotedbl{}", "|": r"\textbar{}",
+    "\N{RIGHTWARDS ARROW}": r"$\to$", '"': r"\textquotedbl{}", "|": r"\textbar{}",
 }  # fmt: skip
 
 
@@ -128,18 +130,18 @@ def _latex_table(section: Section) -> str:
     table = tables.main_table(section)
     groups, rules, at = [""], [], 2
     for name, span in table.groups:
-        groups.append(rf"\multicolumn{{{span}}}{{c}}{{{_tex(name)}}}" if name else " &" * (span - 1))
+        groups.append(rf"\multicolumn{{{span}}}{{c}}{{{as_tex(name)}}}" if name else " &" * (span - 1))
         rules += [rf"\cmidrule(lr){{{at}-{at + span - 1}}}"] if name else []
         at += span
     lines = [
-        r"\begin{table}", r"  \centering", f"  \\caption{{{_tex(_caption(section, table))}}}",
+        r"\begin{table}", r"  \centering", f"  \\caption{{{as_tex(_caption(section, table))}}}",
         f"  \\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', section.anchor)}}}", r"  \resizebox{\linewidth}{!}{%",
         "  \\begin{tabular}{l" + "".join("r" if column.numeric else "l" for column in table.columns) + "}",
         r"    \toprule", "    " + " & ".join(groups) + r" \\", "    " + " ".join(rules),
-        "    " + " & ".join(["Detector", *(_tex(column.label) for column in table.columns)]) + r" \\",
+        "    " + " & ".join(["Detector", *(as_tex(column.label) for column in table.columns)]) + r" \\",
         r"    \midrule", *(f"    {_latex_row(row, table)}" for row in table.rows), r"    \bottomrule",
         r"  \end{tabular}}",
-        *(rf"  \par\footnotesize\textsuperscript{{{letter}}} {_tex(note)}" for note, letter in table.notes.items()),
+        *(rf"  \par\footnotesize\textsuperscript{{{letter}}} {as_tex(note)}" for note, letter in table.notes.items()),
         r"\end{table}", "",
     ]  # fmt: skip
     return "\n".join(line for line in lines if line.strip() or not line)
@@ -154,12 +156,13 @@ def _latex_row(row: Row, table: Table) -> str:
     cells = []
     for cell in row.cells:
         mark = rf"\textsuperscript{{{table.notes[cell.note]}}}" if cell.note else ""
-        detail = rf" {{\scriptsize {_tex(cell.detail)}}}" if cell.detail else ""
-        cells.append(_tex(cell.text) + mark + detail)
-    return " & ".join([_tex(_row_name(row)), *cells]) + r" \\"
+        detail = rf" {{\scriptsize {as_tex(cell.detail)}}}" if cell.detail else ""
+        cells.append(as_tex(cell.text) + mark + detail)
+    return " & ".join([as_tex(_row_name(row)), *cells]) + r" \\"
 
 
-def _tex(text: str) -> str:
+def as_tex(text: str) -> str:
+    """Text with all that LaTeX would take for markup written out."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split(" ")))
 
 

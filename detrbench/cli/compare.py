@@ -1,0 +1,57 @@
+"""`detrbench compare`: what two results differ by, with intervals and verdicts. It shows; it never gates."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detrbench.cli import output
+
+EXAMPLES = output.examples(
+    "detrbench compare old_results/ results/",
+    "detrbench compare quickstart:deformable quickstart:sparse-0.3",
+    "detrbench compare results/quickstart/smoke other/quickstart/smoke --format md",
+)
+
+
+class Format(str, Enum):
+    """How a comparison is written."""
+
+    text = "text"
+    json = "json"
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+
+
+def command(
+    a: Annotated[str, typer.Argument(metavar="A", help="What was: a results folder, a suite, or either with :cell.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="What is now.")],
+    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
+    results_folder: Annotated[
+        Path, typer.Option("--results", metavar="DIR", help="Where suites are looked up.")
+    ] = Path("results"),
+) -> None:
+    """Compare two results: AP, GFLOPs, latency, memory, Corr; what differs, how surely, and which way.
+
+    AP is compared on the same images and latency in the same rounds wherever both sides have them.
+    """
+    from detrbench import compare
+    from detrbench.report import comparison
+
+    found = compare.compare(a, b, results_folder, output.note)
+    if form is not Format.text:
+        sys.stdout.write(comparison.WRITERS[form.value](found))
+        return
+    console = output.console()
+    heads = [f">{name}" if name in ("A", "B", "difference", "95 % interval") else name for name in comparison.COLUMNS]
+    print(f"A: {a}\nB: {b}\n")
+    if found.rows:
+        console.print(output.table(heads, [comparison.cells(row) for row in found.rows]))
+        print()
+    for line in comparison.remarks(found):
+        console.print(line, markup=False)

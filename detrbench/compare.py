@@ -1,0 +1,148 @@
+"""Two results beside each other: which cells answer to each other, and what their figures differ by. Imports no torch.
+
+A side is written `results`, `results/quickstart/smoke`, `quickstart`, or one of these with `:cell`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from detrbench import figures
+from detrbench.errors import NothingSelected, UsageError, unknown_name
+from detrbench.figures import Figure, Reading
+from detrbench.results import CellResult, ResultsStore
+from detrbench.verdicts import Verdict, verdict
+
+Warn = Callable[[str], None] | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of one pair of cells. `b` is held against `a`; a figure that one side lacks has no difference."""
+
+    cell: str
+    figure: Figure
+    a: Reading | None
+    b: Reading | None
+    difference: figures.Difference | None
+    verdict: Verdict | None
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides are the same to the last digit."""
+        return self.a is not None and self.b is not None and self.a.evidence.value == self.b.evidence.value
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, without those of figures that are `equal` in every pair; and cells without a counterpart."""
+
+    a: str
+    b: str
+    rows: list[Row]
+    equal: list[Figure]
+    only_a: list[str]
+    only_b: list[str]
+
+
+def compare(a: str, b: str, results: Path, warn: Warn = None) -> Comparison:
+    """Holds B against A.
+
+    Args:
+        a: the old side.
+        b: the new side.
+        results: the folder in which names of suites are looked up.
+        warn: gets one line for each file that cannot be read.
+
+    Raises:
+        UsageError: a side that names no results.
+        NothingSelected: no cell of A answers to one of B.
+    """
+    left, right = side(a, results, warn), side(b, results, warn)
+    pairs, only_a, only_b = _pair(left, right)
+    if not pairs:
+        hint = f"cells of A: {', '.join(only_a)}; of B: {', '.join(only_b)}; name single cells with A:cell B:cell"
+        raise NothingSelected("no cell of A answers to a cell of B", hint=hint)
+    rows = [row for name, one, other in pairs for row in _rows(name, one, other)]
+    equal = [f for f in figures.FIGURES.values() if (mine := [r for r in rows if r.figure is f]) and _all_equal(mine)]
+    return Comparison(a, b, [row for row in rows if row.figure not in equal], equal, only_a, only_b)
+
+
+def _all_equal(rows: Iterable[Row]) -> bool:
+    return all(row.equal for row in rows)
+
+
+def side(text: str, results: Path, warn: Warn = None) -> list[CellResult]:
+    """The cells that one side names."""
+    place, _, cell = (text, "", "") if Path(text).is_dir() else text.partition(":")
+    cells = _cells_at(place, results, warn)
+    if not cell:
+        return cells
+    chosen = [each for each in cells if each.id == cell]
+    if not chosen:
+        raise unknown_name(f"cell of {place}", cell, {each.id for each in cells})
+    return chosen
+
+
+def _cells_at(place: str, results: Path, warn: Warn) -> list[CellResult]:
+    path = Path(place)
+    if not path.is_dir():
+        path = results / place
+    if not place or not path.is_dir():
+        hint = "a folder of results, the name of a suite in it, or either with :cell"
+        raise UsageError(f"{place or 'nothing'}: no results there", hint=hint)
+    path = path.resolve()
+    depth = 2 if (path / "cells").is_dir() else 1 if any(path.glob("*/cells")) else 0
+    store = ResultsStore([path, path.parent, path.parent.parent][depth], warn)
+    wanted = path.parts[len(path.parts) - depth :]
+    chosen = [pair for pair in store.suites() if pair[:depth] == wanted]
+    cells = [cell for suite, scale in chosen for cell in store.cells(suite, scale) if cell.records]
+    if not cells:
+        raise UsageError(f"{path}: no results there", hint="detrbench run SUITE makes some")
+    return cells
+
+
+def _pair(
+    left: list[CellResult], right: list[CellResult]
+) -> tuple[list[tuple[str, CellResult, CellResult]], list[str], list[str]]:
+    """Pairs by suite, scale and id where these are the same on both sides; by id alone where suites differ."""
+    if len(left) == len(right) == 1:
+        one, other = left[0], right[0]
+        name = one.id if one.id == other.id else f"{one.id} → {other.id}"
+        return [(name, one, other)], [], []
+    keys = {(cell.suite, cell.scale) for cell in left} & {(cell.suite, cell.scale) for cell in right}
+
+    def key(cell: CellResult) -> tuple[str, ...]:
+        return (cell.suite, cell.scale, cell.id) if keys else (cell.id,)
+
+    several = len({(cell.suite, cell.scale) for cell in [*left, *right]}) > 1 and bool(keys)
+    theirs = {key(cell): cell for cell in right}
+    pairs = [(_label(cell, several), cell, theirs[key(cell)]) for cell in left if key(cell) in theirs]
+    known = {key(cell) for cell in left}
+    only_a = [_label(cell, several) for cell in left if key(cell) not in theirs]
+    return pairs, only_a, [_label(cell, several) for cell in right if key(cell) not in known]
+
+
+def _label(cell: CellResult, several: bool) -> str:
+    return f"{cell.suite}/{cell.scale}:{cell.id}" if several else cell.id
+
+
+def _rows(name: str, a: CellResult, b: CellResult) -> Iterable[Row]:
+    for figure in figures.FIGURES.values():
+        shared = set(a.records.get(figure.measure, {})) & set(b.records.get(figure.measure, {}))
+        protocol = figures.COMMON if figures.COMMON in shared else next(iter(sorted(shared)), None)
+        old, new = figures.read(a, figure, protocol), figures.read(b, figure, protocol)
+        if old is None and new is None:
+            continue
+        yield _row(name, figure, old, new)
+
+
+def _row(name: str, figure: Figure, old: Reading | None, new: Reading | None) -> Row:
+    if old is None or new is None:
+        return Row(name, figure, old, new, None, None)
+    found = figures.difference(new, old)
+    neutral = 1.0 if figure.relative else 0.0
+    word = verdict(found.evidence, figure.margin, figure.better, neutral) if found.comparable else "unclear"
+    return Row(name, figure, old, new, found, word)

@@ -1,0 +1,184 @@
+"""A comparison as text: for a terminal, or as JSON, Markdown, CSV, LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from detrbench.compare import Comparison, Row
+from detrbench.figures import Figure, Reading
+from detrbench.report import labels
+from detrbench.report.formats import as_markdown, as_tex
+
+SCHEMA = 1
+COLUMNS = ("cell", "figure", "A", "B", "difference", "95 % interval", "verdict", "note")
+VERDICTS = (
+    "Verdicts of B against A: same, the interval lies within the margin; better or worse, it lies on one side of no "
+    "difference; unclear, neither. Each interval stands for itself: of twenty cells that do not differ, one may well "
+    "not be called the same."
+)
+
+
+def figure_name(figure: Figure) -> str:
+    """`Latency, ms`."""
+    return f"{figure.label}, {figure.unit}" if figure.unit else figure.label
+
+
+def margins(found: Comparison) -> str:
+    """The margins of the figures that are shown."""
+    figures = {row.figure.name: row.figure for row in found.rows}.values()
+    texts = [f"{f.label} {100 * f.margin:g} %" if f.relative else f"{f.label} {f.margin:g}" for f in figures]
+    return f"Margins: {', '.join(texts)}."
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """One row as text, in the order of COLUMNS."""
+    notes = "; ".join(row.difference.notes) if row.difference else "only one side has it"
+    return (
+        row.cell,
+        figure_name(row.figure),
+        _value(row.a, row.figure),
+        _value(row.b, row.figure),
+        _change(row),
+        _interval(row),
+        row.verdict or labels.ABSENT,
+        notes,
+    )
+
+
+def _value(reading: Reading | None, figure: Figure) -> str:
+    return labels.fixed(reading.evidence.value, figure.decimals) if reading else labels.ABSENT
+
+
+def _shown(row: Row, value: float) -> str:
+    """A difference with its sign; a ratio as percent."""
+    if row.figure.relative:
+        return labels.fixed(100 * (value - 1), 1, sign=True)
+    return labels.fixed(value, row.figure.decimals, sign=True)
+
+
+def _change(row: Row) -> str:
+    if row.difference is None:
+        return labels.ABSENT
+    return _shown(row, row.difference.evidence.value) + (" %" if row.figure.relative else "")
+
+
+def _interval(row: Row) -> str:
+    if row.difference is None or row.difference.evidence.exact or math.isinf(row.difference.evidence.se):
+        return ""
+    low, high = (_shown(row, value) for value in row.difference.evidence.interval())
+    return f"[{low}, {high}]"
+
+
+def remarks(found: Comparison) -> list[str]:
+    """What a reader should know beside the rows."""
+    lines = []
+    if found.equal:
+        lines.append(f"Equal in every row, not shown: {', '.join(figure.label for figure in found.equal)}.")
+    for name, only in (("A", found.only_a), ("B", found.only_b)):
+        if only:
+            lines.append(f"Only in {name}: {', '.join(only)}.")
+    for name, noise in _noise(found).items():
+        lines.append(f"Noise of {name}: {noise}.")
+    return [*lines, margins(found), VERDICTS] if found.rows else lines
+
+
+def _noise(found: Comparison) -> dict[str, str]:
+    """What the timings of each side said of their machines."""
+    said: dict[str, str] = {}
+    for name in ("a", "b"):
+        readings = [getattr(row, name) for row in found.rows if row.figure.name == "latency"]
+        notes = dict.fromkeys(note for reading in readings if reading for note in reading.notes)
+        if notes:
+            said[name.upper()] = "; ".join(notes)
+    return said
+
+
+def markdown(found: Comparison) -> str:
+    """A table, then the remarks."""
+    rule = ["---", "---", "---:", "---:", "---:", "---:", "---", "---"]
+    lines = [
+        [as_markdown(text) for text in COLUMNS],
+        rule,
+        *[[as_markdown(text) for text in cells(row)] for row in found.rows],
+    ]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return (
+        "\n\n".join(
+            [f"A: {as_markdown(found.a)}  \nB: {as_markdown(found.b)}", table, *map(as_markdown, remarks(found))]
+        )
+        + "\n"
+    )
+
+
+def as_csv(found: Comparison) -> str:
+    """One line a figure and pair; numbers with six digits, ratios as ratios."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(_plain_row(found.rows[0])) if found.rows else ["cell"], lineterminator="\n")
+    writer.writeheader()
+    for row in found.rows:
+        values = _plain_row(row)
+        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else "" if v is None else v for k, v in values.items()})
+    return out.getvalue()
+
+
+def _plain_row(row: Row) -> dict[str, Any]:
+    evidence = row.difference.evidence if row.difference else None
+    low, high = evidence.interval() if evidence and math.isfinite(evidence.se) else (None, None)
+    return {
+        "cell": row.cell,
+        "figure": row.figure.name,
+        "unit": row.figure.unit,
+        "a": row.a.evidence.value if row.a else None,
+        "b": row.b.evidence.value if row.b else None,
+        "kind": "ratio" if row.figure.relative else "difference",
+        "change": evidence.value if evidence else None,
+        "low": low,
+        "high": high,
+        "margin": row.figure.margin,
+        "verdict": row.verdict,
+        "note": "; ".join(row.difference.notes) if row.difference else "only one side has it",
+    }
+
+
+def as_json(found: Comparison) -> str:
+    """Every row with its numbers; keys are stable, `schema` counts their changes."""
+    document = {
+        "schema": SCHEMA,
+        "a": found.a,
+        "b": found.b,
+        "rows": [_plain_row(row) for row in found.rows],
+        "equal": [figure.name for figure in found.equal],
+        "only_a": found.only_a,
+        "only_b": found.only_b,
+        "noise": _noise(found),
+    }
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def latex(found: Comparison) -> str:
+    r"""A `tabular` in the booktabs style."""
+    heads = " & ".join(as_tex(text) for text in COLUMNS[:-1])
+    body = [f"    {' & '.join(as_tex(text) for text in cells(row)[:-1])} \\\\" for row in found.rows]
+    notes = [f"  % {line}" for line in remarks(found)]
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs}",
+            r"\begin{tabular}{llrrrrl}",
+            r"    \toprule",
+            f"    {heads} \\\\",
+            r"    \midrule",
+            *body,
+            r"    \bottomrule",
+            r"\end{tabular}",
+            *notes,
+            "",
+        ]
+    )
+
+
+WRITERS: dict[str, Callable[[Comparison], str]] = {"json": as_json, "md": markdown, "csv": as_csv, "latex": latex}
