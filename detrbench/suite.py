@@ -137,6 +137,8 @@ def load(suite: str | Path) -> LoadedSuite:
 
 def read(document: yaml12.Document) -> LoadedSuite:
     """Checks a parsed suite."""
+    from detrbench.check import budgets
+
     if not isinstance(document.value, dict):
         raise document.error((), "expected a mapping with name, title, variants and scales")
     try:
@@ -157,6 +159,7 @@ def read(document: yaml12.Document) -> LoadedSuite:
             if name not in suite.scales:
                 raise _unknown_at(loaded, ("variants", i, "scales", name), name, suite.scales)
     loaded.check()
+    budgets.place(document, suite.budgets)
     return loaded
 
 

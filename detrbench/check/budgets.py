@@ -1,11 +1,11 @@
 """Where budgets are written: under `budgets` of a suite, or in files of their own beside it.
 
-    # budgets/quickstart.yaml
-    suite: quickstart
-    scale: smoke              # optional: only at this scale
-    budgets:
-      learns: ap >= 30
-      as_fast_as_ever: latency <= 1.10 x baseline
+# budgets/quickstart.yaml
+suite: quickstart
+scale: smoke              # optional: only at this scale
+budgets:
+  learns: ap >= 30
+  as_fast_as_ever: latency <= 1.10 x baseline
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def load(target: str) -> SuiteBudgets:
     beside = FOLDER / f"{loaded.suite.name}.yaml"
     if beside.is_file():
         return _with_file(yaml12.load(beside), loaded)
-    return SuiteBudgets(loaded, None, _placed(loaded.document, loaded.suite.budgets))
+    return SuiteBudgets(loaded, None, place(loaded.document, loaded.suite.budgets))
 
 
 def _with_file(document: yaml12.Document, loaded: suites.LoadedSuite | None) -> SuiteBudgets:
@@ -88,11 +88,12 @@ def _with_file(document: yaml12.Document, loaded: suites.LoadedSuite | None) -> 
     loaded = loaded or suites.load(read.suite)
     if read.suite not in (loaded.suite.name, loaded.document.path):
         raise document.error(("suite",), f"expected {loaded.suite.name!r}, got {read.suite!r}")
-    own = _placed(loaded.document, loaded.suite.budgets)
-    return SuiteBudgets(loaded, read.scale, [*own, *_placed(document, read.budgets)])
+    own = place(loaded.document, loaded.suite.budgets)
+    return SuiteBudgets(loaded, read.scale, [*own, *place(document, read.budgets)])
 
 
-def _placed(document: yaml12.Document, written: dict[str, str]) -> list[PlacedBudget]:
+def place(document: yaml12.Document, written: dict[str, str]) -> list[PlacedBudget]:
+    """Reads the expressions under `budgets` of a document."""
     placed = []
     for name, text in written.items():
         line, column = document.values.get(("budgets", name), (1, 1))

@@ -95,6 +95,10 @@ class _Parser:
         operator = self._expect("compare", "<=, >= or ==")
         if operator.text not in ("<=", ">=", "=="):
             raise ExpressionError(operator.column, f"expected <=, >= or ==, got {operator.text!r}")
+        if operator.text == "==" and not term.figure.exact:
+            raise ExpressionError(
+                operator.column, f"{term.figure.name} is measured with noise: expected <= or >=, got =="
+            )
         bound = self._bound(term)
         if self.at < len(self.tokens):
             raise self._wrong("the end")
@@ -164,7 +168,9 @@ class _Parser:
         number = self._expect("number", "a number")
         if term.figure.relative and not term.figure.exact:
             hint = f"write {term.figure.name} <= 1.05 x ... "
-            raise ExpressionError(sign.column, f"{term.figure.name} is compared by ratio: expected the end", hint.strip())
+            raise ExpressionError(
+                sign.column, f"{term.figure.name} is compared by ratio: expected the end", hint.strip()
+            )
         return Bound(reference, factor, float(number.text) * (-1 if sign.text == "-" else 1))
 
     def _peek(self) -> _Token | None:

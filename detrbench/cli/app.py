@@ -9,7 +9,20 @@ import typer
 import typer.core
 
 import detrbench
-from detrbench.cli import INTERRUPTED, compare, convert, doctor, listing, predict, profile, report, run, show, validate
+from detrbench.cli import (
+    INTERRUPTED,
+    check,
+    compare,
+    convert,
+    doctor,
+    listing,
+    predict,
+    profile,
+    report,
+    run,
+    show,
+    validate,
+)
 
 
 class _Commands(typer.core.TyperGroup):
@@ -60,6 +73,7 @@ for _module, _name in (
     (run, "run"),
     (report, "report"),
     (compare, "compare"),
+    (check, "check"),
     (listing, "list"),
     (show, "show"),
     (validate, "validate"),

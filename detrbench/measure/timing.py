@@ -27,8 +27,8 @@ STABLE = 0.05  # warm-up ends once the medians of two runs of forwards in a row 
 SETTLING = 3  # forwards in such a run
 LONGEST_WARMUP = 10  # times the protocol's warm-up time
 
-DISTURBED = 0.8  # a sample whose share of CPU is below this part of the best ones' lost its CPU to other processes
-RETAKES = 3  # how often such a sample is taken again at once
+DISTURBED = 0.75  # a sample whose share of CPU is below this part of the best ones' lost its CPU to other processes
+RETAKES = 5  # how often such a sample is taken again at once
 
 Progress = Callable[[int, int], None]  # (rounds done, rounds in all)
 Run = Callable[[Tensor], Any]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from check_bench import Bench, times
+
+from detrbench import cli
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.chdir(tmp_path)
+    made = Bench(tmp_path)
+    shared = times(0, 1.0, noise=0.2)
+    for cell, gflops, skill, factor in (("deformable", 4.0, 0.6, 10.0), ("sparse", 3.0, 0.4, 8.0)):
+        made.gflops(cell, gflops)
+        made.ap(cell, 40.0, skill)
+        made.latency(cell, [[factor * a * b for a, b in zip(*rows)] for rows in zip(shared, times(len(cell), 1.0))])
+    return made
+
+
+def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, object]]:
+    assert cli.main(["compare", *arguments, "--format", "json"]) == 0
+    return {row["figure"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+
+
+def test_two_cells_are_paired(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    found = rows(capsys, "demo:deformable", "results/demo/smoke:sparse")
+    assert "params" not in found  # equal
+    assert found["gflops"]["verdict"] == "better"
+    assert found["ap"]["verdict"] == "worse"
+    assert found["ap"]["note"] == ""
+    latency = found["latency"]
+    assert (latency["verdict"], latency["note"]) == ("better", "")
+    assert 0.78 < latency["low"] < latency["change"] < latency["high"] < 0.82  # type: ignore[operator]
+
+
+def test_what_is_not_shared_is_said(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = Bench(tmp_path, session="another", results="other")
+    other.ap("sparse", 41.0)
+    other.latency("sparse", times(1, 8.0), gpus=["NVIDIA A100"])
+    found = rows(capsys, "results", "other")
+    assert "what each image contributed is not there" in str(found["ap"]["note"])
+    assert (found["ap"]["verdict"], found["gflops"]["verdict"]) == ("unclear", None)
+    assert found["latency"]["verdict"] == "unclear"
+    assert "not the same hardware" in str(found["latency"]["note"])
+    assert json.loads(json.dumps(found["gflops"]))["b"] is None
+
+
+def test_every_format(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    for form in ("text", "md", "csv", "latex"):
+        assert cli.main(["compare", "demo:deformable", "demo:sparse", "--format", form]) == 0
+        out = capsys.readouterr().out
+        assert "deformable" in out
+        assert "better" in out
+        if form == "csv":
+            assert {row["verdict"] for row in csv.DictReader(io.StringIO(out))} >= {"better", "worse"}
+        if form in ("text", "md"):
+            assert "Equal in every row, not shown: Params" in out
+            assert "Margins" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("nowhere", "results"), 2), (("demo:sparce", "demo:sparse"), 2), (("demo", "demo:sparse"), 0), (("demo",), 2)],
+)
+def test_exit_codes(bench: Bench, arguments: tuple[str, ...], code: int) -> None:
+    assert cli.main(["compare", *arguments]) == code
+
+
+def test_nothing_in_common(bench: Bench, tmp_path: Path) -> None:
+    other = Bench(tmp_path, results="other")
+    other.gflops("sparse", 3.0)
+    left = Bench(tmp_path, results="left")
+    left.gflops("deformable", 3.0)
+    assert cli.main(["compare", "left", "other"]) == 0  # one cell each: those two
+    bench.store.root.joinpath("demo").rename(tmp_path / "gone")
+    assert cli.main(["compare", "results", "other"]) == 2
