@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: quickstart test test-full test-gpu bench bench-gpu lint clean
+.PHONY: check-self quickstart test test-full test-gpu bench bench-gpu lint clean
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -24,6 +24,10 @@ bench: $(READY)  ## the op against the grid_sample reference, both sides in one 
 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/op.py --device cuda
+
+check-self: $(READY)  ## GFLOPs and parameters of every detector against their baseline, exactly
+	$(BIN)/detrbench run complexity --results build/self --fresh
+	$(BIN)/detrbench check complexity --results build/self
 
 lint: $(READY)
 	$(BIN)/ruff check .

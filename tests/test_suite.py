@@ -209,3 +209,9 @@ def test_suites_are_found_from_any_directory(tmp_path: Any, monkeypatch: pytest.
         suites.locate("quikstart")
     with pytest.raises(SuiteError, match="no such file"):
         suites.locate("other/quickstart.yaml")
+
+
+def test_the_complexity_suite_counts_every_detector() -> None:
+    from detrbench import models
+
+    assert [cell.model for cell in suite.load("complexity").cells("paper")] == models.names()

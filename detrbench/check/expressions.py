@@ -24,7 +24,7 @@ Operator = Literal["<=", ">=", "=="]
 EXAMPLES = "ap >= 45.2; latency <= 1.05 x baseline; latency(a) <= 0.75 x latency(b)"
 
 _TOKENS = re.compile(
-    r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)|(?P<compare><=|>=|==|<|>|=|!=)|(?P<times>[x×*](?![A-Za-z_0-9]))"
+    r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)|(?P<compare><=|>=|==|<|>|=|!=)|(?P<times>[×*]|x(?![A-Za-z_0-9]))"
     r"|(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<cell>\([^()]*\))|(?P<protocol>\[[^\[\]]*\])|(?P<sign>[-+])|(?P<wrong>\S))"
 )
 

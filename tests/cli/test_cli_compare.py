@@ -18,7 +18,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     shared = times(0, 1.0, noise=0.2)
     for cell, gflops, skill, factor in (("deformable", 4.0, 0.6, 10.0), ("sparse", 3.0, 0.4, 8.0)):
         made.gflops(cell, gflops)
-        made.ap(cell, 40.0, skill)
+        made.ap(cell, 100 * skill, skill)
         made.latency(cell, [[factor * a * b for a, b in zip(*rows)] for rows in zip(shared, times(len(cell), 1.0))])
     return made
 
