@@ -214,4 +214,4 @@ def test_suites_are_found_from_any_directory(tmp_path: Any, monkeypatch: pytest.
 def test_the_complexity_suite_counts_every_detector() -> None:
     from detrbench import models
 
-    assert [cell.model for cell in suite.load("complexity").cells("paper")] == models.names()
+    assert [cell.model for cell in suites.load("complexity").cells("paper")] == models.names()
