@@ -106,9 +106,7 @@ def damaged(options: argparse.Namespace) -> dict[str, Any]:
     detector = models.create("efficient_detr_tiny", **{**options_small, "num_classes": val.num_classes})
     recipe = Recipe(epochs=options.epochs, batch_size=16, lr=2e-3, lr_backbone=2e-3, warmup_steps=50, clip_norm=1.0)
     with tempfile.TemporaryDirectory() as folder:
-        loop.train(
-            detector, train, Train((96,), 96, crop=False), recipe, Path(folder), lambda _: {}, lambda _: None, "cpu"
-        )
+        loop.train(detector, train, Train((96,), 96, crop=False), recipe, Path(folder))
     rule = protocols.get("accuracy")
 
     def matches() -> ap_interval.Matches:
