@@ -99,6 +99,16 @@ def all_parts() -> list[Part]:
 
 
 _RESNET = {"frozen_stages": Option(2, "stages without gradient, the stem counted as the first")}
+
+
+def _swin(window_size: int) -> dict[str, Option]:
+    return {
+        "window_size": Option(window_size, "side of an attention window in cells (7, or 12 after ImageNet at 384)"),
+        "drop_path": Option(0.2, "rate at which the last block is skipped while training"),
+        "frozen_stages": Option(2, "stages without gradient, the patch embedding counted as the first"),
+    }
+
+
 _REFINE = {"refine_boxes": Option(False, "each layer corrects the boxes of the one before")}
 
 for _part in (
@@ -115,6 +125,34 @@ for _part in (
         "detrbench.models.backbones.resnet:resnet101",
         "ResNet-101, frozen batch norm (torchvision)",
         _RESNET,
+    ),
+    Part(
+        "backbone",
+        "swin_tiny",
+        "detrbench.models.backbones.swin:swin_tiny",
+        "Swin-T (torchvision's blocks)",
+        _swin(7),
+    ),
+    Part(
+        "backbone",
+        "swin_base",
+        "detrbench.models.backbones.swin:swin_base",
+        "Swin-B as trained on ImageNet-22k at 224 pixels",
+        _swin(7),
+    ),
+    Part(
+        "backbone",
+        "swin_base_384",
+        "detrbench.models.backbones.swin:swin_base",
+        "Swin-B as trained on ImageNet-22k at 384 pixels",
+        _swin(12),
+    ),
+    Part(
+        "backbone",
+        "swin_large",
+        "detrbench.models.backbones.swin:swin_large",
+        "Swin-L as trained on ImageNet-22k at 384 pixels (224: window_size=7)",
+        _swin(12),
     ),
     Part(
         "backbone",

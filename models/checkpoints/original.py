@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from detrbench.models.checkpoints.adapter import Adapter
+from detrbench.models.checkpoints.swin import swin_rules
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
@@ -37,6 +38,7 @@ ADAPTER = Adapter(
     marker=r"transformer\.level_embed$",
     rules=(
         (r".*\.num_batches_tracked", None),
+        *swin_rules(r"backbone\.0\.(?:body\.)?"),
         (r"backbone\.0\.body\.(.+)", r"backbone.body.\1"),
         (r"input_proj\.(.+)", r"neck.projections.\1"),
         (r"transformer\.level_embed", r"neck.level_embed"),
