@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _KINDS = {"class": "class_embed", "bbox": "box_embed"}
 
 
-def _head(match: re.Match[str], detector: Detector) -> str:
+def head(match: re.Match[str], detector: Detector) -> str:
     """Heads lie in one list: decoder layers, then the proposal head, then the encoder's auxiliary heads."""
     kind, index, rest = _KINDS[match["kind"]], int(match["index"]), match["rest"]
     layers = detector.heads.num_layers
@@ -29,7 +29,7 @@ def _encoder_head(match: re.Match[str], detector: Detector) -> str:
     return f"encoder.auxiliary_heads.{match['index']}.{_KINDS[match['kind']]}.{match['rest']}"
 
 
-_HEAD = r"(?P<kind>class|bbox)_embed\.(?P<index>\d+)\.(?P<rest>.+)"
+HEAD = r"(?P<kind>class|bbox)_embed\.(?P<index>\d+)\.(?P<rest>.+)"
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
 _DECODER = r"transformer\.decoder\.layers\.(\d+)\."
 
@@ -60,7 +60,7 @@ ADAPTER = Adapter(
         (r"transformer\.enc_output_norm\.(.+)", r"proposal_head.norm.\1"),
         (r"transformer\.enc_mask_predictor\.layer1\.(.+)", r"encoder.score_network.local.\1"),
         (r"transformer\.enc_mask_predictor\.layer2\.(.+)", r"encoder.score_network.joint.\1"),
-        (r"transformer\.encoder\." + _HEAD, _encoder_head),
-        (r"(?:transformer\.decoder\.)?" + _HEAD, _head),
+        (r"transformer\.encoder\." + HEAD, _encoder_head),
+        (r"(?:transformer\.decoder\.)?" + HEAD, head),
     ),
 )

@@ -10,8 +10,10 @@ PARTS = {
     "heads": "linear_mlp",
 }
 
+# huggingface/transformers computes as the original does, but freezes no stage of its backbone.
+TRANSFORMERS = {"transformers": {"frozen_stages": 0}}
 # kakaobrain/sparse-detr@f40632c computes the plain detector exactly as the original.
-SOURCES: dict[str, dict[str, object]] = {"sparse_detr": {}}
+SOURCES: dict[str, dict[str, object]] = {"sparse_detr": {}, **TRANSFORMERS}
 
 PLAIN = Variant(
     name="deformable_detr",
@@ -28,6 +30,7 @@ REFINE = Variant(
     doc="Each decoder layer has its own heads and corrects the box of the layer before (paper, section 4.2).",
     parts=PARTS,
     options={"refine_boxes": True},
+    sources=TRANSFORMERS,
 )
 TWO_STAGE = Variant(
     name="deformable_detr_two_stage",
@@ -36,6 +39,7 @@ TWO_STAGE = Variant(
     "proposal head is trained with every label set to class 0.",
     parts={**PARTS, "queries": "encoder"},
     options={"refine_boxes": True},
+    sources=TRANSFORMERS,
 )
 
 for _variant in (PLAIN, REFINE, TWO_STAGE):
