@@ -10,8 +10,9 @@ PARTS = {
     "heads": "linear_mlp",
 }
 
-# kakaobrain/sparse-detr@f40632c computes the plain detector exactly as the original.
-SOURCES: dict[str, dict[str, object]] = {"sparse_detr": {}}
+# IDEA-Research/detrex@e244e6c: 80 contiguous classes, another clamp, only the stem frozen.
+DETREX: dict[str, object] = {"num_classes": 80, "logit_eps": 1e-3, "frozen_stages": 1}
+SOURCES: dict[str, dict[str, object]] = {"detrex": DETREX}
 
 PLAIN = Variant(
     name="deformable_detr",
@@ -20,7 +21,8 @@ PLAIN = Variant(
     "layers, which share one two-dimensional reference point a query.",
     parts=PARTS,
     options={"shared_heads": True},
-    sources=SOURCES,
+    # kakaobrain/sparse-detr@f40632c computes the plain detector exactly as the original.
+    sources={**SOURCES, "sparse_detr": {}},
 )
 REFINE = Variant(
     name="deformable_detr_refine",
@@ -28,6 +30,7 @@ REFINE = Variant(
     doc="Each decoder layer has its own heads and corrects the box of the layer before (paper, section 4.2).",
     parts=PARTS,
     options={"refine_boxes": True},
+    sources=SOURCES,
 )
 TWO_STAGE = Variant(
     name="deformable_detr_two_stage",
@@ -36,6 +39,7 @@ TWO_STAGE = Variant(
     "proposal head is trained with every label set to class 0.",
     parts={**PARTS, "queries": "encoder"},
     options={"refine_boxes": True},
+    sources=SOURCES,
 )
 
 for _variant in (PLAIN, REFINE, TWO_STAGE):
