@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +15,24 @@ from detrbench.models.tokens import Prediction
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
 
-WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+BOX_WEIGHTS = {"loss_bbox": 5.0, "loss_giou": 2.0}
 
 
 class Criterion(nn.Module):
     """Collects the losses of its terms.
 
     Args:
-        terms: called as `term(out, targets, num_boxes)`, each returns named losses; `term.weights` maps the stem of a
-            name (without its layer suffix) to its weight.
+        terms: called as `term(out, targets, num_boxes)`, each returns named losses; where a term has `weights`, they
+            map the stem of a name (without its layer suffix) to its weight.
+        class_weight: weight of every class loss that no term weighs otherwise.
     """
 
-    def __init__(self, terms: Sequence[nn.Module]) -> None:
+    def __init__(self, terms: Sequence[nn.Module], class_weight: float) -> None:
         super().__init__()
         self.terms = nn.ModuleList(terms)
-        self.weights: dict[str, float] = {}
+        self.weights: dict[str, float] = {"loss_ce": class_weight, **BOX_WEIGHTS}
         for term in terms:
-            self.weights |= term.weights
+            self.weights |= getattr(term, "weights", {})
 
     def forward(self, out: DetectorOutput, targets: list[Target]) -> Losses:
         """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
@@ -47,8 +48,8 @@ class Criterion(nn.Module):
         return losses
 
     def weight(self, name: str) -> float:
-        """The weight of a loss, by its name."""
-        return next(weight for stem, weight in self.weights.items() if name.startswith(stem))
+        """The weight of a loss, by the longest stem of its name."""
+        return self.weights[max((stem for stem in self.weights if name.startswith(stem)), key=len)]
 
     def total(self, losses: Losses) -> Tensor:
         """The weighted sum, which training minimises."""
@@ -71,9 +72,7 @@ def matched_losses(prediction: Prediction, targets: list[Target], num_boxes: flo
 
 
 class DecoderLoss(nn.Module):
-    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR; weights of Deformable DETR)."""
-
-    weights: ClassVar[dict[str, float]] = WEIGHTS
+    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR)."""
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """The last layer carries no suffix, layer i before it `_i`."""

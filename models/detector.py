@@ -1,6 +1,6 @@
 """The detector: a choice of parts, run in order.
 
-backbone -> neck -> encoder -> queries -> decoder -> heads
+backbone -> neck -> encoder -> queries -> decoder -> heads; in training, denoising stands between queries and decoder.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from detrbench.errors import UsageError
 from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads, ProposalHead
-from detrbench.models.parts import KINDS, get_part
+from detrbench.models.matcher import Target
+from detrbench.models.parts import ALL_KINDS, KINDS, get_part
 from detrbench.models.spec import DetectorSpec
 from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
 
@@ -52,6 +53,7 @@ class DetectorOutput:
         encoded: memory, scores, auxiliary predictions.
         queries: with the proposal head's prediction.
         decoded: states and sampling.
+        noised: predictions of the noised queries by decoder layer; none but in training with denoising.
         trace: only where asked for.
     """
 
@@ -60,6 +62,7 @@ class DetectorOutput:
     encoded: Encoded
     queries: Queries
     decoded: Decoded
+    noised: list[Prediction] = field(default_factory=list)
     trace: Trace | None = field(default=None, repr=False)
 
     @property
@@ -81,23 +84,33 @@ class Detector(nn.Module):
         self.spec = spec
         self.backbone, self.neck, self.encoder = parts["backbone"], parts["neck"], parts["encoder"]
         self.queries, self.decoder, self.heads = parts["queries"], parts["decoder"], parts["heads"]
+        self.denoising = parts["denoising"]
         # Shared by the encoder and query selection, so it belongs to neither.
         self.proposal_head = proposal_head
-        self.criterion = Criterion([DecoderLoss(), *self.queries.loss_terms(), *self.encoder.loss_terms()])
+        terms = [term for kind in ("queries", "encoder", "denoising") for term in parts[kind].loss_terms()]
+        self.criterion = Criterion([DecoderLoss(), *terms], spec.options["class_weight"])
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The parts by kind, in the order they run."""
+        """The parts by kind that inference runs, in their order."""
         return {kind: getattr(self, kind) for kind in KINDS}
 
     def forward(
-        self, images: Tensor, masks: Tensor | None = None, *, trace: bool = False, outputs: str | None = None
+        self,
+        images: Tensor,
+        masks: Tensor | None = None,
+        *,
+        targets: list[Target] | None = None,
+        trace: bool = False,
+        outputs: str | None = None,
     ) -> DetectorOutput:
         """Detect objects.
 
         Args:
             images: (B, 3, H, W), ImageNet-normalised, zero where padded.
             masks: (B, H, W) bool, True on padding; None where there is none.
+            targets: the objects, as the criterion takes them, for the parts that train on them inside the detector
+                (denoising); None runs without those parts.
             trace: keep what measurements and pictures read.
             outputs: "final" runs only what inference needs (the default in eval mode), "all" every auxiliary
                 prediction (the default in training).
@@ -107,13 +120,20 @@ class Detector(nn.Module):
         tokens = self.neck(self.backbone(images), masks, images.shape[-2:])
         encoded = self.encoder(tokens, self.proposal_head, every)
         queries = self.queries(encoded, tokens, self.proposal_head, every)
+        if targets is not None:
+            queries = self.denoising(queries, targets, self.queries)
         decoded = self.decoder(queries, encoded, tokens, self.heads, every)
         first = self.spec.options["num_decoder_layers"] - len(decoded.states)
         layers = [
             self.heads(first + index, state, reference)
             for index, (state, reference) in enumerate(zip(decoded.states, decoded.reference_points))
         ]
-        out = DetectorOutput(layers, tokens, encoded, queries, decoded)
+        noised = []
+        if queries.noised:
+            noised = [layer.split(queries.noised)[0] for layer in layers]
+            layers = [layer.split(queries.noised)[1] for layer in layers]
+            decoded = decoded.without_first(queries.noised)
+        out = DetectorOutput(layers, tokens, encoded, queries, decoded, noised)
         if trace:
             out.trace = _trace(out, self.spec.options["num_encoder_layers"])
         return out
@@ -124,7 +144,7 @@ def build(spec: DetectorSpec) -> Detector:
     dimensions = Dimensions(**spec.common)
     backbone = get_part("backbone", spec.parts["backbone"]).load()(dimensions, **spec.options_of("backbone"))
     parts: dict[str, nn.Module] = {"backbone": backbone}
-    for kind in KINDS[1:]:
+    for kind in ALL_KINDS[1:]:
         options = spec.options_of(kind)
         if kind == "neck":
             options["in_channels"] = backbone.channels

@@ -75,10 +75,16 @@ class DecoderLayer(nn.Module):
         self.dropout = dimensions.dropout
 
     def forward(
-        self, content: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
+        self,
+        content: Tensor,
+        position: Tensor,
+        reference_points: Tensor,
+        memory: Tensor,
+        tokens: Tokens,
+        blocked: Tensor | None = None,
     ) -> tuple[Tensor, Sampled]:
         """Update (N, Q, C) content; the sampling is returned for the decoder's attention map."""
-        mixed = self.self_attention(content, position)
+        mixed = self.self_attention(content, position, blocked)
         content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
         sampled = self.cross_attention(content + position, reference_points, memory, tokens)
         content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))

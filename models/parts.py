@@ -2,7 +2,8 @@
 
 A detector is one choice for each kind:
 
-    backbone -> neck -> encoder -> queries -> decoder -> heads
+    backbone -> neck -> encoder -> queries -> decoder -> heads      (always)
+    denoising                                                       (training only)
 
 A part's `factory` is imported only when a detector is built, so that listing parts stays instant. `register` adds a
 user's own part under the same rules.
@@ -18,6 +19,9 @@ from typing import Any
 from detrbench.errors import UsageError, unknown_name
 
 KINDS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
+# Kinds that only training runs, with the choice that holds where a variant names none.
+TRAINING_KINDS = {"denoising": "none"}
+ALL_KINDS = (*KINDS, *TRAINING_KINDS)
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,13 @@ class Part:
     """One choice for one place in a detector.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `ALL_KINDS`.
         name: how suites and `models.create` call it.
         factory: "package.module:Class"; called as `Class(dimensions, **options)`.
         summary: one line for `detrbench list parts`.
         options: what it takes beside the detector's common dimensions.
+        gives: what other parts can build on, beyond what its kind always gives.
+        needs: what some other part of the detector must give, or the combination is refused.
     """
 
     kind: str
@@ -45,6 +51,8 @@ class Part:
     factory: str | Callable[..., Any]
     summary: str
     options: Mapping[str, Option] = field(default_factory=dict)
+    gives: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
 
     def load(self) -> Callable[..., Any]:
         """The class behind `factory`, imported now."""
@@ -69,13 +77,18 @@ COMMON: dict[str, Option] = {
     "logit_eps": Option(1e-5, "clamp of the inverse sigmoid (1e-3 in detrex, DINO and Lite DETR)"),
 }
 
+# What the training objective reads.
+CRITERION: dict[str, Option] = {
+    "class_weight": Option(2.0, "weight of the class loss beside 5 for L1 and 2 for GIoU (1 in DINO and its heirs)"),
+}
+
 _PARTS: dict[tuple[str, str], Part] = {}
 
 
 def register_part(part: Part) -> None:
     """Add a part; a name that is taken is an error."""
-    if part.kind not in KINDS:
-        raise unknown_name("kind of part", part.kind, KINDS)
+    if part.kind not in ALL_KINDS:
+        raise unknown_name("kind of part", part.kind, ALL_KINDS)
     if (part.kind, part.name) in _PARTS:
         raise UsageError(f"{part.kind} {part.name!r} is registered already")
     _PARTS[part.kind, part.name] = part
@@ -95,21 +108,27 @@ def part_names(kind: str) -> list[str]:
 
 def all_parts() -> list[Part]:
     """Every part, in the order a detector runs them."""
-    return sorted(_PARTS.values(), key=lambda part: (KINDS.index(part.kind), part.name))
+    return sorted(_PARTS.values(), key=lambda part: (ALL_KINDS.index(part.kind), part.name))
 
 
-_RESNET = {"frozen_stages": Option(2, "stages without gradient, the stem counted as the first")}
+_FINEST = {"finest_stride": Option(8, "stride of the finest level handed to the neck: 4, 8, 16 or 32")}
+_RESNET = {**_FINEST, "frozen_stages": Option(2, "stages without gradient, the stem counted as the first")}
 
 
 def _swin(window_size: int) -> dict[str, Option]:
     return {
+        **_FINEST,
         "window_size": Option(window_size, "side of an attention window in cells (7, or 12 after ImageNet at 384)"),
         "drop_path": Option(0.2, "rate at which the last block is skipped while training"),
-        "frozen_stages": Option(2, "stages without gradient, the patch embedding counted as the first"),
+        # Not ResNet's `frozen_stages`: a code base that freezes a ResNet's stem (detrex) may freeze nothing here.
+        "swin_frozen_stages": Option(2, "stages without gradient, the patch embedding counted as the first"),
     }
 
 
 _REFINE = {"refine_boxes": Option(False, "each layer corrects the boxes of the one before")}
+_LOOK_TWICE = "a layer's box loss also trains the boxes of the layer before (DINO)"
+# What queries hand to the decoder: an embedding of each query's place that holds for all layers, or a box it starts at.
+POSITIONS, BOXES = frozenset({"query positions"}), frozenset({"query boxes"})
 
 for _part in (
     Part(
@@ -159,7 +178,7 @@ for _part in (
         "tiny",
         "detrbench.models.backbones.tiny:Tiny",
         "a small convolutional network for runs on a CPU",
-        {"width": Option(32, "channels at stride 4; doubled at each later stage")},
+        {**_FINEST, "width": Option(32, "channels at stride 4; doubled at each later stage")},
     ),
     Part(
         "neck",
@@ -192,6 +211,7 @@ for _part in (
         "learnable",
         "detrbench.models.queries:LearnableQueries",
         "learned position and content",
+        gives=POSITIONS,
     ),
     Part(
         "queries",
@@ -202,6 +222,15 @@ for _part in (
             "ranking": Option("first_class", "'first_class' logit (Deformable DETR) or 'max_class' (Efficient DETR)"),
             "content": Option("projected", "content 'projected' from the box or the token's 'memory'"),
         },
+        gives=POSITIONS | BOXES,
+    ),
+    Part(
+        "queries",
+        "mixed",
+        "detrbench.models.queries:MixedQueries",
+        "DINO: boxes from the best encoder tokens, learned content",
+        {"boxes_of": Option("all", "in training, proposal boxes of 'all' tokens (DINO) or of those 'selected' (Lite)")},
+        gives=BOXES,
     ),
     Part(
         "decoder",
@@ -209,6 +238,15 @@ for _part in (
         "detrbench.models.decoders.deformable:DeformableDecoder",
         "Deformable DETR: self-attention, then sampled cross-attention",
         _REFINE,
+        needs=POSITIONS,
+    ),
+    Part(
+        "decoder",
+        "dino",
+        "detrbench.models.decoders.dino:DinoDecoder",
+        "DINO: query positions from the boxes of each layer, look forward twice",
+        {"look_forward_twice": Option(True, _LOOK_TWICE)},
+        needs=BOXES,
     ),
     Part(
         "heads",
@@ -216,6 +254,20 @@ for _part in (
         "detrbench.models.heads:DetectionHeads",
         "a linear class head and a three-layer box head for each decoder layer",
         {"shared_heads": Option(False, "one pair of heads for all decoder layers")},
+    ),
+    Part("denoising", "none", "detrbench.models.denoising:NoDenoising", "no denoising"),
+    Part(
+        "denoising",
+        "contrastive",
+        "detrbench.models.denoising:ContrastiveDenoising",
+        "DINO: noised objects to be restored, and noisier ones to be rejected (CDN)",
+        {
+            "denoising_queries": Option(100, "noised positives an image, shared out over groups of all its objects"),
+            "label_noise": Option(0.5, "twice the share of labels that are replaced at random"),
+            "box_noise": Option(1.0, "corners move by up to this share of half the side"),
+            "no_object_row": Option(True, "one label embedding more than classes, never trained (DINO's own code)"),
+        },
+        needs=BOXES,
     ),
 ):
     register_part(_part)

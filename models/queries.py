@@ -82,17 +82,61 @@ class EncoderQueries(nn.Module):
                 proposals, selected
             )
         reference_points = box_logits.detach().sigmoid()
-        position, content = self._embed(reference_points, encoded.memory, selected)
+        embedding = self._embed(reference_points)
+        position = embedding[..., : 2 * self.position_features]
+        if self.content == "memory":
+            content = gather_tokens(encoded.memory, selected)
+        else:
+            content = embedding[..., 2 * self.position_features :]
         return Queries(content, position, reference_points, prediction)
 
-    def _embed(self, boxes: Tensor, memory: Tensor, selected: Tensor) -> tuple[Tensor, Tensor]:
-        embedding = box_positions(boxes, self.position_features)
-        projected = self.position_norm(self.position_projection(embedding))
-        if self.content == "memory":
-            return projected, gather_tokens(memory, selected)
-        position, content = projected.chunk(2, -1)
-        return position, content
+    def _embed(self, boxes: Tensor) -> Tensor:
+        return self.position_norm(self.position_projection(box_positions(boxes, self.position_features)))
+
+    def position_of(self, boxes: Tensor) -> Tensor:
+        """(B, n, 4) boxes in [0, 1] -> (B, n, C), as for the queries themselves."""
+        return self._embed(boxes)[..., : 2 * self.position_features]
 
     def loss_terms(self) -> list[nn.Module]:
         """The proposal head is trained on all tokens."""
         return [ProposalLoss(class_agnostic=self.ranking == "first_class")]
+
+
+class MixedQueries(nn.Module):
+    """Boxes from the best encoder tokens, learned content by rank (DINO, section 3.4).
+
+    Args:
+        dimensions: widths and the number of queries.
+        boxes_of: "all": in training the boxes of all tokens are computed before the selection, as DINO's code does in
+            every mode; "selected": of the selected tokens only (Lite DETR). What comes out is the same.
+    """
+
+    needs_projection = needs_prediction = True
+
+    def __init__(self, dimensions: Dimensions, boxes_of: str) -> None:
+        super().__init__()
+        self.num_queries, self.boxes_of = dimensions.num_queries, boxes_of
+        self.content = nn.Parameter(torch.randn(dimensions.num_queries, dimensions.hidden_dim))
+
+    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Queries:
+        """Rank all tokens by their best class, keep the best; arguments as for `EncoderQueries`."""
+        proposals, excluded = tokens.proposals()
+        projected = proposal_head.project(encoded.memory, excluded)
+        logits = proposal_head.class_embed(projected)
+        scores = logits.amax(-1)
+        selected = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
+        if auxiliary and self.boxes_of == "all":
+            box_logits = gather_tokens(proposal_head.box_embed(projected) + proposals, selected)
+        else:
+            corrections = proposal_head.box_embed(gather_tokens(projected, selected))
+            box_logits = corrections + gather_tokens(proposals, selected)
+        boxes = box_logits.sigmoid()
+        content = self.content[: selected.shape[1]].expand(len(selected), -1, -1)
+        return Queries(content, None, boxes.detach(), Prediction(gather_tokens(logits, selected), boxes))
+
+    def position_of(self, boxes: Tensor) -> None:
+        """The decoder makes positions from boxes."""
+
+    def loss_terms(self) -> list[nn.Module]:
+        """The proposal head is trained on the selected tokens, with their classes."""
+        return [ProposalLoss(class_agnostic=False)]

@@ -93,6 +93,13 @@ class Prediction:
     logits: Tensor
     boxes: Tensor
 
+    def split(self, count: int) -> tuple[Prediction, Prediction]:
+        """The first `count` queries, and the others."""
+        return (
+            Prediction(self.logits[:, :count], self.boxes[:, :count]),
+            Prediction(self.logits[:, count:], self.boxes[:, count:]),
+        )
+
 
 @dataclass
 class Encoded:
@@ -117,15 +124,21 @@ class Queries:
 
     Attributes:
         content: (B, Q, C).
-        position: (B, Q, C) query position embedding.
+        position: (B, Q, C) query position embedding; None where the decoder is to make it from the boxes.
         reference_points: (B, Q, 2) x, y or (B, Q, 4) cx, cy, w, h, in [0, 1] of the valid area.
         proposals: the proposal head's prediction, where there is one.
+        blocked: (Q, Q) bool, True where the row must not attend to the column; None where all may see all.
+        noised: how many queries at the front are noised objects; see `denoising`.
+        noised_groups: into how many groups those fall.
     """
 
     content: Tensor
-    position: Tensor
+    position: Tensor | None
     reference_points: Tensor
     proposals: Prediction | None = None
+    blocked: Tensor | None = None
+    noised: int = 0
+    noised_groups: int = 0
 
 
 @dataclass
@@ -143,6 +156,11 @@ class Decoded:
     reference_points: list[Tensor]
     sampling_locations: list[Tensor]
     attention_weights: list[Tensor]
+
+    def without_first(self, count: int) -> Decoded:
+        """The same of all queries but the first `count`."""
+        lists = (self.states, self.reference_points, self.sampling_locations, self.attention_weights)
+        return Decoded(*([tensor[:, count:] for tensor in tensors] for tensors in lists))
 
 
 def gather_tokens(sequence: Tensor, indices: Tensor) -> Tensor:

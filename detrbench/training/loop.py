@@ -161,12 +161,14 @@ def train_step(
     """
     for group in optim.param_groups:
         group["lr"] = group["base_lr"] * factor
-    out = detector(batch.images, batch.masks)
+    out = detector(batch.images, batch.masks, targets=batch.targets)
     losses = detector.criterion(out, batch.targets)
     total = detector.criterion.total(losses)
     if not bool(torch.isfinite(total)):
         bad = sorted(name for name, loss in losses.items() if not bool(torch.isfinite(loss)))
-        raise LossNotFinite(f"training diverged: {', '.join(bad) or 'total'} is not finite", "lower lr, or raise warmup")
+        raise LossNotFinite(
+            f"training diverged: {', '.join(bad) or 'total'} is not finite", "lower lr, or raise warmup"
+        )
     optim.zero_grad(set_to_none=True)
     total.backward()
     if clip_norm:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer, SwinTransformerBlock
 
 from detrbench.errors import UsageError
+from detrbench.models.backbones.resnet import first_stage
 from detrbench.models.dimensions import Dimensions
 
 PATCH = 4
@@ -90,15 +91,16 @@ def foreign_cells(height: int, width: int, window: int, shift: int, like: Tensor
 
 
 class SwinBackbone(nn.Module):
-    """Levels of stride 8, 16 and 32.
+    """The stages of a Swin Transformer, from one stride to 32.
 
     Args:
         embed_dim: channels at stride 4, doubled at each later stage.
         depths: blocks of each stage.
         num_heads: attention heads of each stage.
+        finest_stride: of the first level that is returned: 4, 8, 16 or 32.
         window_size: side of a window in cells.
         drop_path: rate at which the last block is skipped while training; earlier ones in proportion.
-        frozen_stages: stages without gradient, the patch embedding counted as the first.
+        swin_frozen_stages: stages without gradient, the patch embedding counted as the first.
         imagenet: torchvision's name of the network with published weights, if it has any.
     """
 
@@ -107,9 +109,10 @@ class SwinBackbone(nn.Module):
         embed_dim: int,
         depths: tuple[int, ...],
         num_heads: tuple[int, ...],
+        finest_stride: int,
         window_size: int,
         drop_path: float,
-        frozen_stages: int,
+        swin_frozen_stages: int,
         imagenet: str | None = None,
     ) -> None:
         super().__init__()
@@ -124,11 +127,12 @@ class SwinBackbone(nn.Module):
             block=partial(SwinTransformerBlock, attn_layer=WindowAttention),
         )
         del self.body.norm, self.body.head
-        self.channels = [embed_dim * 2**stage for stage in range(1, len(depths))]
+        self.first = first_stage(finest_stride)
+        self.channels = [embed_dim * 2**stage for stage in range(self.first, len(depths))]
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
         self.imagenet = imagenet
         # `features` holds the patch embedding, then blocks and merging in turn.
-        self.frozen = list(self.body.features[: 2 * frozen_stages - 1 if frozen_stages else 0])
+        self.frozen = list(self.body.features[: 2 * swin_frozen_stages - 1 if swin_frozen_stages else 0])
         for module in self.frozen:
             module.requires_grad_(False)
 
@@ -140,16 +144,15 @@ class SwinBackbone(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> (B, C, H/8, W/8), (B, 2C, H/16, W/16), (B, 4C, H/32, W/32), sizes rounded up."""
+        """(B, 3, H, W) -> of (B, C, H/4, W/4), (B, 2C, H/8, W/8), ... those asked for; sizes are rounded up."""
         height, width = images.shape[-2:]
-        x = self.body.features[0](F.pad(images, (0, -width % PATCH, 0, -height % PATCH)))
-        x = self.body.features[1](x)
-        levels = []
-        stages = self.body.features[2:]
-        for merging, blocks, norm in zip(stages[::2], stages[1::2], self.norms):
-            x = blocks(merging(x))
-            levels.append(norm(x).permute(0, 3, 1, 2))
-        return levels
+        x = F.pad(images, (0, -width % PATCH, 0, -height % PATCH))
+        stages = []
+        # Before the blocks of each stage stands the patch embedding, then merging.
+        for reduction, blocks in zip(self.body.features[::2], self.body.features[1::2]):
+            x = blocks(reduction(x))
+            stages.append(x)
+        return [norm(stage).permute(0, 3, 1, 2) for stage, norm in zip(stages[self.first :], self.norms)]
 
     def load_imagenet(self) -> None:
         """Take torchvision's ImageNet weights where it has some; needs the network or torch's cache."""
@@ -163,18 +166,28 @@ class SwinBackbone(nn.Module):
         self.body.load_state_dict({name: state[name].view_as(own[name]) for name in own})
 
 
-def swin_tiny(dimensions: Dimensions, window_size: int, drop_path: float, frozen_stages: int) -> SwinBackbone:
+def swin_tiny(
+    dimensions: Dimensions, finest_stride: int, window_size: int, drop_path: float, swin_frozen_stages: int
+) -> SwinBackbone:
     """Swin-T."""
     imagenet = "swin_t" if window_size == 7 else None
-    return SwinBackbone(96, (2, 2, 6, 2), (3, 6, 12, 24), window_size, drop_path, frozen_stages, imagenet)
+    return SwinBackbone(
+        96, (2, 2, 6, 2), (3, 6, 12, 24), finest_stride, window_size, drop_path, swin_frozen_stages, imagenet
+    )
 
 
-def swin_base(dimensions: Dimensions, window_size: int, drop_path: float, frozen_stages: int) -> SwinBackbone:
+def swin_base(
+    dimensions: Dimensions, finest_stride: int, window_size: int, drop_path: float, swin_frozen_stages: int
+) -> SwinBackbone:
     """Swin-B; torchvision's weights are trained on ImageNet-1k alone, the papers' on ImageNet-22k first."""
     imagenet = "swin_b" if window_size == 7 else None
-    return SwinBackbone(128, (2, 2, 18, 2), (4, 8, 16, 32), window_size, drop_path, frozen_stages, imagenet)
+    return SwinBackbone(
+        128, (2, 2, 18, 2), (4, 8, 16, 32), finest_stride, window_size, drop_path, swin_frozen_stages, imagenet
+    )
 
 
-def swin_large(dimensions: Dimensions, window_size: int, drop_path: float, frozen_stages: int) -> SwinBackbone:
+def swin_large(
+    dimensions: Dimensions, finest_stride: int, window_size: int, drop_path: float, swin_frozen_stages: int
+) -> SwinBackbone:
     """Swin-L."""
-    return SwinBackbone(192, (2, 2, 18, 2), (6, 12, 24, 48), window_size, drop_path, frozen_stages)
+    return SwinBackbone(192, (2, 2, 18, 2), (6, 12, 24, 48), finest_stride, window_size, drop_path, swin_frozen_stages)

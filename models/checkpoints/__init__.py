@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detrbench.errors import CheckpointError
-from detrbench.models.checkpoints import original, own, transformers
+from detrbench.models.checkpoints import detrex, original, own, transformers
 from detrbench.models.checkpoints.adapter import Adapter
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
 
-ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER, transformers.ADAPTER)
+ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER, detrex.ADAPTER, transformers.ADAPTER)
 # Where repositories keep the weights inside their file, most specific first.
 CONTAINERS = ("model", "state_dict", "module")
 SHOWN = 8

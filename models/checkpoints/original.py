@@ -1,4 +1,7 @@
-"""Names of fundamentalvision/Deformable-DETR and of what was forked from it (kakaobrain/sparse-detr)."""
+"""Names of fundamentalvision/Deformable-DETR and of what was forked from it.
+
+These are kakaobrain/sparse-detr, IDEA-Research/DINO and IDEA-Research/Lite-DETR.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,11 @@ def _encoder_head(match: re.Match[str], detector: Detector) -> str:
     return f"encoder.auxiliary_heads.{match['index']}.{_KINDS[match['kind']]}.{match['rest']}"
 
 
+def _key_aware_only(match: re.Match[str], detector: Detector) -> str | None:
+    """Lite DETR's files always hold this projection; without key-aware attention nothing reads it."""
+    return None
+
+
 HEAD = r"(?P<kind>class|bbox)_embed\.(?P<index>\d+)\.(?P<rest>.+)"
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
 _DECODER = r"transformer\.decoder\.layers\.(\d+)\."
@@ -42,6 +50,7 @@ ADAPTER = Adapter(
         (r"backbone\.0\.body\.(.+)", r"backbone.body.\1"),
         (r"input_proj\.(.+)", r"neck.projections.\1"),
         (r"transformer\.level_embed", r"neck.level_embed"),
+        (r"transformer\..+_attn\.query_proj\..+", _key_aware_only),
         (_ENCODER + r"self_attn\.(.+)", r"encoder.layers.\1.attention.\2"),
         (_ENCODER + r"norm1\.(.+)", r"encoder.layers.\1.attention_norm.\2"),
         (_ENCODER + r"(linear[12]\..+)", r"encoder.layers.\1.feed_forward.\2"),
@@ -56,6 +65,12 @@ ADAPTER = Adapter(
         (r"query_embed\.weight", r"queries.embedding"),
         (r"transformer\.pos_trans\.(.+)", r"queries.position_projection.\1"),
         (r"transformer\.pos_trans_norm\.(.+)", r"queries.position_norm.\1"),
+        (r"transformer\.tgt_embed\.weight", r"queries.content"),
+        (r"label_enc\.weight", r"denoising.label_embedding.weight"),
+        (r"transformer\.decoder\.norm\.(.+)", r"decoder.norm.\1"),
+        (r"transformer\.decoder\.ref_point_head\.(.+)", r"decoder.box_position.network.\1"),
+        (r"transformer\.enc_out_class_embed\.(.+)", r"proposal_head.class_embed.\1"),
+        (r"transformer\.enc_out_bbox_embed\.(.+)", r"proposal_head.box_embed.\1"),
         (r"transformer\.enc_output\.(.+)", r"proposal_head.projection.\1"),
         (r"transformer\.enc_output_norm\.(.+)", r"proposal_head.norm.\1"),
         (r"transformer\.enc_mask_predictor\.layer1\.(.+)", r"encoder.score_network.local.\1"),

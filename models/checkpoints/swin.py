@@ -48,5 +48,4 @@ def _merging(match: re.Match[str], detector: Detector) -> str:
 
 
 def _output_norm(match: re.Match[str], detector: Detector) -> str:
-    first = 4 - len(detector.backbone.norms)
-    return f"backbone.norms.{int(match['stage']) - first}.{match['rest']}"
+    return f"backbone.norms.{int(match['stage']) - detector.backbone.first}.{match['rest']}"

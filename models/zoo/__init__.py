@@ -25,7 +25,7 @@ BACKBONES = {
     "tiny": "tiny",
 }
 
-_MODULES = ("deformable", "efficient", "sparse")
+_MODULES = ("deformable", "dino", "efficient", "sparse")
 
 
 @dataclass(frozen=True)

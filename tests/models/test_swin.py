@@ -19,7 +19,7 @@ from detrbench.models.checkpoints.swin import swin_rules
 
 def backbone(**options: float) -> SwinBackbone:
     torch.manual_seed(0)
-    arguments = {"window_size": 7, "drop_path": 0.0, "frozen_stages": 0, **options}
+    arguments = {"finest_stride": 8, "window_size": 7, "drop_path": 0.0, "swin_frozen_stages": 0, **options}
     return SwinBackbone(12, (2, 2, 2, 2), (1, 2, 3, 6), **arguments).double().eval()  # type: ignore[arg-type]
 
 
@@ -99,7 +99,7 @@ def test_sizes_are_rounded_up() -> None:
 
 
 def test_frozen_stages_stay_as_they_are() -> None:
-    body = backbone(frozen_stages=2, drop_path=0.5).train().body
+    body = backbone(swin_frozen_stages=2, drop_path=0.5).train().body
     assert [any(p.requires_grad for p in stage.parameters()) for stage in body.features] == [False] * 3 + [True] * 5
     assert [stage.training for stage in body.features] == [False] * 3 + [True] * 5
     assert all(p.requires_grad for p in backbone().parameters())
