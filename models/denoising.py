@@ -7,7 +7,7 @@ N the most objects of any, G groups, T slots of a group, C channels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -75,15 +75,18 @@ class Denoising(nn.Module):
             return queries
         noised = self.noise(targets, queries.content)
         count = noised.content.shape[1]
+        blocked = blocked_attention(count, noised.groups, queries.content.shape[1], queries.content.device)
+        if queries.blocked is not None:
+            blocked[count:, count:] |= queries.blocked
         position = None
         if queries.position is not None:
             position = torch.cat([selection.position_of(noised.boxes), queries.position], 1)
-        return Queries(
+        return replace(
+            queries,
             content=torch.cat([noised.content, queries.content], 1),
             position=position,
             reference_points=torch.cat([noised.boxes, queries.reference_points], 1),
-            proposals=queries.proposals,
-            blocked=blocked_attention(count, noised.groups, queries.content.shape[1], queries.content.device),
+            blocked=blocked,
             noised=count,
             noised_groups=noised.groups,
         )

@@ -1,6 +1,7 @@
 """The detector: a choice of parts, run in order.
 
-backbone -> neck -> encoder -> queries -> decoder -> heads; in training, denoising stands between queries and decoder.
+backbone -> neck -> encoder -> queries -> decoder -> heads; in training, one_to_many and denoising stand between queries
+and decoder.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads, ProposalHead
 from detrbench.models.matcher import Target
-from detrbench.models.parts import ALL_KINDS, KINDS, get_part
+from detrbench.models.parts import ALL_KINDS, KINDS, TRAINING_KINDS, get_part
 from detrbench.models.spec import DetectorSpec
 from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
 
@@ -54,6 +55,7 @@ class DetectorOutput:
         queries: with the proposal head's prediction.
         decoded: states and sampling.
         noised: predictions of the noised queries by decoder layer; none but in training with denoising.
+        one_to_many: predictions of the one-to-many queries by decoder layer; none but in training with those.
         trace: only where asked for.
     """
 
@@ -63,6 +65,7 @@ class DetectorOutput:
     queries: Queries
     decoded: Decoded
     noised: list[Prediction] = field(default_factory=list)
+    one_to_many: list[Prediction] = field(default_factory=list)
     trace: Trace | None = field(default=None, repr=False)
 
     @property
@@ -84,10 +87,10 @@ class Detector(nn.Module):
         self.spec = spec
         self.backbone, self.neck, self.encoder = parts["backbone"], parts["neck"], parts["encoder"]
         self.queries, self.decoder, self.heads = parts["queries"], parts["decoder"], parts["heads"]
-        self.denoising = parts["denoising"]
+        self.one_to_many, self.denoising = parts["one_to_many"], parts["denoising"]
         # Shared by the encoder and query selection, so it belongs to neither.
         self.proposal_head = proposal_head
-        terms = [term for kind in ("queries", "encoder", "denoising") for term in parts[kind].loss_terms()]
+        terms = [term for kind in ("queries", "encoder", *TRAINING_KINDS) for term in parts[kind].loss_terms()]
         self.criterion = Criterion([DecoderLoss(), *terms], spec.options["class_weight"])
 
     @property
@@ -110,7 +113,7 @@ class Detector(nn.Module):
             images: (B, 3, H, W), ImageNet-normalised, zero where padded.
             masks: (B, H, W) bool, True on padding; None where there is none.
             targets: the objects, as the criterion takes them, for the parts that train on them inside the detector
-                (denoising); None runs without those parts.
+                (one_to_many, denoising); None runs without those parts.
             trace: keep what measurements and pictures read.
             outputs: "final" runs only what inference needs (the default in eval mode), "all" every auxiliary
                 prediction (the default in training).
@@ -119,8 +122,10 @@ class Detector(nn.Module):
         every = (outputs or ("all" if self.training else "final")) == "all"
         tokens = self.neck(self.backbone(images), masks, images.shape[-2:])
         encoded = self.encoder(tokens, self.proposal_head, every)
-        queries = self.queries(encoded, tokens, self.proposal_head, every)
+        further = self.one_to_many.further_queries if targets is not None else 0
+        queries = self.queries(encoded, tokens, self.proposal_head, every, further)
         if targets is not None:
+            queries = self.one_to_many(queries)
             queries = self.denoising(queries, targets, self.queries)
         decoded = self.decoder(queries, encoded, tokens, self.heads, every)
         first = self.spec.options["num_decoder_layers"] - len(decoded.states)
@@ -128,12 +133,12 @@ class Detector(nn.Module):
             self.heads(first + index, state, reference)
             for index, (state, reference) in enumerate(zip(decoded.states, decoded.reference_points))
         ]
-        noised = []
+        ordinary = queries.ordinary
+        out = DetectorOutput([layer.of(ordinary) for layer in layers], tokens, encoded, queries, decoded.of(ordinary))
         if queries.noised:
-            noised = [layer.split(queries.noised)[0] for layer in layers]
-            layers = [layer.split(queries.noised)[1] for layer in layers]
-            decoded = decoded.without_first(queries.noised)
-        out = DetectorOutput(layers, tokens, encoded, queries, decoded, noised)
+            out.noised = [layer.of(slice(0, ordinary.start)) for layer in layers]
+        if queries.one_to_many:
+            out.one_to_many = [layer.of(slice(ordinary.stop, None)) for layer in layers]
         if trace:
             out.trace = _trace(out, self.spec.options["num_encoder_layers"])
         return out
@@ -141,7 +146,7 @@ class Detector(nn.Module):
 
 def build(spec: DetectorSpec) -> Detector:
     """A detector with random weights from a resolved description."""
-    dimensions = Dimensions(**spec.common)
+    dimensions = Dimensions(**spec.common, further_queries=spec.options.get("one_to_many_queries", 0))
     backbone = get_part("backbone", spec.parts["backbone"]).load()(dimensions, **spec.options_of("backbone"))
     parts: dict[str, nn.Module] = {"backbone": backbone}
     for kind in ALL_KINDS[1:]:

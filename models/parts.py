@@ -3,7 +3,7 @@
 A detector is one choice for each kind:
 
     backbone -> neck -> encoder -> queries -> decoder -> heads      (always)
-    denoising                                                       (training only)
+    one_to_many, denoising                                          (training only)
 
 A part's `factory` is imported only when a detector is built, so that listing parts stays instant. `register` adds a
 user's own part under the same rules.
@@ -20,7 +20,7 @@ from detrbench.errors import UsageError, unknown_name
 
 KINDS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
 # Kinds that only training runs, with the choice that holds where a variant names none.
-TRAINING_KINDS = {"denoising": "none"}
+TRAINING_KINDS = {"one_to_many": "none", "denoising": "none"}
 ALL_KINDS = (*KINDS, *TRAINING_KINDS)
 
 
@@ -221,6 +221,7 @@ for _part in (
         {
             "ranking": Option("first_class", "'first_class' logit (Deformable DETR) or 'max_class' (Efficient DETR)"),
             "content": Option("projected", "content 'projected' from the box or the token's 'memory'"),
+            "mixed_selection": Option(False, "content is learned, by rank, instead (H-DETR)"),
         },
         gives=POSITIONS | BOXES,
     ),
@@ -237,7 +238,7 @@ for _part in (
         "deformable",
         "detrbench.models.decoders.deformable:DeformableDecoder",
         "Deformable DETR: self-attention, then sampled cross-attention",
-        _REFINE,
+        {**_REFINE, "look_forward_twice": Option(False, _LOOK_TWICE)},
         needs=POSITIONS,
     ),
     Part(
@@ -254,6 +255,18 @@ for _part in (
         "detrbench.models.heads:DetectionHeads",
         "a linear class head and a three-layer box head for each decoder layer",
         {"shared_heads": Option(False, "one pair of heads for all decoder layers")},
+    ),
+    Part("one_to_many", "none", "detrbench.models.one_to_many:NoOneToMany", "each object has one query"),
+    Part(
+        "one_to_many",
+        "hybrid",
+        "detrbench.models.one_to_many:HybridQueries",
+        "H-DETR: further queries, of which several answer for each object",
+        {
+            "one_to_many_queries": Option(1500, "further queries"),
+            "one_to_many_repeats": Option(6, "queries for each object"),
+            "one_to_many_weight": Option(1.0, "weight of their losses beside the others'"),
+        },
     ),
     Part("denoising", "none", "detrbench.models.denoising:NoDenoising", "no denoising"),
     Part(

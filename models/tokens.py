@@ -93,12 +93,9 @@ class Prediction:
     logits: Tensor
     boxes: Tensor
 
-    def split(self, count: int) -> tuple[Prediction, Prediction]:
-        """The first `count` queries, and the others."""
-        return (
-            Prediction(self.logits[:, :count], self.boxes[:, :count]),
-            Prediction(self.logits[:, count:], self.boxes[:, count:]),
-        )
+    def of(self, queries: slice) -> Prediction:
+        """Of some of the queries only."""
+        return Prediction(self.logits[:, queries], self.boxes[:, queries])
 
 
 @dataclass
@@ -130,6 +127,7 @@ class Queries:
         blocked: (Q, Q) bool, True where the row must not attend to the column; None where all may see all.
         noised: how many queries at the front are noised objects; see `denoising`.
         noised_groups: into how many groups those fall.
+        one_to_many: how many queries at the back are answered for by `one_to_many`.
     """
 
     content: Tensor
@@ -139,6 +137,12 @@ class Queries:
     blocked: Tensor | None = None
     noised: int = 0
     noised_groups: int = 0
+    one_to_many: int = 0
+
+    @property
+    def ordinary(self) -> slice:
+        """The queries between those two groups, which inference has too."""
+        return slice(self.noised, self.content.shape[1] - self.one_to_many)
 
 
 @dataclass
@@ -157,10 +161,10 @@ class Decoded:
     sampling_locations: list[Tensor]
     attention_weights: list[Tensor]
 
-    def without_first(self, count: int) -> Decoded:
-        """The same of all queries but the first `count`."""
+    def of(self, queries: slice) -> Decoded:
+        """Of some of the queries only."""
         lists = (self.states, self.reference_points, self.sampling_locations, self.attention_weights)
-        return Decoded(*([tensor[:, count:] for tensor in tensors] for tensors in lists))
+        return Decoded(*([tensor[:, queries] for tensor in tensors] for tensors in lists))
 
 
 def gather_tokens(sequence: Tensor, indices: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ BACKBONES = {
     "tiny": "tiny",
 }
 
-_MODULES = ("deformable", "dino", "efficient", "sparse")
+_MODULES = ("deformable", "dino", "efficient", "h_detr", "sparse")
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ DETREX: dict[str, object] = {
 }
 # huggingface/transformers@v5.23.0 computes as the original does, but freezes no stage of its backbone.
 TRANSFORMERS: dict[str, object] = {"frozen_stages": 0}
+# HDETR/H-Deformable-DETR@f58ceb1 builds on the original, with wider feed-forward networks.
+H_DETR: dict[str, object] = {"ffn_dim": 2048}
 SOURCES: dict[str, dict[str, object]] = {"detrex": DETREX, "transformers": TRANSFORMERS}
 
 PLAIN = Variant(
@@ -47,7 +49,7 @@ TWO_STAGE = Variant(
     "proposal head is trained with every label set to class 0.",
     parts={**PARTS, "queries": "encoder"},
     options={"refine_boxes": True},
-    sources=SOURCES,
+    sources={**SOURCES, "h_detr": H_DETR},
 )
 
 for _variant in (PLAIN, REFINE, TWO_STAGE):
