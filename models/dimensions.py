@@ -20,3 +20,4 @@ class Dimensions:
     num_queries: int
     num_classes: int
     logit_eps: float
+    key_aware: bool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import ProposalLoss
@@ -24,11 +25,38 @@ class LearnableQueries(nn.Module):
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
-    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: None, auxiliary: bool) -> Queries:
+    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool) -> Queries:
         """The same queries for every image."""
         batch = len(encoded.memory)
         position, content = self.embedding.expand(batch, -1, -1).chunk(2, -1)
         return Queries(content, position, self.reference_points(position).sigmoid())
+
+    def loss_terms(self) -> list[nn.Module]:
+        """None of its own."""
+        return []
+
+
+class AnchorQueries(nn.Module):
+    """Learned boxes and contents (DAB-DETR, section 4.1), as DN-Deformable-DETR has them.
+
+    The last channel of a content is not learned but says whether the query is a noised object (DN-DETR, section 4.3).
+    """
+
+    needs_projection = needs_prediction = False
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.anchors = nn.Parameter(torch.randn(dimensions.num_queries, 4))
+        self.content = nn.Parameter(torch.zeros(dimensions.num_queries, dimensions.hidden_dim - 1))
+
+    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool) -> Queries:
+        """The same queries for every image."""
+        batch = len(encoded.memory)
+        content = F.pad(self.content, (0, 1)).expand(batch, -1, -1)
+        return Queries(content, None, self.anchors.sigmoid().expand(batch, -1, -1))
+
+    def position_of(self, boxes: Tensor) -> None:
+        """The decoder makes positions from boxes."""
 
     def loss_terms(self) -> list[nn.Module]:
         """None of its own."""

@@ -27,8 +27,8 @@ class Adapter:
         name: the code base.
         marker: a name that only this code base has; regular expression.
         rules: (pattern of a whole name, replacement), first match wins. A replacement is a template for
-            `re.Match.expand`, a function of match and detector, or None for names that carry no weight; the function may
-            return None too.
+            `re.Match.expand`, a function of match and detector, or None for names that carry no weight, which
+            the function may return too.
     """
 
     name: str

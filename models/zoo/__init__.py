@@ -17,7 +17,7 @@ from detrbench.errors import UsageError, unknown_name
 # How a backbone is written in a variant's name, as the papers' repositories write it.
 BACKBONES = {"r50": "resnet50", "r101": "resnet101", "tiny": "tiny"}
 
-_MODULES = ("deformable", "dino", "efficient", "sparse")
+_MODULES = ("deformable", "dino", "dn", "efficient", "focus", "lite", "sparse")
 
 
 @dataclass(frozen=True)
