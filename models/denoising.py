@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
@@ -149,6 +150,44 @@ class ContrastiveDenoising(Denoising):
         distance = torch.rand_like(boxes) + negative[:, None]
         corners = cxcywh_to_xyxy(boxes) + direction * distance * half * self.box_noise
         return xyxy_to_cxcywh(corners.clamp(0, 1))
+
+
+class PlainDenoising(Denoising):
+    """DN-DETR's denoising (Li et al., CVPR 2022, section 4), as detrex has it for Deformable DETR.
+
+    The last channel of a noised content is 1, and the label embedding one channel narrower.
+
+    Args:
+        dimensions: widths and classes.
+        denoising_groups: noised copies of all objects.
+        label_noise: share of labels that are drawn anew.
+        box_noise: centres move by up to this share of half the side, sides grow or shrink by up to this share.
+    """
+
+    def __init__(self, dimensions: Dimensions, denoising_groups: int, label_noise: float, box_noise: float) -> None:
+        super().__init__()
+        # One class more than there are, drawn like any other, as in the official code.
+        self.num_labels, self.logit_eps = dimensions.num_classes + 1, dimensions.logit_eps
+        self.groups, self.label_noise, self.box_noise = denoising_groups, label_noise, box_noise
+        self.label_embedding = nn.Embedding(self.num_labels, dimensions.hidden_dim - 1)
+
+    def noise(self, targets: list[Target], like: Tensor) -> Noised:
+        """Groups of noised objects."""
+        most = max(len(target["labels"]) for target in targets)
+        labels = torch.cat([target["labels"] for target in targets]).repeat(self.groups)
+        boxes = torch.cat([target["boxes"] for target in targets]).to(like).repeat(self.groups, 1)
+        labels = replace_labels(labels, self.label_noise, self.num_labels)
+        content = F.pad(self.label_embedding(labels), (0, 1), value=1.0)
+        slots = object_slots(targets, most, self.groups, like.device)
+        shape = (len(targets), self.groups * most)
+        return place(content, self._move_and_scale(boxes), slots, self.groups, shape, self.logit_eps)
+
+    def _move_and_scale(self, boxes: Tensor) -> Tensor:
+        if self.box_noise == 0:
+            return boxes
+        size = boxes[:, 2:]
+        reach = torch.cat([size / 2, size], -1) * self.box_noise
+        return (boxes + (torch.rand_like(boxes) * 2 - 1) * reach).clamp(0, 1)
 
 
 def replace_labels(labels: Tensor, share: float, num_classes: int) -> Tensor:

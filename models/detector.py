@@ -6,12 +6,13 @@ and decoder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from detrbench.errors import UsageError
+from detrbench.models.auxiliary import ProposalLoss
 from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads, ProposalHead
@@ -85,12 +86,16 @@ class Detector(nn.Module):
     def __init__(self, spec: DetectorSpec, parts: dict[str, nn.Module], proposal_head: ProposalHead | None) -> None:
         super().__init__()
         self.spec = spec
+        # An encoder may read class logits that no query selection trains; then the detector does.
+        self.trains_proposals = parts["encoder"].needs_prediction and not parts["queries"].needs_prediction
         self.backbone, self.neck, self.encoder = parts["backbone"], parts["neck"], parts["encoder"]
         self.queries, self.decoder, self.heads = parts["queries"], parts["decoder"], parts["heads"]
         self.one_to_many, self.denoising = parts["one_to_many"], parts["denoising"]
         # Shared by the encoder and query selection, so it belongs to neither.
         self.proposal_head = proposal_head
         terms = [term for kind in ("queries", "encoder", *TRAINING_KINDS) for term in parts[kind].loss_terms()]
+        if self.trains_proposals:
+            terms.append(ProposalLoss(class_agnostic=False))
         self.criterion = Criterion([DecoderLoss(), *terms], spec.options["class_weight"])
 
     @property
@@ -122,8 +127,11 @@ class Detector(nn.Module):
         every = (outputs or ("all" if self.training else "final")) == "all"
         tokens = self.neck(self.backbone(images), masks, images.shape[-2:])
         encoded = self.encoder(tokens, self.proposal_head, every)
+        tokens = encoded.tokens or tokens
         further = self.one_to_many.further_queries if targets is not None else 0
         queries = self.queries(encoded, tokens, self.proposal_head, every, further)
+        if every and self.trains_proposals:
+            queries.proposals = self.proposal_head.predict(encoded.memory, tokens)
         if targets is not None:
             queries = self.one_to_many(queries)
             queries = self.denoising(queries, targets, self.queries)
@@ -140,7 +148,7 @@ class Detector(nn.Module):
         if queries.one_to_many:
             out.one_to_many = [layer.of(slice(ordinary.stop, None)) for layer in layers]
         if trace:
-            out.trace = _trace(out, self.spec.options["num_encoder_layers"])
+            out.trace = _trace(out)
         return out
 
 
@@ -154,9 +162,12 @@ def build(spec: DetectorSpec) -> Detector:
         if kind == "neck":
             options["in_channels"] = backbone.channels
         parts[kind] = get_part(kind, spec.parts[kind]).load()(dimensions, **options)
-    predicts = parts["queries"].needs_prediction
+        if kind == "encoder":
+            levels = getattr(parts[kind], "memory_levels", dimensions.num_levels)
+            dimensions = replace(dimensions, num_levels=levels)  # what the parts behind it look at
+    predicts = parts["queries"].needs_prediction or parts["encoder"].needs_prediction
     needed = predicts or parts["encoder"].needs_projection
-    if not predicts and isinstance(parts["heads"], DetectionHeads):
+    if not parts["queries"].needs_prediction and isinstance(parts["heads"], DetectionHeads):
         parts["heads"].start_small()
     return Detector(spec, parts, ProposalHead(dimensions, predicts) if needed else None)
 
@@ -170,10 +181,11 @@ def check_input(images: Tensor, masks: Tensor | None) -> None:
         raise UsageError(f"masks: expected bool {expected}, True on padding, got {masks.dtype} {tuple(masks.shape)}")
 
 
-def _trace(out: DetectorOutput, num_encoder_layers: int) -> Trace:
+def _trace(out: DetectorOutput) -> Trace:
     kept = out.encoded.kept_tokens
     if kept is None:
-        kept = [[(~padding).nonzero()[:, 0] for padding in out.tokens.padding]] * num_encoder_layers
+        starts = out.encoded.updated_from or []
+        kept = [[(~padding[start:]).nonzero()[:, 0] + start for padding in out.tokens.padding] for start in starts]
     return Trace(
         kept_tokens=kept,
         scores=out.encoded.scores,

@@ -23,4 +23,5 @@ class Dimensions:
     num_queries: int
     num_classes: int
     logit_eps: float
+    key_aware: bool
     further_queries: int

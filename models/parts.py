@@ -74,6 +74,7 @@ COMMON: dict[str, Option] = {
     "num_decoder_layers": Option(6, "decoder layers"),
     "num_queries": Option(300, "object queries"),
     "num_classes": Option(91, "class logits; 91 = COCO category ids, as the original repositories"),
+    "key_aware": Option(False, "sampled attention weighs points by query times key (Lite DETR)"),
     "logit_eps": Option(1e-5, "clamp of the inverse sigmoid (1e-3 in detrex, DINO and Lite DETR)"),
 }
 
@@ -204,6 +205,38 @@ for _part in (
         {
             "keep_ratio": Option(0.3, "share of an image's tokens that the encoder updates"),
             "encoder_auxiliary": Option(True, "predict and supervise boxes after each layer but the last"),
+            "dual_attention": Option(False, "dense attention among the best tokens too (Focus-DETR's Table 11)"),
+        },
+    ),
+    Part(
+        "encoder",
+        "focus",
+        "detrbench.models.encoders.focus:FocusEncoder",
+        "Focus-DETR: foreground tokens, fewer from layer to layer, and dense attention among the best",
+        {
+            "keep_ratios": Option([0.5, 0.4, 0.3, 0.3, 0.2, 0.1], "share of the tokens that each layer updates"),
+            "modulation": Option("top_down", "scores of a level modulate the next: 'top_down', 'bottom_up', 'none'"),
+            "foreground_supervision": Option(True, "train the scores with the objects' boxes"),
+            "scale_intervals": Option(
+                [[-1, 64], [64, 128], [128, 256], [256, 999999]],
+                "box sizes of each level, in pixels to the farthest side; the paper's best overlap: "
+                "[-1, 64], [64, 256], [128, 512], [256, 999999]",
+            ),
+            "dual_attention": Option(True, "dense attention among the best tokens"),
+            "fine_tokens": Option(300, "tokens of the dual attention"),
+            "category_score": Option(True, "class logits help to choose those tokens"),
+        },
+    ),
+    Part(
+        "encoder",
+        "lite",
+        "detrbench.models.encoders.lite:LiteEncoder",
+        "Lite DETR: coarse levels are updated often, fine ones once a block",
+        {
+            "high_levels": Option(3, "coarse levels that every layer updates: x of HxLy"),
+            "high_updates": Option(2, "updates of the high levels in a block: A of (A+1)xB"),
+            "blocks": Option(3, "B of (A+1)xB"),
+            "low_updates": Option(True, "update the low levels once a block; else only look at them (Table 5)"),
         },
     ),
     Part(
@@ -227,6 +260,13 @@ for _part in (
     ),
     Part(
         "queries",
+        "anchors",
+        "detrbench.models.queries:AnchorQueries",
+        "DN-Deformable-DETR: learned boxes and contents",
+        gives=BOXES,
+    ),
+    Part(
+        "queries",
         "mixed",
         "detrbench.models.queries:MixedQueries",
         "DINO: boxes from the best encoder tokens, learned content",
@@ -240,6 +280,13 @@ for _part in (
         "Deformable DETR: self-attention, then sampled cross-attention",
         {**_REFINE, "look_forward_twice": Option(False, _LOOK_TWICE)},
         needs=POSITIONS,
+    ),
+    Part(
+        "decoder",
+        "dab",
+        "detrbench.models.decoders.dab:DabDecoder",
+        "DN-Deformable-DETR: query positions from the boxes of each layer, scaled by the content",
+        needs=BOXES,
     ),
     Part(
         "decoder",
@@ -271,7 +318,19 @@ for _part in (
     Part("denoising", "none", "detrbench.models.denoising:NoDenoising", "no denoising"),
     Part(
         "denoising",
-        "contrastive",
+        "dn",
+        "detrbench.models.denoising:PlainDenoising",
+        "DN-DETR: noised objects to be restored",
+        {
+            "denoising_groups": Option(5, "noised copies of all objects"),
+            "label_noise": Option(0.2, "share of labels that are replaced at random"),
+            "box_noise": Option(0.4, "centre and sides change by up to this share of half the side, and of the side"),
+        },
+        needs=BOXES,
+    ),
+    Part(
+        "denoising",
+        "cdn",
         "detrbench.models.denoising:ContrastiveDenoising",
         "DINO: noised objects to be restored, and noisier ones to be rejected (CDN)",
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import ProposalLoss
@@ -27,12 +28,43 @@ class LearnableQueries(nn.Module):
         nn.init.zeros_(self.reference_points.bias)
 
     def forward(
-        self, encoded: Encoded, tokens: Tokens, proposal_head: None, auxiliary: bool, further: int = 0
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool, further: int
     ) -> Queries:
         """The same queries for every image, `further` ones behind them."""
         batch = len(encoded.memory)
         position, content = self.embedding[: self.num_queries + further].expand(batch, -1, -1).chunk(2, -1)
         return Queries(content, position, self.reference_points(position).sigmoid())
+
+    def loss_terms(self) -> list[nn.Module]:
+        """None of its own."""
+        return []
+
+
+class AnchorQueries(nn.Module):
+    """Learned boxes and contents (DAB-DETR, section 4.1), as DN-Deformable-DETR has them.
+
+    The last channel of a content is not learned but says whether the query is a noised object (DN-DETR, section 4.3).
+    """
+
+    needs_projection = needs_prediction = False
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.num_queries = dimensions.num_queries
+        rows = dimensions.num_queries + dimensions.further_queries
+        self.anchors = nn.Parameter(torch.randn(rows, 4))
+        self.content = nn.Parameter(torch.zeros(rows, dimensions.hidden_dim - 1))
+
+    def forward(
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool, further: int
+    ) -> Queries:
+        """The same queries for every image, `further` ones behind them."""
+        batch, count = len(encoded.memory), self.num_queries + further
+        content = F.pad(self.content[:count], (0, 1)).expand(batch, -1, -1)
+        return Queries(content, None, self.anchors[:count].sigmoid().expand(batch, -1, -1))
+
+    def position_of(self, boxes: Tensor) -> None:
+        """The decoder makes positions from boxes."""
 
     def loss_terms(self) -> list[nn.Module]:
         """None of its own."""
@@ -68,7 +100,7 @@ class EncoderQueries(nn.Module):
         nn.init.xavier_uniform_(self.position_projection.weight)
 
     def forward(
-        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int = 0
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int
     ) -> Queries:
         """Rank all tokens, keep the best.
 
@@ -134,7 +166,7 @@ class MixedQueries(nn.Module):
         self.content = nn.Parameter(torch.randn(rows, dimensions.hidden_dim))
 
     def forward(
-        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int = 0
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int
     ) -> Queries:
         """Rank all tokens by their best class, keep the best; arguments as for `EncoderQueries`."""
         proposals, excluded = tokens.proposals()

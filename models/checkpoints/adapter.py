@@ -27,9 +27,9 @@ class Adapter:
         name: the code base.
         marker: a name that only this code base has; regular expression.
         rules: (pattern of a whole name, replacement), first match wins. A replacement is a template for
-            `re.Match.expand`, a function of match and detector, or None for names that carry no weight; the function may
-            return None too. A replacement that ends in `[i]` names the i-th of several pieces, which are joined along
-            the first dimension.
+            `re.Match.expand`, a function of match and detector, or None for names that carry no weight, which
+            the function may return too. A replacement that ends in `[i]` names the i-th of several pieces, which are
+            joined along the first dimension.
         shared: (pattern of our names, template of ours to copy) for tensors that a file may leave out, all together,
             because its model ties them to another one.
     """

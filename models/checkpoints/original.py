@@ -34,7 +34,10 @@ def _encoder_head(match: re.Match[str], detector: Detector) -> str:
 
 def _key_aware_only(match: re.Match[str], detector: Detector) -> str | None:
     """Lite DETR's files always hold this projection; without key-aware attention nothing reads it."""
-    return None
+    if not detector.spec.options["key_aware"]:
+        return None
+    attention = {"encoder": "attention", "decoder": "cross_attention"}[match[1]]
+    return f"{match[1]}.layers.{match[2]}.{attention}.query_proj.{match[3]}"
 
 
 HEAD = r"(?P<kind>class|bbox)_embed\.(?P<index>\d+)\.(?P<rest>.+)"
@@ -50,10 +53,12 @@ ADAPTER = Adapter(
         (r"backbone\.0\.body\.(.+)", r"backbone.body.\1"),
         (r"input_proj\.(.+)", r"neck.projections.\1"),
         (r"transformer\.level_embed", r"neck.level_embed"),
-        (r"transformer\..+_attn\.query_proj\..+", _key_aware_only),
+        (r"transformer\.(encoder|decoder)\.layers\.(\d+)\.\w+\.query_proj\.(.+)", _key_aware_only),
         (_ENCODER + r"self_attn\.(.+)", r"encoder.layers.\1.attention.\2"),
         (_ENCODER + r"norm1\.(.+)", r"encoder.layers.\1.attention_norm.\2"),
         (_ENCODER + r"(linear[12]\..+)", r"encoder.layers.\1.feed_forward.\2"),
+        (_ENCODER + r"linear([12])2\.(.+)", r"encoder.layers.\1.low_feed_forward.linear\2.\3"),
+        (_ENCODER + r"norm22\.(.+)", r"encoder.layers.\1.low_feed_forward.norm.\2"),
         (_ENCODER + r"norm2\.(.+)", r"encoder.layers.\1.feed_forward.norm.\2"),
         (_DECODER + r"cross_attn\.(.+)", r"decoder.layers.\1.cross_attention.\2"),
         (_DECODER + r"norm1\.(.+)", r"decoder.layers.\1.cross_attention_norm.\2"),

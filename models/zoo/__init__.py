@@ -25,7 +25,7 @@ BACKBONES = {
     "tiny": "tiny",
 }
 
-_MODULES = ("deformable", "dino", "efficient", "h_detr", "sparse")
+_MODULES = ("deformable", "dino", "dn", "efficient", "focus", "h_detr", "lite", "sparse")
 
 
 @dataclass(frozen=True)

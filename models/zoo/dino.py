@@ -18,10 +18,10 @@ DETREX = {
 DINO = Variant(
     name="dino",
     summary="DINO, four scales: contrastive denoising, mixed query selection, look forward twice",
-    doc="Queries start at the boxes of the 900 best encoder tokens, with learned contents; each decoder layer makes its "
-    "query positions from its boxes, and a box loss reaches two layers back. In training, noised objects are restored "
-    "and noisier ones rejected. One pair of heads serves all decoder layers.",
-    parts={**PARTS, "queries": "mixed", "decoder": "dino", "denoising": "contrastive"},
+    doc="Queries start at the boxes of the 900 best encoder tokens, with learned contents; each decoder layer makes "
+    "its query positions from its boxes, and a box loss reaches two layers back. In training, noised objects are "
+    "restored and noisier ones rejected. One pair of heads serves all decoder layers.",
+    parts={**PARTS, "queries": "mixed", "decoder": "dino", "denoising": "cdn"},
     options={
         "num_queries": 900,
         "ffn_dim": 2048,
