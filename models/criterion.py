@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from detrbench.models.losses import Losses, set_losses
+from detrbench.models.losses import SET_LOSSES, Losses, set_losses
 from detrbench.models.matcher import Target, match
 from detrbench.models.tokens import Prediction
 
@@ -25,12 +25,17 @@ class Criterion(nn.Module):
         terms: called as `term(out, targets, num_boxes)`, each returns named losses; where a term has `weights`, they
             map the stem of a name (without its layer suffix) to its weight.
         class_weight: weight of every class loss that no term weighs otherwise.
+        proposal_class_weight: the same for the encoder's class losses; None for no difference.
     """
 
-    def __init__(self, terms: Sequence[nn.Module], class_weight: float) -> None:
+    def __init__(
+        self, terms: Sequence[nn.Module], class_weight: float, proposal_class_weight: float | None = None
+    ) -> None:
         super().__init__()
         self.terms = nn.ModuleList(terms)
         self.weights: dict[str, float] = {"loss_ce": class_weight, **BOX_WEIGHTS}
+        if proposal_class_weight is not None:
+            self.weights["loss_ce_enc"] = proposal_class_weight
         for term in terms:
             self.weights |= getattr(term, "weights", {})
 
@@ -65,18 +70,32 @@ def count_boxes(targets: list[Target], device: torch.device) -> float:
     return max(float(count), 1.0)
 
 
-def matched_losses(prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
+def matched_losses(
+    prediction: Prediction,
+    targets: list[Target],
+    num_boxes: float,
+    suffix: str,
+    losses_of: Callable[..., Losses] = set_losses,
+) -> Losses:
     """Match one prediction to the objects and name its losses with a suffix."""
-    losses = set_losses(prediction, targets, match(prediction, targets), num_boxes)
+    losses = losses_of(prediction, targets, match(prediction, targets), num_boxes)
     return {name + suffix: loss for name, loss in losses.items()}
 
 
 class DecoderLoss(nn.Module):
-    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR)."""
+    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR).
+
+    Args:
+        class_loss: one of `SET_LOSSES`.
+    """
+
+    def __init__(self, class_loss: str) -> None:
+        super().__init__()
+        self.losses_of = SET_LOSSES[class_loss]
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """The last layer carries no suffix, layer i before it `_i`."""
-        losses = matched_losses(out.layers[-1], targets, num_boxes, "")
+        losses = matched_losses(out.layers[-1], targets, num_boxes, "", self.losses_of)
         for index, layer in enumerate(out.layers[:-1]):
-            losses |= matched_losses(layer, targets, num_boxes, f"_{index}")
+            losses |= matched_losses(layer, targets, num_boxes, f"_{index}", self.losses_of)
         return losses

@@ -7,6 +7,7 @@ N the most objects of any, G groups, T slots of a group, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,9 +17,9 @@ from torch import Tensor, nn
 
 from detrbench.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.losses import Losses, set_losses
+from detrbench.models.losses import SET_LOSSES, Losses
 from detrbench.models.matcher import Matches, Target
-from detrbench.models.tokens import Queries
+from detrbench.models.tokens import Prediction, Queries
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
@@ -64,6 +65,10 @@ class NoDenoising(nn.Module):
 class Denoising(nn.Module):
     """What all kinds of denoising share: slots, masks, loss. A kind says how objects are noised."""
 
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.class_loss = dimensions.class_loss
+
     def forward(self, queries: Queries, targets: list[Target], selection: Embeds) -> Queries:
         """Put noised objects in front; a batch without objects stays as it is.
 
@@ -98,7 +103,7 @@ class Denoising(nn.Module):
 
     def loss_terms(self) -> list[nn.Module]:
         """Noised positives are to become their objects, all others nothing."""
-        return [DenoisingLoss()]
+        return [DenoisingLoss(self.class_loss)]
 
 
 class ContrastiveDenoising(Denoising):
@@ -122,7 +127,7 @@ class ContrastiveDenoising(Denoising):
         box_noise: float,
         no_object_row: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(dimensions)
         self.num_classes, self.logit_eps = dimensions.num_classes, dimensions.logit_eps
         self.denoising_queries, self.label_noise, self.box_noise = denoising_queries, label_noise, box_noise
         self.label_embedding = nn.Embedding(dimensions.num_classes + no_object_row, dimensions.hidden_dim)
@@ -165,7 +170,7 @@ class PlainDenoising(Denoising):
     """
 
     def __init__(self, dimensions: Dimensions, denoising_groups: int, label_noise: float, box_noise: float) -> None:
-        super().__init__()
+        super().__init__(dimensions)
         # One class more than there are, drawn like any other, as in the official code.
         self.num_labels, self.logit_eps = dimensions.num_classes + 1, dimensions.logit_eps
         self.groups, self.label_noise, self.box_noise = denoising_groups, label_noise, box_noise
@@ -234,20 +239,45 @@ def blocked_attention(noised: int, groups: int, others: int, device: torch.devic
 
 
 class DenoisingLoss(nn.Module):
-    """Class, L1 and GIoU loss of the noised queries of every decoder layer, for their own objects."""
+    """Class, L1 and GIoU loss of the noised queries of every decoder layer, for their own objects.
+
+    Args:
+        class_loss: one of `SET_LOSSES`.
+    """
+
+    def __init__(self, class_loss: str) -> None:
+        super().__init__()
+        self.losses_of = SET_LOSSES[class_loss]
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """Losses with the suffix `_dn`, and `_dn_i` for layer i before the last; none without noised queries."""
-        losses: Losses = {}
-        if not out.noised:
-            return losses
-        groups = out.queries.noised_groups
-        matches = known_matches(targets, out.queries.noised // groups, groups, out.pred_boxes.device)
-        for index, prediction in enumerate(out.noised):
-            suffix = "_dn" if index == len(out.noised) - 1 else f"_dn_{index}"
-            terms = set_losses(prediction, targets, matches, num_boxes * groups)
-            losses |= {name + suffix: loss for name, loss in terms.items()}
-        return losses
+        return noised_losses(out.noised, out.queries, targets, num_boxes, self.losses_of)
+
+
+def noised_losses(
+    layers: list[Prediction],
+    queries: Queries,
+    targets: list[Target],
+    num_boxes: float,
+    losses_of: Callable[..., Losses],
+) -> Losses:
+    """The losses of a decoder's noised queries.
+
+    Args:
+        layers: their predictions, by decoder layer.
+        queries: say how many they are, in how many groups.
+        targets: as for the criterion.
+        num_boxes: objects in the batch.
+        losses_of: one of the values of `SET_LOSSES`.
+    """
+    losses: Losses = {}
+    for index, prediction in enumerate(layers):
+        groups = queries.noised_groups
+        matches = known_matches(targets, queries.noised // groups, groups, prediction.boxes.device)
+        suffix = "_dn" if index == len(layers) - 1 else f"_dn_{index}"
+        terms = losses_of(prediction, targets, matches, num_boxes * groups)
+        losses |= {name + suffix: loss for name, loss in terms.items()}
+    return losses
 
 
 def known_matches(targets: list[Target], slots: int, groups: int, device: torch.device) -> Matches:

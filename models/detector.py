@@ -1,7 +1,7 @@
 """The detector: a choice of parts, run in order.
 
 backbone -> neck -> encoder -> queries -> decoder -> heads; in training, one_to_many and denoising stand between queries
-and decoder.
+and decoder, and an auxiliary decoder beside it.
 """
 
 from __future__ import annotations
@@ -46,6 +46,15 @@ class Trace:
 
 
 @dataclass
+class Branch:
+    """Predictions of one run of the decoder by layer, for each group of queries: ordinary, noised, one-to-many."""
+
+    layers: list[Prediction]
+    noised: list[Prediction]
+    one_to_many: list[Prediction]
+
+
+@dataclass
 class DetectorOutput:
     """Predictions of a batch.
 
@@ -57,6 +66,7 @@ class DetectorOutput:
         decoded: states and sampling.
         noised: predictions of the noised queries by decoder layer; none but in training with denoising.
         one_to_many: predictions of the one-to-many queries by decoder layer; none but in training with those.
+        auxiliary: predictions of the auxiliary decoder; none but in training with one.
         trace: only where asked for.
     """
 
@@ -67,6 +77,7 @@ class DetectorOutput:
     decoded: Decoded
     noised: list[Prediction] = field(default_factory=list)
     one_to_many: list[Prediction] = field(default_factory=list)
+    auxiliary: Branch | None = None
     trace: Trace | None = field(default=None, repr=False)
 
     @property
@@ -91,12 +102,14 @@ class Detector(nn.Module):
         self.backbone, self.neck, self.encoder = parts["backbone"], parts["neck"], parts["encoder"]
         self.queries, self.decoder, self.heads = parts["queries"], parts["decoder"], parts["heads"]
         self.one_to_many, self.denoising = parts["one_to_many"], parts["denoising"]
+        self.auxiliary_decoder = parts["auxiliary_decoder"]
         # Shared by the encoder and query selection, so it belongs to neither.
         self.proposal_head = proposal_head
         terms = [term for kind in ("queries", "encoder", *TRAINING_KINDS) for term in parts[kind].loss_terms()]
         if self.trains_proposals:
             terms.append(ProposalLoss(class_agnostic=False))
-        self.criterion = Criterion([DecoderLoss(), *terms], spec.options["class_weight"])
+        terms = [DecoderLoss(spec.options["class_loss"]), *terms]
+        self.criterion = Criterion(terms, spec.options["class_weight"], spec.options["proposal_class_weight"])
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -118,7 +131,7 @@ class Detector(nn.Module):
             images: (B, 3, H, W), ImageNet-normalised, zero where padded.
             masks: (B, H, W) bool, True on padding; None where there is none.
             targets: the objects, as the criterion takes them, for the parts that train on them inside the detector
-                (one_to_many, denoising); None runs without those parts.
+                (one_to_many, denoising, auxiliary_decoder); None runs without those parts.
             trace: keep what measurements and pictures read.
             outputs: "final" runs only what inference needs (the default in eval mode), "all" every auxiliary
                 prediction (the default in training).
@@ -136,20 +149,29 @@ class Detector(nn.Module):
             queries = self.one_to_many(queries)
             queries = self.denoising(queries, targets, self.queries)
         decoded = self.decoder(queries, encoded, tokens, self.heads, every)
+        branch = self._predict(decoded, queries)
+        decoded = decoded.of(queries.ordinary)
+        out = DetectorOutput(branch.layers, tokens, encoded, queries, decoded, branch.noised, branch.one_to_many)
+        if targets is not None:
+            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads)
+            out.auxiliary = None if again is None else self._predict(again, queries)
+        if trace:
+            out.trace = _trace(out)
+        return out
+
+    def _predict(self, decoded: Decoded, queries: Queries) -> Branch:
+        """What the heads say of each decoder layer that was returned, for each group of queries."""
         first = self.spec.options["num_decoder_layers"] - len(decoded.states)
         layers = [
             self.heads(first + index, state, reference)
             for index, (state, reference) in enumerate(zip(decoded.states, decoded.reference_points))
         ]
         ordinary = queries.ordinary
-        out = DetectorOutput([layer.of(ordinary) for layer in layers], tokens, encoded, queries, decoded.of(ordinary))
-        if queries.noised:
-            out.noised = [layer.of(slice(0, ordinary.start)) for layer in layers]
-        if queries.one_to_many:
-            out.one_to_many = [layer.of(slice(ordinary.stop, None)) for layer in layers]
-        if trace:
-            out.trace = _trace(out)
-        return out
+        return Branch(
+            layers=[layer.of(ordinary) for layer in layers],
+            noised=[layer.of(slice(0, ordinary.start)) for layer in layers] if queries.noised else [],
+            one_to_many=[layer.of(slice(ordinary.stop, None)) for layer in layers] if queries.one_to_many else [],
+        )
 
 
 def build(spec: DetectorSpec) -> Detector:

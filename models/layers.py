@@ -87,10 +87,15 @@ class DecoderLayer(nn.Module):
         memory: Tensor,
         tokens: Tokens,
         blocked: Tensor | None = None,
+        mixing: bool = True,
     ) -> tuple[Tensor, Sampled]:
-        """Update (N, Q, C) content; the sampling is returned for the decoder's attention map."""
-        mixed = self.self_attention(content, position, blocked)
-        content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
+        """Update (N, Q, C) content; the sampling is returned for the decoder's attention map.
+
+        Without `mixing` there is no self-attention: each query stays on its own.
+        """
+        if mixing:
+            mixed = self.self_attention(content, position, blocked)
+            content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
         sampled = self.cross_attention(content + position, reference_points, memory, tokens)
         content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))
         return self.feed_forward(content), sampled

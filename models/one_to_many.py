@@ -10,7 +10,7 @@ from torch import nn
 
 from detrbench.models.criterion import count_boxes, matched_losses
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.losses import Losses
+from detrbench.models.losses import SET_LOSSES, Losses
 from detrbench.models.matcher import Target
 from detrbench.models.tokens import Queries
 
@@ -57,7 +57,7 @@ class HybridQueries(nn.Module):
     ) -> None:
         super().__init__()
         self.num_queries, self.further_queries = dimensions.num_queries, one_to_many_queries
-        self.repeats, self.weight = one_to_many_repeats, one_to_many_weight
+        self.repeats, self.weight, self.class_loss = one_to_many_repeats, one_to_many_weight, dimensions.class_loss
 
     def forward(self, queries: Queries) -> Queries:
         """Part the groups; small images may have no tokens left for the second one."""
@@ -68,7 +68,7 @@ class HybridQueries(nn.Module):
 
     def loss_terms(self) -> list[nn.Module]:
         """The losses of the second group."""
-        return [RepeatedLoss(self.repeats, self.weight)]
+        return [RepeatedLoss(self.repeats, self.weight, self.class_loss)]
 
 
 class RepeatedLoss(nn.Module):
@@ -77,11 +77,12 @@ class RepeatedLoss(nn.Module):
     Args:
         repeats: how often each object is there.
         weight: factor on the losses.
+        class_loss: one of `SET_LOSSES`.
     """
 
-    def __init__(self, repeats: int, weight: float) -> None:
+    def __init__(self, repeats: int, weight: float, class_loss: str) -> None:
         super().__init__()
-        self.repeats, self.weight = repeats, weight
+        self.repeats, self.weight, self.losses_of = repeats, weight, SET_LOSSES[class_loss]
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """Losses with the suffix `_one2many`, and `_<i>_one2many` for layer i before the last."""
@@ -90,5 +91,5 @@ class RepeatedLoss(nn.Module):
         losses: Losses = {}
         for index, prediction in enumerate(out.one_to_many):
             suffix = "_one2many" if index == len(out.one_to_many) - 1 else f"_{index}_one2many"
-            losses |= matched_losses(prediction, repeated, num_boxes, suffix)
+            losses |= matched_losses(prediction, repeated, num_boxes, suffix, self.losses_of)
         return {name: self.weight * loss for name, loss in losses.items()}

@@ -3,7 +3,7 @@
 A detector is one choice for each kind:
 
     backbone -> neck -> encoder -> queries -> decoder -> heads      (always)
-    one_to_many, denoising                                          (training only)
+    one_to_many, denoising, auxiliary_decoder                       (training only)
 
 A part's `factory` is imported only when a detector is built, so that listing parts stays instant. `register` adds a
 user's own part under the same rules.
@@ -20,7 +20,7 @@ from detrbench.errors import UsageError, unknown_name
 
 KINDS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
 # Kinds that only training runs, with the choice that holds where a variant names none.
-TRAINING_KINDS = {"one_to_many": "none", "denoising": "none"}
+TRAINING_KINDS = {"one_to_many": "none", "denoising": "none", "auxiliary_decoder": "none"}
 ALL_KINDS = (*KINDS, *TRAINING_KINDS)
 
 
@@ -74,6 +74,7 @@ COMMON: dict[str, Option] = {
     "num_decoder_layers": Option(6, "decoder layers"),
     "num_queries": Option(300, "object queries"),
     "num_classes": Option(91, "class logits; 91 = COCO category ids, as the original repositories"),
+    "class_loss": Option("focal", "'focal', or 'iou_aware': scores learn the quality of boxes (Align-DETR, DAC-DETR)"),
     "key_aware": Option(False, "sampled attention weighs points by query times key (Lite DETR)"),
     "logit_eps": Option(1e-5, "clamp of the inverse sigmoid (1e-3 in detrex, DINO and Lite DETR)"),
 }
@@ -81,6 +82,7 @@ COMMON: dict[str, Option] = {
 # What the training objective reads.
 CRITERION: dict[str, Option] = {
     "class_weight": Option(2.0, "weight of the class loss beside 5 for L1 and 2 for GIoU (1 in DINO and its heirs)"),
+    "proposal_class_weight": Option(None, "the same for the encoder's proposals, where it differs (2 in DAC-DETR)"),
 }
 
 _PARTS: dict[tuple[str, str], Part] = {}
@@ -340,6 +342,22 @@ for _part in (
             "no_object_row": Option(True, "one label embedding more than classes, never trained (DINO's own code)"),
         },
         needs=BOXES,
+    ),
+    Part(
+        "auxiliary_decoder",
+        "none",
+        "detrbench.models.collaborative:NoAuxiliaryDecoder",
+        "the decoder runs once",
+    ),
+    Part(
+        "auxiliary_decoder",
+        "collaborative",
+        "detrbench.models.collaborative:CollaborativeDecoder",
+        "DAC-DETR: the decoder runs again without self-attention, several queries for each object",
+        {
+            "one_to_many_threshold": Option(0.4, "least matching score of a query that answers for an object"),
+            "one_to_many_top": Option(6, "most queries that answer for one object"),
+        },
     ),
 ):
     register_part(_part)

@@ -32,7 +32,13 @@ class DeformableDecoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(dimensions) for _ in range(dimensions.num_decoder_layers))
 
     def forward(
-        self, queries: Queries, encoded: Encoded, tokens: Tokens, heads: DetectionHeads, every_layer: bool
+        self,
+        queries: Queries,
+        encoded: Encoded,
+        tokens: Tokens,
+        heads: DetectionHeads,
+        every_layer: bool,
+        mixing_layers: int | None = None,
     ) -> Decoded:
         """Decode.
 
@@ -43,6 +49,7 @@ class DeformableDecoder(nn.Module):
             heads: whose box heads refine the reference.
             every_layer: return each layer's state, as training needs, and refine behind the last one too, as the
                 official code does; otherwise the last state only.
+            mixing_layers: only the first so many layers have self-attention; None for all.
         """
         content = queries.content
         # Where a layer looks, and what its box is reported relative to: the same numbers, with other gradients.
@@ -51,7 +58,8 @@ class DeformableDecoder(nn.Module):
         for index, layer in enumerate(self.layers):
             scaled = scale_reference_points(reference_points, tokens)
             position = self.query_position(index, queries, content, scaled)
-            content, sampled = layer(content, position, scaled, encoded.memory, tokens, queries.blocked)
+            mixing = mixing_layers is None or index < mixing_layers
+            content, sampled = layer(content, position, scaled, encoded.memory, tokens, queries.blocked, mixing)
             decoded.sampling_locations.append(sampled.sampling_locations)
             decoded.attention_weights.append(sampled.attention_weights)
             last = index == len(self.layers) - 1

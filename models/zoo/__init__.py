@@ -25,7 +25,7 @@ BACKBONES = {
     "tiny": "tiny",
 }
 
-_MODULES = ("deformable", "dino", "dn", "efficient", "focus", "h_detr", "lite", "sparse")
+_MODULES = ("dac", "deformable", "dino", "dn", "efficient", "focus", "h_detr", "lite", "sparse")
 
 
 @dataclass(frozen=True)
