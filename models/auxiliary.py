@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrbench.models.criterion import WEIGHTS, matched_losses
+from detrbench.models.criterion import matched_losses
 from detrbench.models.dam import decoder_attention_map
 from detrbench.models.losses import Losses
 from detrbench.models.matcher import Target
@@ -18,13 +18,11 @@ if TYPE_CHECKING:
 
 
 class ProposalLoss(nn.Module):
-    """Trains the proposal head on all tokens (Deformable DETR, two-stage).
+    """Trains the proposal head on the tokens it predicted for: all of them, or the selected ones (two-stage).
 
     Args:
         class_agnostic: every label counts as class 0, so that the first logit becomes objectness.
     """
-
-    weights: ClassVar[dict[str, float]] = WEIGHTS
 
     def __init__(self, class_agnostic: bool) -> None:
         super().__init__()
@@ -40,8 +38,6 @@ class ProposalLoss(nn.Module):
 
 class EncoderAuxiliaryLoss(nn.Module):
     """Trains the kept tokens of each encoder layer to detect (Sparse DETR, section 3.4)."""
-
-    weights: ClassVar[dict[str, float]] = WEIGHTS
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """Losses with the suffix `_enc_<layer>`."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detrbench.models.boxes import inverse_sigmoid
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.layers import MLP
-from detrbench.models.tokens import Prediction
+from detrbench.models.tokens import Prediction, Tokens
 
 # Focal loss starts out stable when every class begins at this probability (Lin et al., 2017, section 3.3).
 CLASS_PRIOR = 0.01
@@ -85,6 +85,12 @@ class ProposalHead(nn.Module):
         if predicts:
             self.class_embed = class_head(dimensions)
             self.box_embed = box_head(dimensions)
+
+    def predict(self, features: Tensor, tokens: Tokens) -> Prediction:
+        """Classes and boxes of all tokens (B, S, C), boxes relative to each token's proposal."""
+        proposals, excluded = tokens.proposals()
+        projected = self.project(features, excluded)
+        return Prediction(self.class_embed(projected), (self.box_embed(projected) + proposals).sigmoid())
 
     def project(self, features: Tensor, excluded: Tensor) -> Tensor:
         """(B, S, C) -> (B, S, C), tokens that are no candidates (B, S) zeroed first."""
