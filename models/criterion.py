@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,21 +18,39 @@ if TYPE_CHECKING:
 BOX_WEIGHTS = {"loss_bbox": 5.0, "loss_giou": 2.0}
 
 
+class LossTerm(nn.Module):
+    """One term of the objective, called as `term(out, targets, num_boxes)`; returns named losses.
+
+    Attributes:
+        weights: by the stem of a loss's name (without its layer suffix), where the criterion has none for it.
+        iou_eps: see `losses.paired_giou`; the criterion sets it for all of its terms.
+    """
+
+    weights: ClassVar[dict[str, float]] = {}
+    iou_eps: float = 0.0
+
+    def matched_losses(self, prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
+        """Match one prediction to the objects and name its losses with a suffix."""
+        losses = set_losses(prediction, targets, match(prediction, targets), num_boxes, self.iou_eps)
+        return {name + suffix: loss for name, loss in losses.items()}
+
+
 class Criterion(nn.Module):
     """Collects the losses of its terms.
 
     Args:
-        terms: called as `term(out, targets, num_boxes)`, each returns named losses; where a term has `weights`, they
-            map the stem of a name (without its layer suffix) to its weight.
+        terms: see `LossTerm`.
         class_weight: weight of every class loss that no term weighs otherwise.
+        iou_eps: see `losses.paired_giou`.
     """
 
-    def __init__(self, terms: Sequence[nn.Module], class_weight: float) -> None:
+    def __init__(self, terms: Sequence[LossTerm], class_weight: float, iou_eps: float = 0.0) -> None:
         super().__init__()
         self.terms = nn.ModuleList(terms)
         self.weights: dict[str, float] = {"loss_ce": class_weight, **BOX_WEIGHTS}
         for term in terms:
-            self.weights |= getattr(term, "weights", {})
+            self.weights |= term.weights
+            term.iou_eps = iou_eps
 
     def forward(self, out: DetectorOutput, targets: list[Target]) -> Losses:
         """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
@@ -65,18 +83,12 @@ def count_boxes(targets: list[Target], device: torch.device) -> float:
     return max(float(count), 1.0)
 
 
-def matched_losses(prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
-    """Match one prediction to the objects and name its losses with a suffix."""
-    losses = set_losses(prediction, targets, match(prediction, targets), num_boxes)
-    return {name + suffix: loss for name, loss in losses.items()}
-
-
-class DecoderLoss(nn.Module):
+class DecoderLoss(LossTerm):
     """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR)."""
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """The last layer carries no suffix, layer i before it `_i`."""
-        losses = matched_losses(out.layers[-1], targets, num_boxes, "")
+        losses = self.matched_losses(out.layers[-1], targets, num_boxes, "")
         for index, layer in enumerate(out.layers[:-1]):
-            losses |= matched_losses(layer, targets, num_boxes, f"_{index}")
+            losses |= self.matched_losses(layer, targets, num_boxes, f"_{index}")
         return losses

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, set_losses
 from detrbench.models.matcher import Matches, Target
@@ -56,7 +57,7 @@ class NoDenoising(nn.Module):
         """The same queries."""
         return queries
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None."""
         return []
 
@@ -93,7 +94,7 @@ class Denoising(nn.Module):
         """Noised objects of every image, in the type and on the device of `like`."""
         raise NotImplementedError
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """Noised positives are to become their objects, all others nothing."""
         return [DenoisingLoss()]
 
@@ -230,7 +231,7 @@ def blocked_attention(noised: int, groups: int, others: int, device: torch.devic
     return (group[None] != group[:, None]) & (group[None] >= 0)
 
 
-class DenoisingLoss(nn.Module):
+class DenoisingLoss(LossTerm):
     """Class, L1 and GIoU loss of the noised queries of every decoder layer, for their own objects."""
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
@@ -242,7 +243,7 @@ class DenoisingLoss(nn.Module):
         matches = known_matches(targets, out.queries.noised // groups, groups, out.pred_boxes.device)
         for index, prediction in enumerate(out.noised):
             suffix = "_dn" if index == len(out.noised) - 1 else f"_dn_{index}"
-            terms = set_losses(prediction, targets, matches, num_boxes * groups)
+            terms = set_losses(prediction, targets, matches, num_boxes * groups, self.iou_eps)
             losses |= {name + suffix: loss for name, loss in terms.items()}
         return losses
 

@@ -93,7 +93,7 @@ class Detector(nn.Module):
         terms = [term for kind in ("queries", "encoder", "denoising") for term in parts[kind].loss_terms()]
         if self.trains_proposals:
             terms.append(ProposalLoss(class_agnostic=False))
-        self.criterion = Criterion([DecoderLoss(), *terms], spec.options["class_weight"])
+        self.criterion = Criterion([DecoderLoss(), *terms], spec.options["class_weight"], spec.options["iou_eps"])
 
     @property
     def parts(self) -> dict[str, nn.Module]:

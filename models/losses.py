@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import generalized_box_iou
 
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.matcher import ALPHA, GAMMA, Matches, Target
@@ -14,7 +13,9 @@ from detrbench.models.tokens import Prediction
 Losses = dict[str, Tensor]
 
 
-def set_losses(prediction: Prediction, targets: list[Target], matches: Matches, num_boxes: float) -> Losses:
+def set_losses(
+    prediction: Prediction, targets: list[Target], matches: Matches, num_boxes: float, iou_eps: float = 0.0
+) -> Losses:
     """Class, L1 and GIoU loss of one set of predictions, each divided by the number of objects.
 
     Args:
@@ -22,6 +23,7 @@ def set_losses(prediction: Prediction, targets: list[Target], matches: Matches, 
         targets: `labels` (n,) and `boxes` (n, 4) of each image.
         matches: see `matcher.match`.
         num_boxes: objects in the batch, mean over processes, at least 1.
+        iou_eps: see `paired_giou`.
     """
     image = torch.cat([torch.full_like(rows, index) for index, (rows, _) in enumerate(matches)])
     query = torch.cat([rows for rows, _ in matches])
@@ -30,12 +32,26 @@ def set_losses(prediction: Prediction, targets: list[Target], matches: Matches, 
     predicted, boxes = prediction.boxes[image, query], boxes.to(prediction.boxes)
     one_hot = torch.zeros_like(prediction.logits)
     one_hot[image, query, labels] = 1
-    overlap = generalized_box_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes)).diagonal()
+    overlap = paired_giou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes), iou_eps)
     return {
         "loss_ce": focal_loss(prediction.logits, one_hot).sum() / num_boxes,
         "loss_bbox": (predicted - boxes).abs().sum() / num_boxes,
         "loss_giou": (1 - overlap).sum() / num_boxes,
     }
+
+
+def paired_giou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
+    """Generalised IoU (Rezatofighi et al., 2019) of each box with its partner; (n, 4) corners both -> (n,).
+
+    `eps` is added to the areas of union and hull, as some code bases do against a division by zero.
+    """
+    area = (first[:, 2:] - first[:, :2]).prod(-1) + (second[:, 2:] - second[:, :2]).prod(-1)
+    low, high = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = area - shared
+    low, high = torch.minimum(first[:, :2], second[:, :2]), torch.maximum(first[:, 2:], second[:, 2:])
+    hull = (high - low).clamp(min=0).prod(-1)
+    return shared / (union + eps) - (hull - union) / (hull + eps)
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:

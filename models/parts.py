@@ -81,6 +81,7 @@ COMMON: dict[str, Option] = {
 # What the training objective reads.
 CRITERION: dict[str, Option] = {
     "class_weight": Option(2.0, "weight of the class loss beside 5 for L1 and 2 for GIoU (1 in DINO and its heirs)"),
+    "iou_eps": Option(0.0, "added to the areas that the GIoU loss divides by (1e-6 in detrex, DINO and Lite DETR)"),
 }
 
 _PARTS: dict[tuple[str, str], Part] = {}
