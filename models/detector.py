@@ -17,7 +17,7 @@ from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads, ProposalHead
 from detrbench.models.matcher import Target
-from detrbench.models.parts import ALL_KINDS, KINDS, TRAINING_KINDS, get_part
+from detrbench.models.parts import ALL_KINDS, CRITERION, KINDS, TRAINING_KINDS, get_part
 from detrbench.models.spec import DetectorSpec
 from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
 
@@ -108,8 +108,7 @@ class Detector(nn.Module):
         terms = [term for kind in ("queries", "encoder", *TRAINING_KINDS) for term in parts[kind].loss_terms()]
         if self.trains_proposals:
             terms.append(ProposalLoss(class_agnostic=False))
-        terms = [DecoderLoss(spec.options["class_loss"]), *terms]
-        self.criterion = Criterion(terms, spec.options["class_weight"], spec.options["proposal_class_weight"])
+        self.criterion = Criterion([DecoderLoss(), *terms], **{name: spec.options[name] for name in CRITERION})
 
     @property
     def parts(self) -> dict[str, nn.Module]:

@@ -14,6 +14,7 @@ PARTS = {
 DETREX: dict[str, object] = {
     "num_classes": 80,
     "logit_eps": 1e-3,
+    "iou_eps": 1e-6,
     "frozen_stages": 1,
     "swin_frozen_stages": 0,
     "drop_path": 0.1,
