@@ -77,9 +77,9 @@ class Denoising(nn.Module):
             return queries
         noised = self.noise(targets, queries.content)
         count = noised.content.shape[1]
-        position = None
-        if queries.position is not None:
-            position = torch.cat([selection.position_of(noised.boxes), queries.position], 1)
+        position, noised_position = queries.position, selection.position_of(noised.boxes)
+        if position is not None and noised_position is not None:
+            position = torch.cat([noised_position, position], 1)
         return Queries(
             content=torch.cat([noised.content, queries.content], 1),
             position=position,

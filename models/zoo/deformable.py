@@ -10,8 +10,14 @@ PARTS = {
     "heads": "linear_mlp",
 }
 
-# IDEA-Research/detrex@e244e6c: 80 contiguous classes, another clamp, only the stem frozen.
-DETREX: dict[str, object] = {"num_classes": 80, "logit_eps": 1e-3, "iou_eps": 1e-6, "frozen_stages": 1}
+# IDEA-Research/detrex@e244e6c: 80 contiguous classes, other epsilons and class weight, only the stem frozen.
+DETREX: dict[str, object] = {
+    "num_classes": 80,
+    "logit_eps": 1e-3,
+    "iou_eps": 1e-6,
+    "class_weight": 1.0,
+    "frozen_stages": 1,
+}
 SOURCES: dict[str, dict[str, object]] = {"detrex": DETREX}
 
 PLAIN = Variant(
