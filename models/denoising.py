@@ -80,9 +80,9 @@ class Denoising(nn.Module):
         blocked = blocked_attention(count, noised.groups, queries.content.shape[1], queries.content.device)
         if queries.blocked is not None:
             blocked[count:, count:] |= queries.blocked
-        position = None
-        if queries.position is not None:
-            position = torch.cat([selection.position_of(noised.boxes), queries.position], 1)
+        position, noised_position = queries.position, selection.position_of(noised.boxes)
+        if position is not None and noised_position is not None:
+            position = torch.cat([noised_position, position], 1)
         return replace(
             queries,
             content=torch.cat([noised.content, queries.content], 1),
