@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from detrbench.models.boxes import cxcywh_to_xyxy
-from detrbench.models.criterion import count_boxes
+from detrbench.models.criterion import DecoderTerm, LossTerm, count_boxes
 from detrbench.models.denoising import noised_losses
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads
-from detrbench.models.losses import SET_LOSSES, Losses
+from detrbench.models.losses import Losses
 from detrbench.models.matcher import Matches, Target
 from detrbench.models.tokens import Decoded, Encoded, Queries, Tokens
 
@@ -44,7 +44,7 @@ class NoAuxiliaryDecoder(nn.Module):
     ) -> None:
         """Nothing."""
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None."""
         return []
 
@@ -56,7 +56,7 @@ class CollaborativeDecoder(nn.Module):
     agree on the first layer.
 
     Args:
-        dimensions: which classification loss.
+        dimensions: unused; every part takes it.
         one_to_many_threshold: least score of a query that answers for an object beside the best one.
         one_to_many_top: most queries that answer for one object.
     """
@@ -64,7 +64,6 @@ class CollaborativeDecoder(nn.Module):
     def __init__(self, dimensions: Dimensions, one_to_many_threshold: float, one_to_many_top: int) -> None:
         super().__init__()
         self.threshold, self.top = one_to_many_threshold, one_to_many_top
-        self.class_loss = dimensions.class_loss
 
     def forward(
         self, decoder: nn.Module, queries: Queries, encoded: Encoded, tokens: Tokens, heads: DetectionHeads
@@ -72,23 +71,22 @@ class CollaborativeDecoder(nn.Module):
         """Decode the queries once more; arguments as for the decoder."""
         return decoder(queries, encoded, tokens, heads, every_layer=True, mixing_layers=1)
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """Several queries for each object."""
-        return [CollaborativeLoss(self.threshold, self.top, self.class_loss)]
+        return [CollaborativeLoss(self.threshold, self.top)]
 
 
-class CollaborativeLoss(nn.Module):
+class CollaborativeLoss(DecoderTerm):
     """The losses of the C-decoder: one-to-many in every layer, and those of noised queries as in the O-decoder.
 
     Args:
         threshold: see `assign`.
         top: see `assign`.
-        class_loss: one of `SET_LOSSES`.
     """
 
-    def __init__(self, threshold: float, top: int, class_loss: str) -> None:
+    def __init__(self, threshold: float, top: int) -> None:
         super().__init__()
-        self.threshold, self.top, self.losses_of = threshold, top, SET_LOSSES[class_loss]
+        self.threshold, self.top = threshold, top
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """Losses with the suffix `_cdecoder`, and `_<i>_cdecoder` for layer i before the last; none in inference."""
@@ -99,9 +97,9 @@ class CollaborativeLoss(nn.Module):
         losses: Losses = {}
         for index, matches in enumerate(assignments(out, targets, self.threshold, self.top)):
             suffix = "" if index == len(out.layers) - 1 else f"_{index}"
-            terms = self.losses_of(branch.layers[index], targets, matches, balanced, ranked=True)
+            terms = self.losses(branch.layers[index], targets, matches, balanced, ranked=True)
             losses |= {name + suffix: loss for name, loss in terms.items()}
-        losses |= noised_losses(branch.noised, out.queries, targets, num_boxes, self.losses_of)
+        losses |= noised_losses(self, branch.noised, out.queries, targets, num_boxes)
         return {f"{name}_cdecoder": loss for name, loss in losses.items()}
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from detrbench.models.losses import SET_LOSSES, Losses, set_losses
-from detrbench.models.matcher import Target, match
+from detrbench.models.losses import Losses, losses_named, set_losses
+from detrbench.models.matcher import Matches, Target, match
 from detrbench.models.tokens import Prediction
 
 if TYPE_CHECKING:
@@ -18,18 +18,53 @@ if TYPE_CHECKING:
 BOX_WEIGHTS = {"loss_bbox": 5.0, "loss_giou": 2.0}
 
 
+class LossTerm(nn.Module):
+    """One term of the objective, called as `term(out, targets, num_boxes)`; returns named losses.
+
+    Attributes:
+        weights: by the stem of a loss's name (without its layer suffix), where the criterion has none for it.
+        iou_eps: see `losses.paired_giou`; the criterion sets it for all of its terms.
+        losses_of: of matched predictions.
+    """
+
+    weights: ClassVar[dict[str, float]] = {}
+    iou_eps: float = 0.0
+    losses_of: Callable[..., Losses] = staticmethod(set_losses)
+
+    def losses(
+        self, prediction: Prediction, targets: list[Target], matches: Matches, num_boxes: float, ranked: bool = False
+    ) -> Losses:
+        """Losses of matched predictions; arguments as for `losses.set_losses`."""
+        return self.losses_of(prediction, targets, matches, num_boxes, self.iou_eps, ranked)
+
+    def matched_losses(self, prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
+        """Match one prediction to the objects and name its losses with a suffix."""
+        losses = self.losses(prediction, targets, match(prediction, targets), num_boxes)
+        return {name + suffix: loss for name, loss in losses.items()}
+
+
+class DecoderTerm(LossTerm):
+    """A term over decoder layers; for these the criterion also sets `losses_of`, as its `class_loss` asks."""
+
+
 class Criterion(nn.Module):
     """Collects the losses of its terms.
 
     Args:
-        terms: called as `term(out, targets, num_boxes)`, each returns named losses; where a term has `weights`, they
-            map the stem of a name (without its layer suffix) to its weight.
+        terms: see `LossTerm`.
         class_weight: weight of every class loss that no term weighs otherwise.
         proposal_class_weight: the same for the encoder's class losses; None for no difference.
+        class_loss: of the decoder's terms; see `losses_named`.
+        iou_eps: see `losses.paired_giou`.
     """
 
     def __init__(
-        self, terms: Sequence[nn.Module], class_weight: float, proposal_class_weight: float | None = None
+        self,
+        terms: Sequence[LossTerm],
+        class_weight: float,
+        proposal_class_weight: float | None = None,
+        class_loss: str = "focal",
+        iou_eps: float = 0.0,
     ) -> None:
         super().__init__()
         self.terms = nn.ModuleList(terms)
@@ -37,7 +72,10 @@ class Criterion(nn.Module):
         if proposal_class_weight is not None:
             self.weights["loss_ce_enc"] = proposal_class_weight
         for term in terms:
-            self.weights |= getattr(term, "weights", {})
+            self.weights |= term.weights
+            term.iou_eps = iou_eps
+            if isinstance(term, DecoderTerm):
+                term.losses_of = losses_named(class_loss)
 
     def forward(self, out: DetectorOutput, targets: list[Target]) -> Losses:
         """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
@@ -70,32 +108,12 @@ def count_boxes(targets: list[Target], device: torch.device) -> float:
     return max(float(count), 1.0)
 
 
-def matched_losses(
-    prediction: Prediction,
-    targets: list[Target],
-    num_boxes: float,
-    suffix: str,
-    losses_of: Callable[..., Losses] = set_losses,
-) -> Losses:
-    """Match one prediction to the objects and name its losses with a suffix."""
-    losses = losses_of(prediction, targets, match(prediction, targets), num_boxes)
-    return {name + suffix: loss for name, loss in losses.items()}
-
-
-class DecoderLoss(nn.Module):
-    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR).
-
-    Args:
-        class_loss: one of `SET_LOSSES`.
-    """
-
-    def __init__(self, class_loss: str) -> None:
-        super().__init__()
-        self.losses_of = SET_LOSSES[class_loss]
+class DecoderLoss(DecoderTerm):
+    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR)."""
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """The last layer carries no suffix, layer i before it `_i`."""
-        losses = matched_losses(out.layers[-1], targets, num_boxes, "", self.losses_of)
+        losses = self.matched_losses(out.layers[-1], targets, num_boxes, "")
         for index, layer in enumerate(out.layers[:-1]):
-            losses |= matched_losses(layer, targets, num_boxes, f"_{index}", self.losses_of)
+            losses |= self.matched_losses(layer, targets, num_boxes, f"_{index}")
         return losses

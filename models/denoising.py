@@ -7,7 +7,6 @@ N the most objects of any, G groups, T slots of a group, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from detrbench.models.criterion import DecoderTerm, LossTerm
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.losses import SET_LOSSES, Losses
+from detrbench.models.losses import Losses
 from detrbench.models.matcher import Matches, Target
 from detrbench.models.tokens import Prediction, Queries
 
@@ -57,17 +57,13 @@ class NoDenoising(nn.Module):
         """The same queries."""
         return queries
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None."""
         return []
 
 
 class Denoising(nn.Module):
     """What all kinds of denoising share: slots, masks, loss. A kind says how objects are noised."""
-
-    def __init__(self, dimensions: Dimensions) -> None:
-        super().__init__()
-        self.class_loss = dimensions.class_loss
 
     def forward(self, queries: Queries, targets: list[Target], selection: Embeds) -> Queries:
         """Put noised objects in front; a batch without objects stays as it is.
@@ -84,9 +80,9 @@ class Denoising(nn.Module):
         blocked = blocked_attention(count, noised.groups, queries.content.shape[1], queries.content.device)
         if queries.blocked is not None:
             blocked[count:, count:] |= queries.blocked
-        position = None
-        if queries.position is not None:
-            position = torch.cat([selection.position_of(noised.boxes), queries.position], 1)
+        position, noised_position = queries.position, selection.position_of(noised.boxes)
+        if position is not None and noised_position is not None:
+            position = torch.cat([noised_position, position], 1)
         return replace(
             queries,
             content=torch.cat([noised.content, queries.content], 1),
@@ -101,9 +97,9 @@ class Denoising(nn.Module):
         """Noised objects of every image, in the type and on the device of `like`."""
         raise NotImplementedError
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """Noised positives are to become their objects, all others nothing."""
-        return [DenoisingLoss(self.class_loss)]
+        return [DenoisingLoss()]
 
 
 class ContrastiveDenoising(Denoising):
@@ -127,7 +123,7 @@ class ContrastiveDenoising(Denoising):
         box_noise: float,
         no_object_row: bool,
     ) -> None:
-        super().__init__(dimensions)
+        super().__init__()
         self.num_classes, self.logit_eps = dimensions.num_classes, dimensions.logit_eps
         self.denoising_queries, self.label_noise, self.box_noise = denoising_queries, label_noise, box_noise
         self.label_embedding = nn.Embedding(dimensions.num_classes + no_object_row, dimensions.hidden_dim)
@@ -170,7 +166,7 @@ class PlainDenoising(Denoising):
     """
 
     def __init__(self, dimensions: Dimensions, denoising_groups: int, label_noise: float, box_noise: float) -> None:
-        super().__init__(dimensions)
+        super().__init__()
         # One class more than there are, drawn like any other, as in the official code.
         self.num_labels, self.logit_eps = dimensions.num_classes + 1, dimensions.logit_eps
         self.groups, self.label_noise, self.box_noise = denoising_groups, label_noise, box_noise
@@ -238,44 +234,32 @@ def blocked_attention(noised: int, groups: int, others: int, device: torch.devic
     return (group[None] != group[:, None]) & (group[None] >= 0)
 
 
-class DenoisingLoss(nn.Module):
-    """Class, L1 and GIoU loss of the noised queries of every decoder layer, for their own objects.
-
-    Args:
-        class_loss: one of `SET_LOSSES`.
-    """
-
-    def __init__(self, class_loss: str) -> None:
-        super().__init__()
-        self.losses_of = SET_LOSSES[class_loss]
+class DenoisingLoss(DecoderTerm):
+    """Class, L1 and GIoU loss of the noised queries of every decoder layer, for their own objects."""
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """Losses with the suffix `_dn`, and `_dn_i` for layer i before the last; none without noised queries."""
-        return noised_losses(out.noised, out.queries, targets, num_boxes, self.losses_of)
+        return noised_losses(self, out.noised, out.queries, targets, num_boxes)
 
 
 def noised_losses(
-    layers: list[Prediction],
-    queries: Queries,
-    targets: list[Target],
-    num_boxes: float,
-    losses_of: Callable[..., Losses],
+    term: DecoderTerm, layers: list[Prediction], queries: Queries, targets: list[Target], num_boxes: float
 ) -> Losses:
     """The losses of a decoder's noised queries.
 
     Args:
-        layers: their predictions, by decoder layer.
+        term: whose losses they are.
+        layers: predictions of the noised queries, by decoder layer.
         queries: say how many they are, in how many groups.
         targets: as for the criterion.
         num_boxes: objects in the batch.
-        losses_of: one of the values of `SET_LOSSES`.
     """
     losses: Losses = {}
     for index, prediction in enumerate(layers):
         groups = queries.noised_groups
         matches = known_matches(targets, queries.noised // groups, groups, prediction.boxes.device)
         suffix = "_dn" if index == len(layers) - 1 else f"_dn_{index}"
-        terms = losses_of(prediction, targets, matches, num_boxes * groups)
+        terms = term.losses(prediction, targets, matches, num_boxes * groups)
         losses |= {name + suffix: loss for name, loss in terms.items()}
     return losses
 

@@ -6,7 +6,9 @@ and decoder, and an auxiliary decoder beside it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +19,7 @@ from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads, ProposalHead
 from detrbench.models.matcher import Target
-from detrbench.models.parts import ALL_KINDS, KINDS, TRAINING_KINDS, get_part
+from detrbench.models.parts import ALL_KINDS, CRITERION, KINDS, TRAINING_KINDS, get_part
 from detrbench.models.spec import DetectorSpec
 from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
 
@@ -94,7 +96,7 @@ class DetectorOutput:
 class Detector(nn.Module):
     """A DETR-like detector; see `build`."""
 
-    def __init__(self, spec: DetectorSpec, parts: dict[str, nn.Module], proposal_head: ProposalHead | None) -> None:
+    def __init__(self, spec: DetectorSpec, parts: Mapping[str, Any], proposal_head: ProposalHead | None) -> None:
         super().__init__()
         self.spec = spec
         # An encoder may read class logits that no query selection trains; then the detector does.
@@ -108,8 +110,7 @@ class Detector(nn.Module):
         terms = [term for kind in ("queries", "encoder", *TRAINING_KINDS) for term in parts[kind].loss_terms()]
         if self.trains_proposals:
             terms.append(ProposalLoss(class_agnostic=False))
-        terms = [DecoderLoss(spec.options["class_loss"]), *terms]
-        self.criterion = Criterion(terms, spec.options["class_weight"], spec.options["proposal_class_weight"])
+        self.criterion = Criterion([DecoderLoss(), *terms], **{name: spec.options[name] for name in CRITERION})
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -143,7 +144,7 @@ class Detector(nn.Module):
         tokens = encoded.tokens or tokens
         further = self.one_to_many.further_queries if targets is not None else 0
         queries = self.queries(encoded, tokens, self.proposal_head, every, further)
-        if every and self.trains_proposals:
+        if every and self.trains_proposals and self.proposal_head is not None:
             queries.proposals = self.proposal_head.predict(encoded.memory, tokens)
         if targets is not None:
             queries = self.one_to_many(queries)
@@ -178,7 +179,7 @@ def build(spec: DetectorSpec) -> Detector:
     """A detector with random weights from a resolved description."""
     dimensions = Dimensions(**spec.common, further_queries=spec.options.get("one_to_many_queries", 0))
     backbone = get_part("backbone", spec.parts["backbone"]).load()(dimensions, **spec.options_of("backbone"))
-    parts: dict[str, nn.Module] = {"backbone": backbone}
+    parts: dict[str, Any] = {"backbone": backbone}
     for kind in ALL_KINDS[1:]:
         options = spec.options_of(kind)
         if kind == "neck":

@@ -24,5 +24,4 @@ class Dimensions:
     num_classes: int
     logit_eps: float
     key_aware: bool
-    class_loss: str
     further_queries: int

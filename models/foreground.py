@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detrbench.models.boxes import cxcywh_to_xyxy
+from detrbench.models.criterion import LossTerm
 from detrbench.models.losses import Losses, focal_loss
 from detrbench.models.matcher import Target
 from detrbench.models.tokens import Tokens
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
 
 
-class ForegroundLoss(nn.Module):
+class ForegroundLoss(LossTerm):
     """Focal loss of the raw token scores, an image's sum over its number of foreground tokens (at least 1).
 
     Args:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import box_iou, generalized_box_iou
+from torchvision.ops import box_iou
 
+from detrbench.errors import unknown_name
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.matcher import ALPHA, GAMMA, Matches, Target
 from detrbench.models.tokens import Prediction
@@ -21,7 +22,12 @@ PROBABILITY_SHARE, LEAST_QUALITY, RANK_DECAY = 0.25, 0.01, 1.5
 
 
 def set_losses(
-    prediction: Prediction, targets: list[Target], matches: Matches, num_boxes: float, ranked: bool = False
+    prediction: Prediction,
+    targets: list[Target],
+    matches: Matches,
+    num_boxes: float,
+    iou_eps: float = 0.0,
+    ranked: bool = False,
 ) -> Losses:
     """Class, L1 and GIoU loss of one set of predictions, each divided by the number of objects.
 
@@ -30,12 +36,13 @@ def set_losses(
         targets: `labels` (n,) and `boxes` (n, 4) of each image.
         matches: see `matcher.match`.
         num_boxes: objects in the batch, mean over processes, at least 1.
+        iou_eps: see `paired_giou`.
         ranked: does not matter here; see `iou_aware_losses`.
     """
     pairs = pair_up(prediction, targets, matches)
     one_hot = torch.zeros_like(prediction.logits)
     one_hot[pairs.index] = 1
-    distance, overlap = box_losses(pairs)
+    distance, overlap = box_losses(pairs, iou_eps)
     return {
         "loss_ce": focal_loss(prediction.logits, one_hot).sum() / num_boxes,
         "loss_bbox": distance.sum() / num_boxes,
@@ -71,10 +78,24 @@ def pair_up(prediction: Prediction, targets: list[Target], matches: Matches) -> 
     return Pairs((image, query, labels), prediction.boxes[image, query], boxes.to(prediction.boxes), objects)
 
 
-def box_losses(pairs: Pairs) -> tuple[Tensor, Tensor]:
+def box_losses(pairs: Pairs, iou_eps: float) -> tuple[Tensor, Tensor]:
     """L1 and 1 - GIoU of each pair, (n,) each."""
-    overlap = generalized_box_iou(cxcywh_to_xyxy(pairs.predicted), cxcywh_to_xyxy(pairs.boxes)).diagonal()
+    overlap = paired_giou(cxcywh_to_xyxy(pairs.predicted), cxcywh_to_xyxy(pairs.boxes), iou_eps)
     return (pairs.predicted - pairs.boxes).abs().sum(-1), 1 - overlap
+
+
+def paired_giou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
+    """Generalised IoU (Rezatofighi et al., 2019) of each box with its partner; (n, 4) corners both -> (n,).
+
+    `eps` is added to the areas of union and hull, as some code bases do against a division by zero.
+    """
+    area = (first[:, 2:] - first[:, :2]).prod(-1) + (second[:, 2:] - second[:, :2]).prod(-1)
+    low, high = torch.maximum(first[:, :2], second[:, :2]), torch.minimum(first[:, 2:], second[:, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = area - shared
+    low, high = torch.minimum(first[:, :2], second[:, :2]), torch.maximum(first[:, 2:], second[:, 2:])
+    hull = (high - low).clamp(min=0).prod(-1)
+    return shared / (union + eps) - (hull - union) / (hull + eps)
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -87,7 +108,12 @@ def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def iou_aware_losses(
-    prediction: Prediction, targets: list[Target], matches: Matches, num_boxes: float, ranked: bool = False
+    prediction: Prediction,
+    targets: list[Target],
+    matches: Matches,
+    num_boxes: float,
+    iou_eps: float = 0.0,
+    ranked: bool = False,
 ) -> Losses:
     """Classification by the quality of the box (Align-DETR's IA-BCE, "ICE" in DAC-DETR's code), L1 and GIoU loss.
 
@@ -98,6 +124,7 @@ def iou_aware_losses(
         targets: `labels` (n,) and `boxes` (n, 4) of each image.
         matches: see `matcher.match`.
         num_boxes: objects in the batch, mean over processes, at least 1.
+        iou_eps: see `paired_giou`.
         ranked: several queries answer for one object, and those of lesser t count less, in all three losses.
     """
     pairs = pair_up(prediction, targets, matches)
@@ -108,7 +135,7 @@ def iou_aware_losses(
     wanted[pairs.index] = quality * weight
     unwanted[pairs.index] = 1 - quality * weight
     entropy = -wanted * F.logsigmoid(prediction.logits) - unwanted * F.logsigmoid(-prediction.logits)
-    distance, overlap = box_losses(pairs)
+    distance, overlap = box_losses(pairs, iou_eps)
     return {
         "loss_ce": entropy.sum() / num_boxes,
         "loss_bbox": (weight * distance).sum() / num_boxes,
@@ -130,5 +157,9 @@ def ranks(quality: Tensor, objects: Tensor) -> Tensor:
     return (better & (objects[:, None] == objects[None])).sum(1)
 
 
-# What `class_loss` may be: losses of matched predictions.
-SET_LOSSES: dict[str, Callable[..., Losses]] = {"focal": set_losses, "iou_aware": iou_aware_losses}
+def losses_named(class_loss: str) -> Callable[..., Losses]:
+    """The losses of matched predictions that an option asks for."""
+    known = {"focal": set_losses, "iou_aware": iou_aware_losses}
+    if class_loss not in known:
+        raise unknown_name("class_loss", class_loss, known)
+    return known[class_loss]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from detrbench.models.criterion import count_boxes, matched_losses
+from detrbench.models.criterion import DecoderTerm, LossTerm, count_boxes
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.losses import SET_LOSSES, Losses
+from detrbench.models.losses import Losses
 from detrbench.models.matcher import Target
 from detrbench.models.tokens import Queries
 
@@ -30,7 +30,7 @@ class NoOneToMany(nn.Module):
         """The same queries."""
         return queries
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None."""
         return []
 
@@ -57,7 +57,7 @@ class HybridQueries(nn.Module):
     ) -> None:
         super().__init__()
         self.num_queries, self.further_queries = dimensions.num_queries, one_to_many_queries
-        self.repeats, self.weight, self.class_loss = one_to_many_repeats, one_to_many_weight, dimensions.class_loss
+        self.repeats, self.weight = one_to_many_repeats, one_to_many_weight
 
     def forward(self, queries: Queries) -> Queries:
         """Part the groups; small images may have no tokens left for the second one."""
@@ -66,23 +66,22 @@ class HybridQueries(nn.Module):
         blocked = further[:, None] != further[None]
         return replace(queries, blocked=blocked, one_to_many=max(total - self.num_queries, 0))
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """The losses of the second group."""
-        return [RepeatedLoss(self.repeats, self.weight, self.class_loss)]
+        return [RepeatedLoss(self.repeats, self.weight)]
 
 
-class RepeatedLoss(nn.Module):
+class RepeatedLoss(DecoderTerm):
     """The decoder's losses with every object there several times, each to be matched by another query.
 
     Args:
         repeats: how often each object is there.
         weight: factor on the losses.
-        class_loss: one of `SET_LOSSES`.
     """
 
-    def __init__(self, repeats: int, weight: float, class_loss: str) -> None:
+    def __init__(self, repeats: int, weight: float) -> None:
         super().__init__()
-        self.repeats, self.weight, self.losses_of = repeats, weight, SET_LOSSES[class_loss]
+        self.repeats, self.weight = repeats, weight
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """Losses with the suffix `_one2many`, and `_<i>_one2many` for layer i before the last."""
@@ -91,5 +90,5 @@ class RepeatedLoss(nn.Module):
         losses: Losses = {}
         for index, prediction in enumerate(out.one_to_many):
             suffix = "_one2many" if index == len(out.one_to_many) - 1 else f"_{index}_one2many"
-            losses |= matched_losses(prediction, repeated, num_boxes, suffix, self.losses_of)
+            losses |= self.matched_losses(prediction, repeated, num_boxes, suffix)
         return {name: self.weight * loss for name, loss in losses.items()}

@@ -74,7 +74,6 @@ COMMON: dict[str, Option] = {
     "num_decoder_layers": Option(6, "decoder layers"),
     "num_queries": Option(300, "object queries"),
     "num_classes": Option(91, "class logits; 91 = COCO category ids, as the original repositories"),
-    "class_loss": Option("focal", "'focal', or 'iou_aware': scores learn the quality of boxes (Align-DETR, DAC-DETR)"),
     "key_aware": Option(False, "sampled attention weighs points by query times key (Lite DETR)"),
     "logit_eps": Option(1e-5, "clamp of the inverse sigmoid (1e-3 in detrex, DINO and Lite DETR)"),
 }
@@ -83,6 +82,8 @@ COMMON: dict[str, Option] = {
 CRITERION: dict[str, Option] = {
     "class_weight": Option(2.0, "weight of the class loss beside 5 for L1 and 2 for GIoU (1 in DINO and its heirs)"),
     "proposal_class_weight": Option(None, "the same for the encoder's proposals, where it differs (2 in DAC-DETR)"),
+    "class_loss": Option("focal", "'focal', or 'iou_aware': scores learn the quality of boxes (Align-DETR, DAC-DETR)"),
+    "iou_eps": Option(0.0, "added to the areas that the GIoU loss divides by (1e-6 in detrex, DINO and Lite DETR)"),
 }
 
 _PARTS: dict[tuple[str, str], Part] = {}

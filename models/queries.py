@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import ProposalLoss
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import ProposalHead
 from detrbench.models.positions import box_positions
@@ -35,7 +36,7 @@ class LearnableQueries(nn.Module):
         position, content = self.embedding[: self.num_queries + further].expand(batch, -1, -1).chunk(2, -1)
         return Queries(content, position, self.reference_points(position).sigmoid())
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None of its own."""
         return []
 
@@ -66,7 +67,7 @@ class AnchorQueries(nn.Module):
     def position_of(self, boxes: Tensor) -> None:
         """The decoder makes positions from boxes."""
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None of its own."""
         return []
 
@@ -143,7 +144,7 @@ class EncoderQueries(nn.Module):
         """(B, n, 4) boxes in [0, 1] -> (B, n, C), as for the queries themselves."""
         return self._embed(boxes)[..., : 2 * self.position_features]
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """The proposal head is trained on all tokens."""
         return [ProposalLoss(class_agnostic=self.ranking == "first_class")]
 
@@ -186,6 +187,6 @@ class MixedQueries(nn.Module):
     def position_of(self, boxes: Tensor) -> None:
         """The decoder makes positions from boxes."""
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """The proposal head is trained on the selected tokens, with their classes."""
         return [ProposalLoss(class_agnostic=False)]

@@ -34,9 +34,9 @@ def recorded(name: str) -> dict[str, Any]:
 class Training:
     """A detector with the golden's weights, its batch and its targets."""
 
-    def __init__(self, name: str, folder: Path, **create: Any) -> None:
-        self.name, self.golden = name, recorded(name)
-        self.detector = official_detector(name, folder, **create).train()
+    def __init__(self, golden_name: str, folder: Path, **create: Any) -> None:
+        self.name, self.golden = golden_name, recorded(golden_name)
+        self.detector = official_detector(golden_name, folder, **create).train()
         self.images, self.masks = seeded().seeded_batch(self.golden["images"])
         targets = self.golden["targets"]
         boxes = targets["boxes_cxcywh_normalised_by_unpadded_image"]
@@ -79,8 +79,8 @@ def official_losses(unweighted: dict[str, float], denoising: bool) -> dict[str, 
 def check_losses(training: Training, losses: dict[str, Tensor], section: dict[str, Any], denoising: bool) -> None:
     """Each term, and the weighted total."""
     expected = official_losses(section["unweighted"], denoising)
-    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx(expected, rel=1e-8, abs=1e-9)
-    total = float(training.detector.criterion.total(losses))
+    assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(expected, rel=1e-8, abs=1e-9)
+    total = training.detector.criterion.total(losses).item()
     assert total == pytest.approx(section["weighted_total"], rel=1e-8)
 
 
@@ -176,11 +176,11 @@ def check_trains(detector: Any, steps: int = 3, lr: float = 1e-3) -> None:
         torch.manual_seed(0)
         losses = detector.criterion(detector(images, targets=batch), batch)
         total = detector.criterion.total(losses)
-        assert all(math.isfinite(float(loss)) for loss in losses.values()), losses
+        assert all(math.isfinite(loss.item()) for loss in losses.values()), losses
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
-        totals.append(float(total))
+        totals.append(total.item())
     assert totals[-1] < totals[1]
 
 

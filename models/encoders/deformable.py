@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import ProposalHead
 from detrbench.models.layers import EncoderLayer
@@ -27,6 +28,6 @@ class DeformableEncoder(nn.Module):
             memory = layer(memory, tokens.positions, reference_points, memory, tokens)
         return Encoded(memory, updated_from=[0] * len(self.layers))
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None of its own."""
         return []

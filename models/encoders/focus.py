@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.errors import UsageError
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.encoders.dual_attention import DualAttention
 from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
@@ -105,7 +106,7 @@ class FocusEncoder(nn.Module):
             kept_tokens.append([row[:number] for row, number in zip(ranked, counts)])
         return Encoded(memory, kept_tokens, scores, foreground=foreground)
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """The selector learns from the objects' boxes."""
         return [] if self.supervised_intervals is None else [ForegroundLoss(self.supervised_intervals)]
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.errors import UsageError
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import ProposalHead
 from detrbench.models.layers import EncoderLayer, FeedForward
@@ -66,7 +67,7 @@ class LiteEncoder(nn.Module):
         high_tokens = tokens.without_finest(self.low_levels)
         return Encoded(memory[:, low:], updated_from=[0] * len(self.layers), tokens=high_tokens)
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None of its own."""
         return []
 

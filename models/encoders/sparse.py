@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import DamLoss, EncoderAuxiliaryLoss
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.encoders.dual_attention import FINE_TOKENS, DualAttention
 from detrbench.models.heads import ProposalHead, box_head, class_head
@@ -79,9 +80,9 @@ class SparseEncoder(nn.Module):
         own = [indices[:count] for indices, count in zip(kept, counts)]
         return Encoded(memory, [own] * len(self.layers), scores, predictions)
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """The score network learns from the decoder's attention map, the auxiliary heads from the objects."""
-        terms: list[nn.Module] = [DamLoss()]
+        terms: list[LossTerm] = [DamLoss()]
         return [*terms, EncoderAuxiliaryLoss()] if len(self.auxiliary_heads) else terms
 
 

@@ -10,10 +10,13 @@ PARTS = {
     "heads": "linear_mlp",
 }
 
-# IDEA-Research/detrex@e244e6c: 80 contiguous classes, another clamp, only a ResNet's stem frozen.
+# IDEA-Research/detrex@e244e6c: 80 contiguous classes, other epsilons and class weight; of a ResNet only the stem is
+# frozen, of a Swin Transformer nothing.
 DETREX: dict[str, object] = {
     "num_classes": 80,
     "logit_eps": 1e-3,
+    "iou_eps": 1e-6,
+    "class_weight": 1.0,
     "frozen_stages": 1,
     "swin_frozen_stages": 0,
     "drop_path": 0.1,

@@ -27,6 +27,7 @@ DINO = Variant(
         "ffn_dim": 2048,
         "dropout": 0.0,
         "logit_eps": 1e-3,
+        "iou_eps": 1e-6,
         "shared_heads": True,
         "class_weight": 1.0,
         "swin_frozen_stages": 0,

@@ -10,7 +10,7 @@ DN_DEFORMABLE = Variant(
     "scaled by the content. In training, five noised copies of all objects stand in front of the queries and are to be "
     "restored.",
     parts={**PARTS, "queries": "anchors", "decoder": "dab", "denoising": "dn"},
-    options={**DETREX, "ffn_dim": 2048, "dropout": 0.0, "class_weight": 1.0},
+    options={**DETREX, "ffn_dim": 2048, "dropout": 0.0},
 )
 
 register_family(DN_DEFORMABLE)
