@@ -18,6 +18,13 @@ class MLP(nn.Module):
         widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that the output comes from."""
+        layer = self.layers[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_dim) -> (..., out_dim)."""
         for layer in self.layers[:-1]:

@@ -45,7 +45,8 @@ class ProjectionNeck(nn.Module):
             convolutions.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
         for convolution in convolutions:
             nn.init.xavier_uniform_(convolution.weight)
-            nn.init.zeros_(convolution.bias)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
         self.projections = nn.ModuleList(nn.Sequential(conv, nn.GroupNorm(32, width)) for conv in convolutions)
         self.level_embed = nn.Parameter(torch.randn(dimensions.num_levels, width))
 
