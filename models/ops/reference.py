@@ -30,7 +30,7 @@ def grid_sample_msda(value: Tensor, sizes: Sequence[Sequence[int]], locations: T
     batch, _, heads, depth = value.shape
     share = weights.transpose(1, 2).flatten(0, 1).flatten(2)[:, None]  # (NM, 1, Q, LP)
     output = (sample_points(value, sizes, locations) * share).sum(-1)  # (NM, D, Q)
-    return output.view(batch, heads * depth, -1).transpose(1, 2).contiguous()
+    return output.view(batch, heads * depth, locations.shape[1]).transpose(1, 2).contiguous()
 
 
 def sample_points(value: Tensor, sizes: Sequence[Sequence[int]], locations: Tensor) -> Tensor:
