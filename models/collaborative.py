@@ -40,7 +40,13 @@ class NoAuxiliaryDecoder(nn.Module):
         super().__init__()
 
     def forward(
-        self, decoder: nn.Module, queries: Queries, encoded: Encoded, tokens: Tokens, heads: DetectionHeads
+        self,
+        decoder: nn.Module,
+        queries: Queries,
+        encoded: Encoded,
+        tokens: Tokens,
+        heads: DetectionHeads,
+        every_layer: bool,
     ) -> None:
         """Nothing."""
 
@@ -66,10 +72,16 @@ class CollaborativeDecoder(nn.Module):
         self.threshold, self.top = one_to_many_threshold, one_to_many_top
 
     def forward(
-        self, decoder: nn.Module, queries: Queries, encoded: Encoded, tokens: Tokens, heads: DetectionHeads
+        self,
+        decoder: nn.Module,
+        queries: Queries,
+        encoded: Encoded,
+        tokens: Tokens,
+        heads: DetectionHeads,
+        every_layer: bool,
     ) -> Decoded:
         """Decode the queries once more; arguments as for the decoder."""
-        return decoder(queries, encoded, tokens, heads, every_layer=True, mixing_layers=1)
+        return decoder(queries, encoded, tokens, heads, every_layer, mixing_layers=1)
 
     def loss_terms(self) -> list[LossTerm]:
         """Several queries for each object."""

@@ -154,7 +154,7 @@ class Detector(nn.Module):
         decoded = decoded.of(queries.ordinary)
         out = DetectorOutput(branch.layers, tokens, encoded, queries, decoded, branch.noised, branch.one_to_many)
         if targets is not None:
-            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads)
+            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads, every)
             out.auxiliary = None if again is None else self._predict(again, queries)
         if trace:
             out.trace = _trace(out)

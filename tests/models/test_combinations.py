@@ -55,3 +55,35 @@ def test_runs_and_takes_a_training_step(chosen: dict[str, str]) -> None:
     total.backward()
     assert math.isfinite(total.item())
     assert all(torch.isfinite(p.grad).all() for p in detector.parameters() if p.grad is not None)
+
+
+ONE_TO_MANY = [
+    {**chosen, "one_to_many": hybrid, "auxiliary_decoder": second}
+    for chosen in FITTING
+    if chosen["encoder"] == "deformable"
+    for hybrid, second in itertools.product(part_names("one_to_many"), part_names("auxiliary_decoder"))
+    if (hybrid, second) != ("none", "none")
+]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("chosen", ONE_TO_MANY, ids=lambda chosen: "-".join(chosen.values()))
+@pytest.mark.parametrize("class_loss", ["focal", "iou_aware"])
+def test_one_to_many_supervision_goes_with_everything(chosen: dict[str, str], class_loss: str) -> None:
+    options: dict[str, Any] = {**chosen, **SMALL, "class_loss": class_loss}
+    if chosen["one_to_many"] == "hybrid":
+        options |= {"one_to_many_queries": 10, "one_to_many_repeats": 2}
+    detector = tiny("dino_tiny", **options).train()
+    images, targets = random_batch(size=64)
+    losses = detector.criterion(detector(images, targets=targets), targets)
+    total = detector.criterion.total(losses)
+    total.backward()
+    assert any("_one2many" in name for name in losses) == (chosen["one_to_many"] == "hybrid")
+    assert any("_cdecoder" in name for name in losses) == (chosen["auxiliary_decoder"] == "collaborative")
+    assert math.isfinite(total.item())
+    assert all(torch.isfinite(p.grad).all() for p in detector.parameters() if p.grad is not None)
+    with torch.no_grad():
+        out = detector.eval()(images)
+    assert out.pred_boxes.shape == (2, 20, 4)
+    assert out.auxiliary is None
+    assert not out.one_to_many
