@@ -57,6 +57,7 @@ def check_losses(training: Training, losses: dict[str, Any], section: dict[str, 
     assert training.detector.criterion.total(losses).item() == pytest.approx(section["weighted_total"], rel=1e-8)
 
 
+@pytest.mark.full
 @needs_goldens
 def test_both_decoders(training: Training) -> None:
     detector = training.detector.eval()
@@ -90,6 +91,7 @@ class without_denoising:  # noqa: N801
         self.detector.denoising = self.denoising
 
 
+@pytest.mark.full
 @needs_goldens
 def test_losses_matching_and_gradients_without_denoising(training: Training) -> None:
     detector, section = training.detector.train(), training.golden
@@ -143,6 +145,7 @@ def check_quality(out: Any, targets: list[dict[str, torch.Tensor]], section: dic
                 assert sorted(quality.tolist()) == pytest.approx(sorted(expected), rel=1e-8)
 
 
+@pytest.mark.full
 @needs_goldens
 @pytest.mark.parametrize("kind", ["const", "pattern"])
 def test_losses_with_denoising(kind: str, training: Training, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ GOLDENS = {
 }
 
 
+@pytest.mark.full
 @needs_goldens
 @pytest.mark.parametrize("name", GOLDENS)
 def test_predictions_are_the_official_ones(name: str, tmp_path: Path) -> None:
@@ -43,6 +44,7 @@ def test_predictions_are_the_official_ones(name: str, tmp_path: Path) -> None:
             assert float(getattr(out, key).sum()) == pytest.approx(case[key]["sum"], rel=1e-8)
 
 
+@pytest.mark.full
 @needs_goldens
 def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training("dino_r50_4scale", tmp_path, **GOLDENS["dino_r50_4scale"])

@@ -31,6 +31,7 @@ CREATE: dict[str, Any] = {"name": "focus_detr_r50", "keep_ratios": [0.5, 0.4, 0.
 BASES = ("focus_detr_tiny", "focus_deformable_detr_tiny", "focus_efficient_detr_tiny", "focus_dn_deformable_detr_tiny")
 
 
+@pytest.mark.full
 @needs_goldens
 def test_predictions_are_the_official_ones(tmp_path: Path) -> None:
     detector = official_detector(NAME, tmp_path, **CREATE)
@@ -45,6 +46,7 @@ def test_predictions_are_the_official_ones(tmp_path: Path) -> None:
             assert kept == case["focus"]["kept_per_layer"]
 
 
+@pytest.mark.full
 @needs_goldens
 def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(NAME, tmp_path, **CREATE)

@@ -44,6 +44,7 @@ def check_losses(detector: Detector, out: Any, targets: list[dict[str, torch.Ten
     assert float(detector.criterion.total(losses)) == pytest.approx(case["total_weighted_loss"], rel=1e-8)
 
 
+@pytest.mark.full
 @needs_goldens
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_and_losses(name: str, tmp_path: Path) -> None:
@@ -76,6 +77,7 @@ def check_hybrid_branch(detector: Detector, recorded: dict[str, Any]) -> None:
     check_losses(detector, out, targets, case)
 
 
+@pytest.mark.full
 @needs_goldens
 @pytest.mark.parametrize("name", ONLY_SHAPES)
 def test_official_files_load(name: str, tmp_path: Path) -> None:

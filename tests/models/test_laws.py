@@ -91,7 +91,7 @@ def test_every_parameter_learns(detector: Detector) -> None:
         {"labels": torch.tensor([1, 3]), "boxes": torch.tensor([[0.5, 0.5, 0.3, 0.4], [0.2, 0.3, 0.2, 0.2]])},
         {"labels": torch.tensor([0]), "boxes": torch.tensor([[0.4, 0.6, 0.5, 0.5]])},
     ]
-    losses = detector.criterion(detector.train()(images, masks), targets)
+    losses = detector.criterion(detector.train()(images, masks, targets=targets), targets)
     detector.criterion.total(losses).backward()
     idle = [name for name, p in detector.named_parameters() if p.grad is None or not bool(p.grad.abs().sum() > 0)]
     assert idle == []

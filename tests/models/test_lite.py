@@ -29,6 +29,7 @@ NAME = "lite_dino_H3L1_2p1x3_kda"
 CREATE: dict[str, Any] = {"name": "lite_dino_r50", "high_levels": 3, "high_updates": 2, "blocks": 3}
 
 
+@pytest.mark.full
 @needs_goldens
 def test_predictions_are_the_official_ones(tmp_path: Path) -> None:
     detector = official_detector(NAME, tmp_path, **CREATE)
@@ -40,6 +41,7 @@ def test_predictions_are_the_official_ones(tmp_path: Path) -> None:
             assert float(getattr(out, key).sum()) == pytest.approx(case[key]["sum"], rel=1e-8)
 
 
+@pytest.mark.full
 @needs_goldens
 def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(NAME, tmp_path, **CREATE)

@@ -126,6 +126,7 @@ def test_official_names_and_the_index_in_them(tmp_path: Path) -> None:
         models.load_checkpoint(detector, tmp_path / "m.pth")
 
 
+@pytest.mark.full
 @needs_goldens
 @pytest.mark.parametrize(
     ("name", "create"),
@@ -150,6 +151,7 @@ def test_official_files_load(name: str, create: dict[str, object], tmp_path: Pat
     assert trainable == pytest.approx(recorded["params_millions_trainable"], abs=1e-6)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("short", ["swin_t", "swin_b", "swin_b_384", "swin_l"])
 def test_every_size_builds(short: str) -> None:
     with torch.device("meta"):

@@ -55,6 +55,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.mark.full
 @needs_goldens
 @pytest.mark.parametrize("name", GOLDENS)
 def test_published_and_in_memory_names_and_either_alias(name: str) -> None:
@@ -98,6 +99,7 @@ def test_a_name_that_is_lost_is_an_error(lost: str) -> None:
         translated(name, {key: tensor for key, tensor in published(name).items() if key != lost})
 
 
+@pytest.mark.full
 @needs_goldens
 def test_outputs_of_the_plain_golden(tmp_path: Path) -> None:
     name = "hf_deformable_detr_r50_plain"
