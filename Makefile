@@ -11,10 +11,10 @@ quickstart: $(READY)  ## train four small detectors on two cores, write the repo
 	$(BIN)/detrbench report
 
 test: $(READY)  ## the tests that run on every change
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 test-full: $(READY)  ## everything, the slow checks included
-	$(BIN)/pytest -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpu"
 
 test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
 	$(BIN)/pytest -m gpu tests

@@ -47,21 +47,26 @@ DETRBENCH_INLINE void for_each_piece(int64_t padded, const Body& body) {
   }
 }
 
-// The sum over points and corners of share * row, V vectors from `offset` on.
+// The sum over points and corners of share * row, V vectors from `offset` on. Corners take turns among several chains
+// of additions, which overlap; as many as 16 registers leave room for.
 template <int V, typename T, typename G>
 DETRBENCH_INLINE void gather(const Corners<T, const G>& corners, int64_t offset, Vec<T>* sum) {
-  Vec<T> partial[4][V] = {};  // a chain of additions for each corner, so that they overlap
+  constexpr int chains = V > 2 ? 2 : 4;
+  Vec<T> partial[chains][V] = {};
   for_each_point(corners, [&](const CornerBlock<T, const G>& block, int i) {
 #pragma GCC unroll 4
     for (int c = 0; c < 4; ++c) {
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        partial[c][v] += block.share[c][i] * load(block.address[c][i] + offset + v * kLanes<T>);
+        partial[c % chains][v] += block.share[c][i] * load(block.address[c][i] + offset + v * kLanes<T>);
       }
     }
   });
 #pragma GCC unroll 4
-  for (int v = 0; v < V; ++v) sum[v] = (partial[0][v] + partial[1][v]) + (partial[2][v] + partial[3][v]);
+  for (int v = 0; v < V; ++v) {
+    sum[v] = partial[0][v] + partial[1][v];
+    if constexpr (chains == 4) sum[v] += partial[2][v] + partial[3][v];
+  }
 }
 
 template <typename T, typename G>

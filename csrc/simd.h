@@ -1,5 +1,4 @@
-// Vectors of 64 bytes with GCC's and Clang's vector extensions: one AVX-512 register where there is one, and what
-// the compiler makes of it (two AVX2 registers, four of NEON) elsewhere.
+// Vectors as wide as the machine's registers, with GCC's and Clang's vector extensions.
 #pragma once
 
 #include <c10/util/BFloat16.h>
@@ -15,7 +14,13 @@
 
 namespace detrbench {
 
+#if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;  // SSE2, NEON; elsewhere the compiler makes do
+#endif
 
 template <typename T>
 struct VectorOf;
@@ -119,7 +124,7 @@ DETRBENCH_INLINE Vec<T> every_second(const T* from, int first) {
   return permute<T>(load(from), load(from + kLanes<T>), lanes);
 }
 
-// Lanes [8 h, 8 h + 8) as 64-bit integers.
+// Half h of the lanes, or all of them, as 64-bit integers.
 template <typename T>
 DETRBENCH_INLINE Wide widened(Index<T> lanes, int h) {
   if constexpr (kHalves<T> == 1) {

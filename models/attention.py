@@ -39,19 +39,7 @@ class DeformableAttention(nn.Module):
         self.attention_weights = nn.Linear(width, points)
         self.value_proj = nn.Linear(width, width)
         self.output_proj = nn.Linear(width, width)
-        self._reset_parameters()
-
-    def _reset_parameters(self) -> None:
-        # Each head starts out looking in its own direction, point p at distance p (paper, appendix A.4).
-        heads, levels, points = self.layout
-        angle = torch.arange(heads) * (2 * math.pi / heads)
-        direction = torch.stack([angle.cos(), angle.sin()], -1)
-        direction = direction / direction.abs().amax(-1, keepdim=True)  # onto the unit square
-        distance = torch.arange(1, points + 1)
-        offsets = direction[:, None, None] * distance[None, None, :, None]  # (M, 1, P, 2)
-        with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.expand(heads, levels, points, 2).flatten())
-        nn.init.zeros_(self.sampling_offsets.weight)
+        look_outward(self.sampling_offsets, self.layout)
         nn.init.zeros_(self.attention_weights.weight)
         nn.init.zeros_(self.attention_weights.bias)
         for projection in (self.value_proj, self.output_proj):
@@ -68,21 +56,75 @@ class DeformableAttention(nn.Module):
             tokens: the geometry of `memory`.
         """
         batch, num_queries, _ = query.shape
-        value = self.value_proj(memory)
-        if tokens.padded:
-            value = value.masked_fill(tokens.padding[..., None], 0.0)
+        value = project_values(self.value_proj, memory, tokens)
         offsets = self.sampling_offsets(query).view(batch, num_queries, *self.layout, 2)
         weights = self.attention_weights(query).view(batch, num_queries, self.layout[0], -1)
         weights = weights.softmax(-1).view(batch, num_queries, *self.layout)
         locations = sampling_locations(reference_points, offsets, tokens)
         output = ops.msda(
-            value.view(batch, -1, self.layout[0], value.shape[-1] // self.layout[0]),
+            value.unflatten(-1, (self.layout[0], -1)),
             tokens.spatial_shapes,
             tokens.level_start_index,
             locations,
             weights,
         )
         return Sampled(self.output_proj(output), locations, weights)
+
+
+class KeyAwareAttention(nn.Module):
+    """Key-aware deformable attention (Lite DETR, section 3.4).
+
+    Weights are softmax(query . key / sqrt(D)) over all sampled points of a head, where `DeformableAttention` reads them
+    off the query alone. Keys are the projected values themselves.
+    """
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        width = dimensions.hidden_dim
+        self.layout = (dimensions.num_heads, dimensions.num_levels, dimensions.num_points)
+        self.sampling_offsets = nn.Linear(width, math.prod(self.layout) * 2)
+        self.value_proj = nn.Linear(width, width)
+        self.query_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
+        look_outward(self.sampling_offsets, self.layout)
+        for projection in (self.value_proj, self.query_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+
+    def forward(self, query: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens) -> Sampled:
+        """Attend from each query to a few points of `memory`; arguments as for `DeformableAttention`."""
+        value = project_values(self.value_proj, memory, tokens)
+        offsets = self.sampling_offsets(query).unflatten(-1, (*self.layout, 2))
+        locations = sampling_locations(reference_points, offsets, tokens)
+        heads = (self.layout[0], -1)
+        output, weights = ops.key_aware_attention(
+            value.unflatten(-1, heads), tokens.sizes, locations, self.query_proj(query).unflatten(-1, heads)
+        )
+        return Sampled(self.output_proj(output), locations, weights)
+
+
+def sampled_attention(dimensions: Dimensions) -> DeformableAttention | KeyAwareAttention:
+    """The kind of sampled attention that the detector uses throughout."""
+    return KeyAwareAttention(dimensions) if dimensions.key_aware else DeformableAttention(dimensions)
+
+
+def look_outward(sampling_offsets: nn.Linear, layout: tuple[int, int, int]) -> None:
+    """Each head starts out looking in its own direction, point p at distance p (Deformable DETR, appendix A.4)."""
+    heads, levels, points = layout
+    angle = torch.arange(heads) * (2 * math.pi / heads)
+    direction = torch.stack([angle.cos(), angle.sin()], -1)
+    direction = direction / direction.abs().amax(-1, keepdim=True)  # onto the unit square
+    distance = torch.arange(1, points + 1)
+    offsets = direction[:, None, None] * distance[None, None, :, None]  # (M, 1, P, 2)
+    with torch.no_grad():
+        sampling_offsets.bias.copy_(offsets.expand(heads, levels, points, 2).flatten())
+    nn.init.zeros_(sampling_offsets.weight)
+
+
+def project_values(projection: nn.Linear, memory: Tensor, tokens: Tokens) -> Tensor:
+    """(N, S, C) -> (N, S, C), zero on padding."""
+    value = projection(memory)
+    return value.masked_fill(tokens.padding[..., None], 0.0) if tokens.padded else value
 
 
 def sampling_locations(reference_points: Tensor, offsets: Tensor, tokens: Tokens) -> Tensor:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from detrbench.models.criterion import WEIGHTS, matched_losses
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dam import decoder_attention_map
 from detrbench.models.losses import Losses
 from detrbench.models.matcher import Target
@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
 
 
-class ProposalLoss(nn.Module):
-    """Trains the proposal head on all tokens (Deformable DETR, two-stage).
+class ProposalLoss(LossTerm):
+    """Trains the proposal head on the tokens it predicted for: all of them, or the selected ones (two-stage).
 
     Args:
         class_agnostic: every label counts as class 0, so that the first logit becomes objectness.
     """
-
-    weights: ClassVar[dict[str, float]] = WEIGHTS
 
     def __init__(self, class_agnostic: bool) -> None:
         super().__init__()
@@ -35,23 +33,21 @@ class ProposalLoss(nn.Module):
         assert out.queries.proposals is not None
         if self.class_agnostic:
             targets = [{**target, "labels": torch.zeros_like(target["labels"])} for target in targets]
-        return matched_losses(out.queries.proposals, targets, num_boxes, "_enc")
+        return self.matched_losses(out.queries.proposals, targets, num_boxes, "_enc")
 
 
-class EncoderAuxiliaryLoss(nn.Module):
+class EncoderAuxiliaryLoss(LossTerm):
     """Trains the kept tokens of each encoder layer to detect (Sparse DETR, section 3.4)."""
-
-    weights: ClassVar[dict[str, float]] = WEIGHTS
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """Losses with the suffix `_enc_<layer>`."""
         losses: Losses = {}
         for index, prediction in enumerate(out.encoded.auxiliary):
-            losses |= matched_losses(prediction, targets, num_boxes, f"_enc_{index}")
+            losses |= self.matched_losses(prediction, targets, num_boxes, f"_enc_{index}")
         return losses
 
 
-class DamLoss(nn.Module):
+class DamLoss(LossTerm):
     """Trains the token scores to name the tokens that the decoder attends to most (Sparse DETR, section 3.3)."""
 
     weights: ClassVar[dict[str, float]] = {"loss_mask_prediction": 1.0}

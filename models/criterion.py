@@ -2,36 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from detrbench.models.losses import Losses, set_losses
-from detrbench.models.matcher import Target, match
+from detrbench.models.losses import Losses, losses_named, set_losses
+from detrbench.models.matcher import Matches, Target, match
 from detrbench.models.tokens import Prediction
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
 
-WEIGHTS = {"loss_ce": 2.0, "loss_bbox": 5.0, "loss_giou": 2.0}
+BOX_WEIGHTS = {"loss_bbox": 5.0, "loss_giou": 2.0}
+
+
+class LossTerm(nn.Module):
+    """One term of the objective, called as `term(out, targets, num_boxes)`; returns named losses.
+
+    Attributes:
+        weights: by the stem of a loss's name (without its layer suffix), where the criterion has none for it.
+        iou_eps: see `losses.paired_giou`; the criterion sets it for all of its terms.
+        losses_of: of matched predictions.
+    """
+
+    weights: ClassVar[dict[str, float]] = {}
+    iou_eps: float = 0.0
+    losses_of: Callable[..., Losses] = staticmethod(set_losses)
+
+    def losses(
+        self, prediction: Prediction, targets: list[Target], matches: Matches, num_boxes: float, ranked: bool = False
+    ) -> Losses:
+        """Losses of matched predictions; arguments as for `losses.set_losses`."""
+        return self.losses_of(prediction, targets, matches, num_boxes, self.iou_eps, ranked)
+
+    def matched_losses(self, prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
+        """Match one prediction to the objects and name its losses with a suffix."""
+        losses = self.losses(prediction, targets, match(prediction, targets), num_boxes)
+        return {name + suffix: loss for name, loss in losses.items()}
+
+
+class DecoderTerm(LossTerm):
+    """A term over decoder layers; for these the criterion also sets `losses_of`, as its `class_loss` asks."""
 
 
 class Criterion(nn.Module):
     """Collects the losses of its terms.
 
     Args:
-        terms: called as `term(out, targets, num_boxes)`, each returns named losses; `term.weights` maps the stem of a
-            name (without its layer suffix) to its weight.
+        terms: see `LossTerm`.
+        class_weight: weight of every class loss that no term weighs otherwise.
+        proposal_class_weight: the same for the encoder's class losses; None for no difference.
+        class_loss: of the decoder's terms; see `losses_named`.
+        iou_eps: see `losses.paired_giou`.
     """
 
-    def __init__(self, terms: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        terms: Sequence[LossTerm],
+        class_weight: float,
+        proposal_class_weight: float | None = None,
+        class_loss: str = "focal",
+        iou_eps: float = 0.0,
+    ) -> None:
         super().__init__()
         self.terms = nn.ModuleList(terms)
-        self.weights: dict[str, float] = {}
+        self.weights: dict[str, float] = {"loss_ce": class_weight, **BOX_WEIGHTS}
+        if proposal_class_weight is not None:
+            self.weights["loss_ce_enc"] = proposal_class_weight
         for term in terms:
             self.weights |= term.weights
+            term.iou_eps = iou_eps
+            if isinstance(term, DecoderTerm):
+                term.losses_of = losses_named(class_loss)
 
     def forward(self, out: DetectorOutput, targets: list[Target]) -> Losses:
         """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
@@ -47,8 +91,8 @@ class Criterion(nn.Module):
         return losses
 
     def weight(self, name: str) -> float:
-        """The weight of a loss, by its name."""
-        return next(weight for stem, weight in self.weights.items() if name.startswith(stem))
+        """The weight of a loss, by the longest stem of its name."""
+        return self.weights[max((stem for stem in self.weights if name.startswith(stem)), key=len)]
 
     def total(self, losses: Losses) -> Tensor:
         """The weighted sum, which training minimises."""
@@ -64,20 +108,12 @@ def count_boxes(targets: list[Target], device: torch.device) -> float:
     return max(float(count), 1.0)
 
 
-def matched_losses(prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
-    """Match one prediction to the objects and name its losses with a suffix."""
-    losses = set_losses(prediction, targets, match(prediction, targets), num_boxes)
-    return {name + suffix: loss for name, loss in losses.items()}
-
-
-class DecoderLoss(nn.Module):
-    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR; weights of Deformable DETR)."""
-
-    weights: ClassVar[dict[str, float]] = WEIGHTS
+class DecoderLoss(DecoderTerm):
+    """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR)."""
 
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
         """The last layer carries no suffix, layer i before it `_i`."""
-        losses = matched_losses(out.layers[-1], targets, num_boxes, "")
+        losses = self.matched_losses(out.layers[-1], targets, num_boxes, "")
         for index, layer in enumerate(out.layers[:-1]):
-            losses |= matched_losses(layer, targets, num_boxes, f"_{index}")
+            losses |= self.matched_losses(layer, targets, num_boxes, f"_{index}")
         return losses

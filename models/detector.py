@@ -1,20 +1,25 @@
 """The detector: a choice of parts, run in order.
 
-backbone -> neck -> encoder -> queries -> decoder -> heads
+backbone -> neck -> encoder -> queries -> decoder -> heads; in training, one_to_many and denoising stand between queries
+and decoder, and an auxiliary decoder beside it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from detrbench.errors import UsageError
+from detrbench.models.auxiliary import ProposalLoss
 from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads, ProposalHead
-from detrbench.models.parts import KINDS, get_part
+from detrbench.models.matcher import Target
+from detrbench.models.parts import ALL_KINDS, CRITERION, KINDS, TRAINING_KINDS, get_part
 from detrbench.models.spec import DetectorSpec
 from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
 
@@ -43,6 +48,15 @@ class Trace:
 
 
 @dataclass
+class Branch:
+    """Predictions of one run of the decoder by layer, for each group of queries: ordinary, noised, one-to-many."""
+
+    layers: list[Prediction]
+    noised: list[Prediction]
+    one_to_many: list[Prediction]
+
+
+@dataclass
 class DetectorOutput:
     """Predictions of a batch.
 
@@ -52,6 +66,9 @@ class DetectorOutput:
         encoded: memory, scores, auxiliary predictions.
         queries: with the proposal head's prediction.
         decoded: states and sampling.
+        noised: predictions of the noised queries by decoder layer; none but in training with denoising.
+        one_to_many: predictions of the one-to-many queries by decoder layer; none but in training with those.
+        auxiliary: predictions of the auxiliary decoder; none but in training with one.
         trace: only where asked for.
     """
 
@@ -60,6 +77,9 @@ class DetectorOutput:
     encoded: Encoded
     queries: Queries
     decoded: Decoded
+    noised: list[Prediction] = field(default_factory=list)
+    one_to_many: list[Prediction] = field(default_factory=list)
+    auxiliary: Branch | None = None
     trace: Trace | None = field(default=None, repr=False)
 
     @property
@@ -76,28 +96,43 @@ class DetectorOutput:
 class Detector(nn.Module):
     """A DETR-like detector; see `build`."""
 
-    def __init__(self, spec: DetectorSpec, parts: dict[str, nn.Module], proposal_head: ProposalHead | None) -> None:
+    def __init__(self, spec: DetectorSpec, parts: Mapping[str, Any], proposal_head: ProposalHead | None) -> None:
         super().__init__()
         self.spec = spec
+        # An encoder may read class logits that no query selection trains; then the detector does.
+        self.trains_proposals = parts["encoder"].needs_prediction and not parts["queries"].needs_prediction
         self.backbone, self.neck, self.encoder = parts["backbone"], parts["neck"], parts["encoder"]
         self.queries, self.decoder, self.heads = parts["queries"], parts["decoder"], parts["heads"]
+        self.one_to_many, self.denoising = parts["one_to_many"], parts["denoising"]
+        self.auxiliary_decoder = parts["auxiliary_decoder"]
         # Shared by the encoder and query selection, so it belongs to neither.
         self.proposal_head = proposal_head
-        self.criterion = Criterion([DecoderLoss(), *self.queries.loss_terms(), *self.encoder.loss_terms()])
+        terms = [term for kind in ("queries", "encoder", *TRAINING_KINDS) for term in parts[kind].loss_terms()]
+        if self.trains_proposals:
+            terms.append(ProposalLoss(class_agnostic=False))
+        self.criterion = Criterion([DecoderLoss(), *terms], **{name: spec.options[name] for name in CRITERION})
 
     @property
     def parts(self) -> dict[str, nn.Module]:
-        """The parts by kind, in the order they run."""
+        """The parts by kind that inference runs, in their order."""
         return {kind: getattr(self, kind) for kind in KINDS}
 
     def forward(
-        self, images: Tensor, masks: Tensor | None = None, *, trace: bool = False, outputs: str | None = None
+        self,
+        images: Tensor,
+        masks: Tensor | None = None,
+        *,
+        targets: list[Target] | None = None,
+        trace: bool = False,
+        outputs: str | None = None,
     ) -> DetectorOutput:
         """Detect objects.
 
         Args:
             images: (B, 3, H, W), ImageNet-normalised, zero where padded.
             masks: (B, H, W) bool, True on padding; None where there is none.
+            targets: the objects, as the criterion takes them, for the parts that train on them inside the detector
+                (one_to_many, denoising, auxiliary_decoder); None runs without those parts.
             trace: keep what measurements and pictures read.
             outputs: "final" runs only what inference needs (the default in eval mode), "all" every auxiliary
                 prediction (the default in training).
@@ -106,32 +141,56 @@ class Detector(nn.Module):
         every = (outputs or ("all" if self.training else "final")) == "all"
         tokens = self.neck(self.backbone(images), masks, images.shape[-2:])
         encoded = self.encoder(tokens, self.proposal_head, every)
-        queries = self.queries(encoded, tokens, self.proposal_head, every)
+        tokens = encoded.tokens or tokens
+        further = self.one_to_many.further_queries if targets is not None else 0
+        queries = self.queries(encoded, tokens, self.proposal_head, every, further)
+        if every and self.trains_proposals and self.proposal_head is not None:
+            queries.proposals = self.proposal_head.predict(encoded.memory, tokens)
+        if targets is not None:
+            queries = self.one_to_many(queries)
+            queries = self.denoising(queries, targets, self.queries)
         decoded = self.decoder(queries, encoded, tokens, self.heads, every)
+        branch = self._predict(decoded, queries)
+        decoded = decoded.of(queries.ordinary)
+        out = DetectorOutput(branch.layers, tokens, encoded, queries, decoded, branch.noised, branch.one_to_many)
+        if targets is not None:
+            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads, every)
+            out.auxiliary = None if again is None else self._predict(again, queries)
+        if trace:
+            out.trace = _trace(out)
+        return out
+
+    def _predict(self, decoded: Decoded, queries: Queries) -> Branch:
+        """What the heads say of each decoder layer that was returned, for each group of queries."""
         first = self.spec.options["num_decoder_layers"] - len(decoded.states)
         layers = [
             self.heads(first + index, state, reference)
             for index, (state, reference) in enumerate(zip(decoded.states, decoded.reference_points))
         ]
-        out = DetectorOutput(layers, tokens, encoded, queries, decoded)
-        if trace:
-            out.trace = _trace(out, self.spec.options["num_encoder_layers"])
-        return out
+        ordinary = queries.ordinary
+        return Branch(
+            layers=[layer.of(ordinary) for layer in layers],
+            noised=[layer.of(slice(0, ordinary.start)) for layer in layers] if queries.noised else [],
+            one_to_many=[layer.of(slice(ordinary.stop, None)) for layer in layers] if queries.one_to_many else [],
+        )
 
 
 def build(spec: DetectorSpec) -> Detector:
     """A detector with random weights from a resolved description."""
-    dimensions = Dimensions(**spec.common)
+    dimensions = Dimensions(**spec.common, further_queries=spec.options.get("one_to_many_queries", 0))
     backbone = get_part("backbone", spec.parts["backbone"]).load()(dimensions, **spec.options_of("backbone"))
-    parts: dict[str, nn.Module] = {"backbone": backbone}
-    for kind in KINDS[1:]:
+    parts: dict[str, Any] = {"backbone": backbone}
+    for kind in ALL_KINDS[1:]:
         options = spec.options_of(kind)
         if kind == "neck":
             options["in_channels"] = backbone.channels
         parts[kind] = get_part(kind, spec.parts[kind]).load()(dimensions, **options)
-    predicts = parts["queries"].needs_prediction
+        if kind == "encoder":
+            levels = getattr(parts[kind], "memory_levels", dimensions.num_levels)
+            dimensions = replace(dimensions, num_levels=levels)  # what the parts behind it look at
+    predicts = parts["queries"].needs_prediction or parts["encoder"].needs_prediction
     needed = predicts or parts["encoder"].needs_projection
-    if not predicts and isinstance(parts["heads"], DetectionHeads):
+    if not parts["queries"].needs_prediction and isinstance(parts["heads"], DetectionHeads):
         parts["heads"].start_small()
     return Detector(spec, parts, ProposalHead(dimensions, predicts) if needed else None)
 
@@ -145,10 +204,11 @@ def check_input(images: Tensor, masks: Tensor | None) -> None:
         raise UsageError(f"masks: expected bool {expected}, True on padding, got {masks.dtype} {tuple(masks.shape)}")
 
 
-def _trace(out: DetectorOutput, num_encoder_layers: int) -> Trace:
+def _trace(out: DetectorOutput) -> Trace:
     kept = out.encoded.kept_tokens
     if kept is None:
-        kept = [[(~padding).nonzero()[:, 0] for padding in out.tokens.padding]] * num_encoder_layers
+        starts = out.encoded.updated_from or []
+        kept = [[(~padding[start:]).nonzero()[:, 0] + start for padding in out.tokens.padding] for start in starts]
     return Trace(
         kept_tokens=kept,
         scores=out.encoded.scores,

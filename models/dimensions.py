@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Dimensions:
-    """See `parts.COMMON` for what each one means."""
+    """See `parts.COMMON` for what each one means.
+
+    `further_queries` is how many queries training adds behind the others, for the part that supervises them.
+    """
 
     hidden_dim: int
     num_heads: int
@@ -20,3 +23,5 @@ class Dimensions:
     num_queries: int
     num_classes: int
     logit_eps: float
+    key_aware: bool
+    further_queries: int

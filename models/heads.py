@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from detrbench.models.boxes import inverse_sigmoid
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.layers import MLP
-from detrbench.models.tokens import Prediction
+from detrbench.models.tokens import Prediction, Tokens
 
 # Focal loss starts out stable when every class begins at this probability (Lin et al., 2017, section 3.3).
 CLASS_PRIOR = 0.01
@@ -26,8 +26,8 @@ def class_head(dimensions: Dimensions) -> nn.Linear:
 def box_head(dimensions: Dimensions) -> MLP:
     """C -> 4 corrections in logit space, zero at the start."""
     head = MLP(dimensions.hidden_dim, dimensions.hidden_dim, 4, 3)
-    nn.init.zeros_(head.layers[-1].weight)
-    nn.init.zeros_(head.layers[-1].bias)
+    nn.init.zeros_(head.last.weight)
+    nn.init.zeros_(head.last.bias)
     return head
 
 
@@ -48,8 +48,9 @@ class DetectionHeads(nn.Module):
 
     def start_small(self) -> None:
         """Let first boxes begin small (logit -2) where no proposal gives them a size."""
-        for head in self.box_embed if len(self.box_embed) == 1 else self.box_embed[:1]:
-            nn.init.constant_(head.layers[-1].bias[2:], -2.0)
+        head = self.box_embed[0]
+        assert isinstance(head, MLP)
+        nn.init.constant_(head.last.bias[2:], -2.0)
 
     def boxes(self, layer: int, state: Tensor, reference_points: Tensor) -> Tensor:
         """Boxes (B, Q, 4) of a layer, relative to points (x, y corrected only) or boxes, in [0, 1]."""
@@ -85,6 +86,12 @@ class ProposalHead(nn.Module):
         if predicts:
             self.class_embed = class_head(dimensions)
             self.box_embed = box_head(dimensions)
+
+    def predict(self, features: Tensor, tokens: Tokens) -> Prediction:
+        """Classes and boxes of all tokens (B, S, C), boxes relative to each token's proposal."""
+        proposals, excluded = tokens.proposals()
+        projected = self.project(features, excluded)
+        return Prediction(self.class_embed(projected), (self.box_embed(projected) + proposals).sigmoid())
 
     def project(self, features: Tensor, excluded: Tensor) -> Tensor:
         """(B, S, C) -> (B, S, C), tokens that are no candidates (B, S) zeroed first."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrbench.models.attention import DeformableAttention, Sampled, SelfAttention
+from detrbench.models.attention import Sampled, SelfAttention, sampled_attention
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.tokens import Tokens
 
@@ -17,6 +17,13 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
+
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that the output comes from."""
+        layer = self.layers[-1]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in_dim) -> (..., out_dim)."""
@@ -48,7 +55,7 @@ class EncoderLayer(nn.Module):
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
-        self.attention = DeformableAttention(dimensions)
+        self.attention = sampled_attention(dimensions)
         self.attention_norm = nn.LayerNorm(dimensions.hidden_dim)
         self.feed_forward = FeedForward(dimensions)
         self.dropout = dimensions.dropout
@@ -57,9 +64,14 @@ class EncoderLayer(nn.Module):
         self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
     ) -> Tensor:
         """Update (N, Q, C) queries from (N, S, C) memory."""
+        return self.feed_forward(self.attend(query, position, reference_points, memory, tokens))
+
+    def attend(
+        self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
+    ) -> Tensor:
+        """The attention alone, with its residual and norm."""
         sampled = self.attention(query + position, reference_points, memory, tokens)
-        query = self.attention_norm(query + F.dropout(sampled.output, self.dropout, self.training))
-        return self.feed_forward(query)
+        return self.attention_norm(query + F.dropout(sampled.output, self.dropout, self.training))
 
 
 class DecoderLayer(nn.Module):
@@ -69,17 +81,28 @@ class DecoderLayer(nn.Module):
         super().__init__()
         self.self_attention = SelfAttention(dimensions)
         self.self_attention_norm = nn.LayerNorm(dimensions.hidden_dim)
-        self.cross_attention = DeformableAttention(dimensions)
+        self.cross_attention = sampled_attention(dimensions)
         self.cross_attention_norm = nn.LayerNorm(dimensions.hidden_dim)
         self.feed_forward = FeedForward(dimensions)
         self.dropout = dimensions.dropout
 
     def forward(
-        self, content: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
+        self,
+        content: Tensor,
+        position: Tensor,
+        reference_points: Tensor,
+        memory: Tensor,
+        tokens: Tokens,
+        blocked: Tensor | None = None,
+        mixing: bool = True,
     ) -> tuple[Tensor, Sampled]:
-        """Update (N, Q, C) content; the sampling is returned for the decoder's attention map."""
-        mixed = self.self_attention(content, position)
-        content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
+        """Update (N, Q, C) content; the sampling is returned for the decoder's attention map.
+
+        Without `mixing` there is no self-attention: each query stays on its own.
+        """
+        if mixing:
+            mixed = self.self_attention(content, position, blocked)
+            content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
         sampled = self.cross_attention(content + position, reference_points, memory, tokens)
         content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))
         return self.feed_forward(content), sampled

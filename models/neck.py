@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -43,7 +45,8 @@ class ProjectionNeck(nn.Module):
             convolutions.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
         for convolution in convolutions:
             nn.init.xavier_uniform_(convolution.weight)
-            nn.init.zeros_(convolution.bias)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
         self.projections = nn.ModuleList(nn.Sequential(conv, nn.GroupNorm(32, width)) for conv in convolutions)
         self.level_embed = nn.Parameter(torch.randn(dimensions.num_levels, width))
 
@@ -75,6 +78,10 @@ class ProjectionNeck(nn.Module):
         # The valid area is read off the first row and column, as padding only ever lies right and below.
         valid = [torch.stack([(~p[:, 0]).sum(1), (~p[:, :, 0]).sum(1)], -1) for p in paddings]
         shapes, starts = level_geometry(sizes, levels[0].device)
+        if masks is None:
+            image_sizes = torch.tensor([image_size[::-1]] * batch, device=levels[0].device)
+        else:
+            image_sizes = torch.stack([(~masks[:, 0]).sum(1), (~masks[:, :, 0]).sum(1)], -1)
         return Tokens(
             features=torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1),
             positions=torch.cat([position.flatten(2).transpose(1, 2) for position in positions], 1),
@@ -84,7 +91,15 @@ class ProjectionNeck(nn.Module):
             level_start_index=starts,
             valid_sizes=torch.stack(valid, 1).to(levels[0].dtype),
             padded=masks is not None,
+            image_sizes=image_sizes.to(levels[0].dtype),
+            finest_stride=level_stride(image_size, sizes[0]),
         )
+
+
+def level_stride(image_size: tuple[int, int], size: tuple[int, int]) -> int:
+    """Pixels between cells, a power of two: each halving on the way rounds up."""
+    ratio = max(pixels / cells for pixels, cells in zip(image_size, size))
+    return 2 ** math.ceil(math.log2(ratio))
 
 
 def level_geometry(sizes: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import ProposalLoss
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import ProposalHead
 from detrbench.models.positions import box_positions
@@ -19,18 +21,53 @@ class LearnableQueries(nn.Module):
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
-        self.embedding = nn.Parameter(torch.randn(dimensions.num_queries, 2 * dimensions.hidden_dim))
+        self.num_queries = dimensions.num_queries
+        rows = dimensions.num_queries + dimensions.further_queries
+        self.embedding = nn.Parameter(torch.randn(rows, 2 * dimensions.hidden_dim))
         self.reference_points = nn.Linear(dimensions.hidden_dim, 2)
         nn.init.xavier_uniform_(self.reference_points.weight)
         nn.init.zeros_(self.reference_points.bias)
 
-    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: None, auxiliary: bool) -> Queries:
-        """The same queries for every image."""
+    def forward(
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool, further: int
+    ) -> Queries:
+        """The same queries for every image, `further` ones behind them."""
         batch = len(encoded.memory)
-        position, content = self.embedding.expand(batch, -1, -1).chunk(2, -1)
+        position, content = self.embedding[: self.num_queries + further].expand(batch, -1, -1).chunk(2, -1)
         return Queries(content, position, self.reference_points(position).sigmoid())
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
+        """None of its own."""
+        return []
+
+
+class AnchorQueries(nn.Module):
+    """Learned boxes and contents (DAB-DETR, section 4.1), as DN-Deformable-DETR has them.
+
+    The last channel of a content is not learned but says whether the query is a noised object (DN-DETR, section 4.3).
+    """
+
+    needs_projection = needs_prediction = False
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+        self.num_queries = dimensions.num_queries
+        rows = dimensions.num_queries + dimensions.further_queries
+        self.anchors = nn.Parameter(torch.randn(rows, 4))
+        self.content = nn.Parameter(torch.zeros(rows, dimensions.hidden_dim - 1))
+
+    def forward(
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool, further: int
+    ) -> Queries:
+        """The same queries for every image, `further` ones behind them."""
+        batch, count = len(encoded.memory), self.num_queries + further
+        content = F.pad(self.content[:count], (0, 1)).expand(batch, -1, -1)
+        return Queries(content, None, self.anchors[:count].sigmoid().expand(batch, -1, -1))
+
+    def position_of(self, boxes: Tensor) -> None:
+        """The decoder makes positions from boxes."""
+
+    def loss_terms(self) -> list[LossTerm]:
         """None of its own."""
         return []
 
@@ -44,21 +81,28 @@ class EncoderQueries(nn.Module):
             set to 0 (Deformable DETR); "max_class" by their best class (Efficient DETR).
         content: "projected": position and content both come from the box's sine embedding; "memory": content is the
             token itself and only the position is projected.
+        mixed_selection: instead, content is learned, by rank (DINO, section 3.4; H-DETR). The projection still makes
+            the other half too, as H-DETR's code does, and nothing reads it.
     """
 
     needs_projection = needs_prediction = True
 
-    def __init__(self, dimensions: Dimensions, ranking: str, content: str) -> None:
+    def __init__(self, dimensions: Dimensions, ranking: str, content: str, mixed_selection: bool) -> None:
         super().__init__()
         self.num_queries, self.ranking, self.content = dimensions.num_queries, ranking, content
         width = dimensions.hidden_dim
+        self.embedding: nn.Parameter | None = None
+        if mixed_selection:
+            self.embedding = nn.Parameter(torch.randn(dimensions.num_queries + dimensions.further_queries, width))
         out = 2 * width if content == "projected" else width
         self.position_features = width // 2
         self.position_projection = nn.Linear(2 * width, out)
         self.position_norm = nn.LayerNorm(out)
         nn.init.xavier_uniform_(self.position_projection.weight)
 
-    def forward(self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Queries:
+    def forward(
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int
+    ) -> Queries:
         """Rank all tokens, keep the best.
 
         Args:
@@ -66,12 +110,13 @@ class EncoderQueries(nn.Module):
             tokens: for the proposals and their geometry.
             proposal_head: scores and boxes.
             auxiliary: predict boxes for all tokens, as the proposal loss needs, rather than for the selected ones.
+            further: keep so many more, behind the others.
         """
         proposals, excluded = tokens.proposals()
         projected = proposal_head.project(encoded.memory, excluded)
         logits = proposal_head.class_embed(projected)
         scores = logits[..., 0] if self.ranking == "first_class" else logits.amax(-1)
-        selected = scores.topk(min(self.num_queries, scores.shape[1]), dim=1).indices
+        selected = scores.topk(min(self.num_queries + further, scores.shape[1]), dim=1).indices
         if auxiliary:
             box_logits = proposal_head.box_embed(projected) + proposals
             prediction = Prediction(logits, box_logits.sigmoid())
@@ -82,17 +127,66 @@ class EncoderQueries(nn.Module):
                 proposals, selected
             )
         reference_points = box_logits.detach().sigmoid()
-        position, content = self._embed(reference_points, encoded.memory, selected)
+        embedding = self._embed(reference_points)
+        position = embedding[..., : 2 * self.position_features]
+        if self.embedding is not None:
+            content = self.embedding[: selected.shape[1]].expand(len(selected), -1, -1)
+        elif self.content == "memory":
+            content = gather_tokens(encoded.memory, selected)
+        else:
+            content = embedding[..., 2 * self.position_features :]
         return Queries(content, position, reference_points, prediction)
 
-    def _embed(self, boxes: Tensor, memory: Tensor, selected: Tensor) -> tuple[Tensor, Tensor]:
-        embedding = box_positions(boxes, self.position_features)
-        projected = self.position_norm(self.position_projection(embedding))
-        if self.content == "memory":
-            return projected, gather_tokens(memory, selected)
-        position, content = projected.chunk(2, -1)
-        return position, content
+    def _embed(self, boxes: Tensor) -> Tensor:
+        return self.position_norm(self.position_projection(box_positions(boxes, self.position_features)))
 
-    def loss_terms(self) -> list[nn.Module]:
+    def position_of(self, boxes: Tensor) -> Tensor:
+        """(B, n, 4) boxes in [0, 1] -> (B, n, C), as for the queries themselves."""
+        return self._embed(boxes)[..., : 2 * self.position_features]
+
+    def loss_terms(self) -> list[LossTerm]:
         """The proposal head is trained on all tokens."""
         return [ProposalLoss(class_agnostic=self.ranking == "first_class")]
+
+
+class MixedQueries(nn.Module):
+    """Boxes from the best encoder tokens, learned content by rank (DINO, section 3.4).
+
+    Args:
+        dimensions: widths and the number of queries.
+        boxes_of: "all": in training the boxes of all tokens are computed before the selection, as DINO's code does in
+            every mode; "selected": of the selected tokens only (Lite DETR). What comes out is the same.
+    """
+
+    needs_projection = needs_prediction = True
+
+    def __init__(self, dimensions: Dimensions, boxes_of: str) -> None:
+        super().__init__()
+        self.num_queries, self.boxes_of = dimensions.num_queries, boxes_of
+        rows = dimensions.num_queries + dimensions.further_queries
+        self.content = nn.Parameter(torch.randn(rows, dimensions.hidden_dim))
+
+    def forward(
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int
+    ) -> Queries:
+        """Rank all tokens by their best class, keep the best; arguments as for `EncoderQueries`."""
+        proposals, excluded = tokens.proposals()
+        projected = proposal_head.project(encoded.memory, excluded)
+        logits = proposal_head.class_embed(projected)
+        scores = logits.amax(-1)
+        selected = scores.topk(min(self.num_queries + further, scores.shape[1]), dim=1).indices
+        if auxiliary and self.boxes_of == "all":
+            box_logits = gather_tokens(proposal_head.box_embed(projected) + proposals, selected)
+        else:
+            corrections = proposal_head.box_embed(gather_tokens(projected, selected))
+            box_logits = corrections + gather_tokens(proposals, selected)
+        boxes = box_logits.sigmoid()
+        content = self.content[: selected.shape[1]].expand(len(selected), -1, -1)
+        return Queries(content, None, boxes.detach(), Prediction(gather_tokens(logits, selected), boxes))
+
+    def position_of(self, boxes: Tensor) -> None:
+        """The decoder makes positions from boxes."""
+
+    def loss_terms(self) -> list[LossTerm]:
+        """The proposal head is trained on the selected tokens, with their classes."""
+        return [ProposalLoss(class_agnostic=False)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detrbench.errors import UsageError, nearest, unknown_name
-from detrbench.models.parts import COMMON, KINDS, Option, all_parts, get_part
+from detrbench.models.parts import ALL_KINDS, COMMON, CRITERION, TRAINING_KINDS, Option, all_parts, get_part, part_names
 from detrbench.models.zoo import Variant, get_variant
 
 
@@ -53,10 +53,11 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
             raise unknown_name(f"source of {name}", source, variant.sources)
         settings |= variant.sources[source]
 
-    parts = dict(variant.parts)
-    for kind in KINDS:
+    parts = {**TRAINING_KINDS, **variant.parts}
+    for kind in ALL_KINDS:
         if kind in overrides:
             parts[kind] = get_part(kind, overrides.pop(kind)).name
+    _check_fit(name, parts)
     defaults = _defaults(parts)
     # Options of a part that was replaced go with it; whatever else does not fit is the caller's mistake.
     values = {key: option.default for key, option in defaults.items()}
@@ -69,10 +70,28 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
 
 
 def _defaults(parts: Mapping[str, str]) -> dict[str, Option]:
-    defaults = dict(COMMON)
-    for kind in KINDS:
+    defaults = COMMON | CRITERION
+    for kind in ALL_KINDS:
         defaults |= get_part(kind, parts[kind]).options
     return defaults
+
+
+def _check_fit(name: str, parts: Mapping[str, str]) -> None:
+    """Refuse a part that needs what no other part gives."""
+    chosen = [get_part(kind, parts[kind]) for kind in ALL_KINDS]
+    given = frozenset().union(*(part.gives for part in chosen))
+    for part in chosen:
+        for need in sorted(part.needs - given):
+            givers = [
+                f"{kind}={other}"
+                for kind in ALL_KINDS
+                for other in part_names(kind)
+                if need in get_part(kind, other).gives
+            ]
+            raise UsageError(
+                f"{name}: {part.kind} {part.name!r} needs {need}, which no other part of this detector gives",
+                hint=f"choose one of {', '.join(givers)}",
+            )
 
 
 def _unknown_option(name: str, key: str, parts: Mapping[str, str], known: Mapping[str, Option]) -> UsageError:
@@ -83,7 +102,7 @@ def _unknown_option(name: str, key: str, parts: Mapping[str, str], known: Mappin
             f"{name}: option {key!r} belongs to {' and '.join(owners)}, but this detector has {kind} {parts[kind]!r}",
             hint=f"choose that part too, or leave {key!r} out",
         )
-    match = nearest(key, [*known, *KINDS])
+    match = nearest(key, [*known, *ALL_KINDS])
     hint = f"did you mean {match!r}? " if match else ""
     return UsageError(f"{name}: unknown option {key!r}", hint=f"{hint}options: {', '.join(sorted(known))}")
 

@@ -5,7 +5,7 @@ Shapes: B images, S tokens (all levels, fine to coarse, row-major), L levels, C 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,6 +29,8 @@ class Tokens:
         level_start_index: (L,) int64, the first token of each level.
         valid_sizes: (B, L, 2) width and height of the part that is no padding, in cells.
         padded: False where the caller said that there is no padding.
+        image_sizes: (B, 2) width and height of the part that is no padding, in pixels.
+        finest_stride: pixels between cells of the first level; doubled on each coarser level.
     """
 
     features: Tensor
@@ -39,6 +41,8 @@ class Tokens:
     level_start_index: Tensor
     valid_sizes: Tensor
     padded: bool
+    image_sizes: Tensor
+    finest_stride: int
     _num_valid: list[int] | None = field(default=None, repr=False)
 
     @property
@@ -53,6 +57,22 @@ class Tokens:
             batch, total = self.padding.shape
             self._num_valid = (~self.padding).sum(1).tolist() if self.padded else [total] * batch
         return self._num_valid
+
+    def without_finest(self, levels: int) -> Tokens:
+        """The pyramid without its first levels."""
+        start = sum(height * width for height, width in self.sizes[:levels])
+        return replace(
+            self,
+            features=self.features[:, start:],
+            positions=self.positions[:, start:],
+            padding=self.padding[:, start:],
+            sizes=self.sizes[levels:],
+            spatial_shapes=self.spatial_shapes[levels:],
+            level_start_index=self.level_start_index[levels:] - start,
+            valid_sizes=self.valid_sizes[:, levels:],
+            finest_stride=self.finest_stride * 2**levels,
+            _num_valid=None,
+        )
 
     def cell_centres(self) -> Tensor:
         """(B, S, 2) x, y of each token's centre, as a fraction of the valid area."""
@@ -93,6 +113,10 @@ class Prediction:
     logits: Tensor
     boxes: Tensor
 
+    def of(self, queries: slice) -> Prediction:
+        """Of some of the queries only."""
+        return Prediction(self.logits[:, queries], self.boxes[:, queries])
+
 
 @dataclass
 class Encoded:
@@ -103,12 +127,18 @@ class Encoded:
         kept_tokens: for each layer and image the indices of the tokens that were updated; None where all are.
         scores: (B, S) score by which tokens were kept, or None.
         auxiliary: predictions of the encoder's own auxiliary heads, by layer.
+        foreground: (B, S) the scores as they were predicted, where they are trained as foreground.
+        updated_from: for each layer the first token that is updated, where all behind it are too; None otherwise.
+        tokens: the geometry of `memory` where that is not the whole pyramid.
     """
 
     memory: Tensor
     kept_tokens: list[list[Tensor]] | None = None
     scores: Tensor | None = None
     auxiliary: list[Prediction] = field(default_factory=list)
+    foreground: Tensor | None = None
+    updated_from: list[int] | None = None
+    tokens: Tokens | None = None
 
 
 @dataclass
@@ -117,15 +147,28 @@ class Queries:
 
     Attributes:
         content: (B, Q, C).
-        position: (B, Q, C) query position embedding.
+        position: (B, Q, C) query position embedding; None where the decoder is to make it from the boxes.
         reference_points: (B, Q, 2) x, y or (B, Q, 4) cx, cy, w, h, in [0, 1] of the valid area.
         proposals: the proposal head's prediction, where there is one.
+        blocked: (Q, Q) bool, True where the row must not attend to the column; None where all may see all.
+        noised: how many queries at the front are noised objects; see `denoising`.
+        noised_groups: into how many groups those fall.
+        one_to_many: how many queries at the back are answered for by `one_to_many`.
     """
 
     content: Tensor
-    position: Tensor
+    position: Tensor | None
     reference_points: Tensor
     proposals: Prediction | None = None
+    blocked: Tensor | None = None
+    noised: int = 0
+    noised_groups: int = 0
+    one_to_many: int = 0
+
+    @property
+    def ordinary(self) -> slice:
+        """The queries between those two groups, which inference has too."""
+        return slice(self.noised, self.content.shape[1] - self.one_to_many)
 
 
 @dataclass
@@ -143,6 +186,11 @@ class Decoded:
     reference_points: list[Tensor]
     sampling_locations: list[Tensor]
     attention_weights: list[Tensor]
+
+    def of(self, queries: slice) -> Decoded:
+        """Of some of the queries only."""
+        lists = (self.states, self.reference_points, self.sampling_locations, self.attention_weights)
+        return Decoded(*([tensor[:, queries] for tensor in tensors] for tensors in lists))
 
 
 def gather_tokens(sequence: Tensor, indices: Tensor) -> Tensor:

@@ -225,8 +225,10 @@ def speed(section: Section) -> list[Column]:
 def memory(section: Section) -> list[Column]:
     if not section.is_measured("memory"):
         return []
-    forward = _measured("memory", 0, "forward_mib", protocol=lambda entry: entry.first("memory"))
-    step = _measured("memory", 0, "training_step_mib", protocol=lambda entry: entry.first("memory"))
+    values = [number(e.record("memory", e.first("memory")), "forward_mib") for e in section.entries]
+    decimals = 0 if max([value or 0.0 for value in values], default=0.0) >= 20 else 1
+    forward = _measured("memory", decimals, "forward_mib", protocol=lambda entry: entry.first("memory"))
+    step = _measured("memory", decimals, "training_step_mib", protocol=lambda entry: entry.first("memory"))
     return [
         Column("memory.forward", "Memory, MiB", "forward", forward),
         Column("memory.training", "Memory, MiB", "training step", step),

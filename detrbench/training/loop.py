@@ -157,7 +157,7 @@ def train_step(
     """
     for group in optim.param_groups:
         group["lr"] = group["base_lr"] * factor
-    out = detector(batch.images, batch.masks)
+    out = detector(batch.images, batch.masks, targets=batch.targets)
     losses = detector.criterion(out, batch.targets)
     total = detector.criterion.total(losses)
     if not bool(torch.isfinite(total)):

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from detrbench.models.backbones.resnet import first_stage
 from detrbench.models.dimensions import Dimensions
 
 
 class Tiny(nn.Module):
-    """Residual stages with batch norm, strides 4 to 32; levels of stride 8, 16 and 32.
+    """Residual stages with batch norm, strides 4 to 32.
 
     Args:
         dimensions: unused; every backbone takes it.
+        finest_stride: of the first level that is returned.
         width: channels at stride 4, doubled at stride 8, 16 and 32.
     """
 
-    def __init__(self, dimensions: Dimensions, width: int) -> None:
+    def __init__(self, dimensions: Dimensions, finest_stride: int, width: int) -> None:
         super().__init__()
-        self.channels = [2 * width, 4 * width, 8 * width]
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        self.first = first_stage(finest_stride)
+        self.channels = widths[self.first :]
         self.stem = nn.Sequential(_unit(3, width // 2, 2), _unit(width // 2, width, 2))
-        widths = [width, *self.channels]
         self.stages = nn.ModuleList(nn.Sequential(_unit(a, b, 2), Residual(b)) for a, b in zip(widths, widths[1:]))
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> levels (B, 2w, H/8, W/8), (B, 4w, H/16, W/16), (B, 8w, H/32, W/32)."""
+        """(B, 3, H, W) -> of (B, w, H/4, W/4), (B, 2w, H/8, W/8), ... (B, 8w, H/32, W/32) those asked for."""
         x = self.stem(images)
-        levels = []
+        levels = [x]
         for stage in self.stages:
             x = stage(x)
             levels.append(x)
-        return levels
+        return levels[self.first :]
 
 
 class Residual(nn.Module):

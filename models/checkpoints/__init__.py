@@ -23,13 +23,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detrbench.errors import CheckpointError
-from detrbench.models.checkpoints import original, own
+from detrbench.models.checkpoints import detrex, original, own, transformers
 from detrbench.models.checkpoints.adapter import Adapter
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
 
-ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER)
+ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER, detrex.ADAPTER, transformers.ADAPTER)
 # Where repositories keep the weights inside their file, most specific first.
 CONTAINERS = ("model", "state_dict", "module")
 SHOWN = 8
@@ -135,6 +135,12 @@ def _check_fit(translated: Mapping[str, Tensor], detector: Detector, path: Path)
             f"{name} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}"
             for name, tensor in translated.items()
             if name in wanted and tensor.shape != wanted[name].shape
+        ],
+        # Swin files hold an index that follows from the window's size; another one means another network.
+        "different": [
+            name
+            for name, tensor in translated.items()
+            if name.endswith("_index") and name in wanted and not torch.equal(tensor.to(wanted[name]), wanted[name])
         ],
     }
     found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]

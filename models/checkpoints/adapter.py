@@ -15,7 +15,7 @@ from detrbench.errors import CheckpointError
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
 
-Rename = Callable[[re.Match[str], "Detector"], str]
+Rename = Callable[[re.Match[str], "Detector"], "str | None"]
 Rule = tuple[str, "str | Rename | None"]
 
 
@@ -27,12 +27,17 @@ class Adapter:
         name: the code base.
         marker: a name that only this code base has; regular expression.
         rules: (pattern of a whole name, replacement), first match wins. A replacement is a template for
-            `re.Match.expand`, a function of match and detector, or None for names that carry no weight.
+            `re.Match.expand`, a function of match and detector, or None for names that carry no weight, which
+            the function may return too. A replacement that ends in `[i]` names the i-th of several pieces, which are
+            joined along the first dimension.
+        shared: (pattern of our names, template of ours to copy) for tensors that a file may leave out, all together,
+            because its model ties them to another one.
     """
 
     name: str
     marker: str
     rules: tuple[Rule, ...]
+    shared: tuple[tuple[str, str], ...] = ()
 
     def recognises(self, state: Mapping[str, Tensor]) -> bool:
         """Whether the names are this code base's."""
@@ -58,7 +63,20 @@ class Adapter:
                     "is it a variant whose layers do not share their heads?",
                 )
             translated[ours], origin[ours] = tensor, name
+        translated = join_pieces(translated)
+        self._fill_shared(translated, detector)
         return translated, ignored
+
+    def _fill_shared(self, translated: dict[str, Tensor], detector: Detector) -> None:
+        wanted = detector.state_dict()
+        for pattern, template in self.shared:
+            matches = [match for name in wanted if (match := re.fullmatch(pattern, name))]
+            # A file that has one of them should have them all: the others are then missing.
+            if any(match.string in translated for match in matches):
+                continue
+            for match in matches:
+                if (source := match.expand(template)) in translated:
+                    translated[match.string] = translated[source]
 
     def _rename(self, name: str, detector: Detector) -> str | None:
         for pattern, replacement in self.rules:
@@ -67,3 +85,15 @@ class Adapter:
                     return None
                 return match.expand(replacement) if isinstance(replacement, str) else replacement(match, detector)
         return name
+
+
+def join_pieces(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put `name[0]`, `name[1]`, ... together as `name`; a piece that is missing shows as a wrong shape."""
+    joined: dict[str, Tensor] = {}
+    pieces: dict[str, dict[int, Tensor]] = {}
+    for name, tensor in state.items():
+        if match := re.fullmatch(r"(.+)\[(\d+)\]", name):
+            pieces.setdefault(match[1], {})[int(match[2])] = tensor
+        else:
+            joined[name] = tensor
+    return joined | {name: torch.cat([found[i] for i in sorted(found)]) for name, found in pieces.items()}

@@ -1,4 +1,7 @@
-"""Names of fundamentalvision/Deformable-DETR and of what was forked from it (kakaobrain/sparse-detr)."""
+"""Names of fundamentalvision/Deformable-DETR and of what was forked from it.
+
+These are kakaobrain/sparse-detr, IDEA-Research/DINO and IDEA-Research/Lite-DETR.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from detrbench.models.checkpoints.adapter import Adapter
+from detrbench.models.checkpoints.swin import swin_rules
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
@@ -13,7 +17,7 @@ if TYPE_CHECKING:
 _KINDS = {"class": "class_embed", "bbox": "box_embed"}
 
 
-def _head(match: re.Match[str], detector: Detector) -> str:
+def head(match: re.Match[str], detector: Detector) -> str:
     """Heads lie in one list: decoder layers, then the proposal head, then the encoder's auxiliary heads."""
     kind, index, rest = _KINDS[match["kind"]], int(match["index"]), match["rest"]
     layers = detector.heads.num_layers
@@ -28,7 +32,15 @@ def _encoder_head(match: re.Match[str], detector: Detector) -> str:
     return f"encoder.auxiliary_heads.{match['index']}.{_KINDS[match['kind']]}.{match['rest']}"
 
 
-_HEAD = r"(?P<kind>class|bbox)_embed\.(?P<index>\d+)\.(?P<rest>.+)"
+def _key_aware_only(match: re.Match[str], detector: Detector) -> str | None:
+    """Lite DETR's files always hold this projection; without key-aware attention nothing reads it."""
+    if not detector.spec.options["key_aware"]:
+        return None
+    attention = {"encoder": "attention", "decoder": "cross_attention"}[match[1]]
+    return f"{match[1]}.layers.{match[2]}.{attention}.query_proj.{match[3]}"
+
+
+HEAD = r"(?P<kind>class|bbox)_embed\.(?P<index>\d+)\.(?P<rest>.+)"
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
 _DECODER = r"transformer\.decoder\.layers\.(\d+)\."
 
@@ -37,12 +49,16 @@ ADAPTER = Adapter(
     marker=r"transformer\.level_embed$",
     rules=(
         (r".*\.num_batches_tracked", None),
+        *swin_rules(r"backbone\.0\.(?:body\.)?"),
         (r"backbone\.0\.body\.(.+)", r"backbone.body.\1"),
         (r"input_proj\.(.+)", r"neck.projections.\1"),
         (r"transformer\.level_embed", r"neck.level_embed"),
+        (r"transformer\.(encoder|decoder)\.layers\.(\d+)\.\w+\.query_proj\.(.+)", _key_aware_only),
         (_ENCODER + r"self_attn\.(.+)", r"encoder.layers.\1.attention.\2"),
         (_ENCODER + r"norm1\.(.+)", r"encoder.layers.\1.attention_norm.\2"),
         (_ENCODER + r"(linear[12]\..+)", r"encoder.layers.\1.feed_forward.\2"),
+        (_ENCODER + r"linear([12])2\.(.+)", r"encoder.layers.\1.low_feed_forward.linear\2.\3"),
+        (_ENCODER + r"norm22\.(.+)", r"encoder.layers.\1.low_feed_forward.norm.\2"),
         (_ENCODER + r"norm2\.(.+)", r"encoder.layers.\1.feed_forward.norm.\2"),
         (_DECODER + r"cross_attn\.(.+)", r"decoder.layers.\1.cross_attention.\2"),
         (_DECODER + r"norm1\.(.+)", r"decoder.layers.\1.cross_attention_norm.\2"),
@@ -54,11 +70,17 @@ ADAPTER = Adapter(
         (r"query_embed\.weight", r"queries.embedding"),
         (r"transformer\.pos_trans\.(.+)", r"queries.position_projection.\1"),
         (r"transformer\.pos_trans_norm\.(.+)", r"queries.position_norm.\1"),
+        (r"transformer\.tgt_embed\.weight", r"queries.content"),
+        (r"label_enc\.weight", r"denoising.label_embedding.weight"),
+        (r"transformer\.decoder\.norm\.(.+)", r"decoder.norm.\1"),
+        (r"transformer\.decoder\.ref_point_head\.(.+)", r"decoder.box_position.network.\1"),
+        (r"transformer\.enc_out_class_embed\.(.+)", r"proposal_head.class_embed.\1"),
+        (r"transformer\.enc_out_bbox_embed\.(.+)", r"proposal_head.box_embed.\1"),
         (r"transformer\.enc_output\.(.+)", r"proposal_head.projection.\1"),
         (r"transformer\.enc_output_norm\.(.+)", r"proposal_head.norm.\1"),
         (r"transformer\.enc_mask_predictor\.layer1\.(.+)", r"encoder.score_network.local.\1"),
         (r"transformer\.enc_mask_predictor\.layer2\.(.+)", r"encoder.score_network.joint.\1"),
-        (r"transformer\.encoder\." + _HEAD, _encoder_head),
-        (r"(?:transformer\.decoder\.)?" + _HEAD, _head),
+        (r"transformer\.encoder\." + HEAD, _encoder_head),
+        (r"(?:transformer\.decoder\.)?" + HEAD, head),
     ),
 )

@@ -1,4 +1,8 @@
-"""Deformable DETR's decoder, with or without box refinement (Zhu et al., ICLR 2021, sections 4.1-4.2)."""
+"""Deformable DETR's decoder, with or without box refinement (Zhu et al., ICLR 2021, sections 4.1-4.2).
+
+Later decoders differ in where a layer's query position comes from and in what stands behind the layers; they override
+`query_position` and `norm`.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,24 @@ class DeformableDecoder(nn.Module):
     Args:
         dimensions: widths and the number of layers.
         refine_boxes: each layer's boxes, detached, are the next layer's reference.
+        look_forward_twice: the boxes that a layer reports are relative to the boxes of the layer before as they were
+            predicted, not detached, so that two layers learn from them (DINO, section 3.5).
     """
 
-    def __init__(self, dimensions: Dimensions, refine_boxes: bool) -> None:
+    def __init__(self, dimensions: Dimensions, refine_boxes: bool, look_forward_twice: bool = False) -> None:
         super().__init__()
-        self.refine_boxes = refine_boxes
+        self.refine_boxes, self.look_forward_twice = refine_boxes, look_forward_twice
+        self.norm: nn.Module = nn.Identity()
         self.layers = nn.ModuleList(DecoderLayer(dimensions) for _ in range(dimensions.num_decoder_layers))
 
     def forward(
-        self, queries: Queries, encoded: Encoded, tokens: Tokens, heads: DetectionHeads, every_layer: bool
+        self,
+        queries: Queries,
+        encoded: Encoded,
+        tokens: Tokens,
+        heads: DetectionHeads,
+        every_layer: bool,
+        mixing_layers: int | None = None,
     ) -> Decoded:
         """Decode.
 
@@ -36,21 +49,41 @@ class DeformableDecoder(nn.Module):
             heads: whose box heads refine the reference.
             every_layer: return each layer's state, as training needs, and refine behind the last one too, as the
                 official code does; otherwise the last state only.
+            mixing_layers: only the first so many layers have self-attention; None for all.
         """
-        content, reference_points = queries.content, queries.reference_points
+        content = queries.content
+        # Where a layer looks, and what its box is reported relative to: the same numbers, with other gradients.
+        reference_points = reported = queries.reference_points
         decoded = Decoded([], [], [], [])
         for index, layer in enumerate(self.layers):
             scaled = scale_reference_points(reference_points, tokens)
-            content, sampled = layer(content, queries.position, scaled, encoded.memory, tokens)
+            position = self.query_position(index, queries, content, scaled)
+            mixing = mixing_layers is None or index < mixing_layers
+            content, sampled = layer(content, position, scaled, encoded.memory, tokens, queries.blocked, mixing)
             decoded.sampling_locations.append(sampled.sampling_locations)
             decoded.attention_weights.append(sampled.attention_weights)
             last = index == len(self.layers) - 1
             if every_layer or last:
-                decoded.states.append(content)
-                decoded.reference_points.append(reference_points)
+                decoded.states.append(self.norm(content))
+                decoded.reference_points.append(reported)
             if self.refine_boxes and (every_layer or not last):
-                reference_points = heads.boxes(index, content, reference_points).detach()
+                reported = heads.boxes(index, content, reference_points)
+                reference_points = reported.detach()
+                if not self.look_forward_twice:
+                    reported = reference_points
         return decoded
+
+    def query_position(self, layer: int, queries: Queries, content: Tensor, reference_points: Tensor) -> Tensor:
+        """(B, Q, C) added to queries and keys of a layer.
+
+        Args:
+            layer: index from 0.
+            queries: as they were selected.
+            content: (B, Q, C) as the layer before left it.
+            reference_points: (B, Q, L, 2 or 4) of each padded level.
+        """
+        assert queries.position is not None
+        return queries.position
 
 
 def scale_reference_points(reference_points: Tensor, tokens: Tokens) -> Tensor:

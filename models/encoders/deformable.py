@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import ProposalHead
 from detrbench.models.layers import EncoderLayer
@@ -13,7 +14,7 @@ from detrbench.models.tokens import Encoded, Tokens
 class DeformableEncoder(nn.Module):
     """All tokens attend to sampled tokens in every layer."""
 
-    needs_projection = False
+    needs_projection = needs_prediction = False
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
@@ -25,8 +26,8 @@ class DeformableEncoder(nn.Module):
         reference_points = tokens.encoder_reference_points()
         for layer in self.layers:
             memory = layer(memory, tokens.positions, reference_points, memory, tokens)
-        return Encoded(memory)
+        return Encoded(memory, updated_from=[0] * len(self.layers))
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """None of its own."""
         return []

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import DamLoss, EncoderAuxiliaryLoss
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
+from detrbench.models.encoders.dual_attention import FINE_TOKENS, DualAttention
 from detrbench.models.heads import ProposalHead, box_head, class_head
 from detrbench.models.layers import EncoderLayer
 from detrbench.models.tokens import Encoded, Prediction, Tokens, gather_tokens
@@ -24,17 +26,23 @@ class SparseEncoder(nn.Module):
         dimensions: widths and the number of layers.
         keep_ratio: share of the tokens that are no padding; every image keeps one more than this, rounded down.
         encoder_auxiliary: predict boxes from the kept tokens after each layer but the last.
+        dual_attention: Focus-DETR's second attention in each layer, in front of the sampled one (its Table 11).
     """
 
     needs_projection = True
 
-    def __init__(self, dimensions: Dimensions, keep_ratio: float, encoder_auxiliary: bool) -> None:
+    def __init__(
+        self, dimensions: Dimensions, keep_ratio: float, encoder_auxiliary: bool, dual_attention: bool
+    ) -> None:
         super().__init__()
         self.keep_ratio = keep_ratio
         self.score_network = ScoreNetwork(dimensions.hidden_dim)
         self.layers = nn.ModuleList(EncoderLayer(dimensions) for _ in range(dimensions.num_encoder_layers))
         heads = dimensions.num_encoder_layers - 1 if encoder_auxiliary else 0
         self.auxiliary_heads = nn.ModuleList(AuxiliaryHead(dimensions) for _ in range(heads))
+        dual = dimensions.num_encoder_layers if dual_attention else 0
+        self.dual_attention = nn.ModuleList(DualAttention(dimensions, FINE_TOKENS, True) for _ in range(dual))
+        self.needs_prediction = dual_attention
 
     def forward(self, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Encoded:
         """Encode the kept tokens; the others leave as they came, without position.
@@ -60,7 +68,10 @@ class SparseEncoder(nn.Module):
         memory = tokens.features
         query = gather_tokens(memory, kept)
         predictions = []
+        kept_scores = scores.gather(1, kept)
         for index, layer in enumerate(self.layers):
+            if self.dual_attention:
+                query = self.dual_attention[index](query, position, kept_scores, proposal_head.class_embed)
             query = layer(query, position, reference_points, memory, tokens)
             memory = write_back(memory, query, kept, counts)
             if auxiliary and index < len(self.auxiliary_heads):
@@ -69,9 +80,9 @@ class SparseEncoder(nn.Module):
         own = [indices[:count] for indices, count in zip(kept, counts)]
         return Encoded(memory, [own] * len(self.layers), scores, predictions)
 
-    def loss_terms(self) -> list[nn.Module]:
+    def loss_terms(self) -> list[LossTerm]:
         """The score network learns from the decoder's attention map, the auxiliary heads from the objects."""
-        terms: list[nn.Module] = [DamLoss()]
+        terms: list[LossTerm] = [DamLoss()]
         return [*terms, EncoderAuxiliaryLoss()] if len(self.auxiliary_heads) else terms
 
 

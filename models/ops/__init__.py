@@ -16,8 +16,9 @@ from detrbench.models.ops import registration
 from detrbench.models.ops.build import status
 from detrbench.models.ops.checks import check_inputs
 from detrbench.models.ops.flops import grid_sample_macs, msda_macs
+from detrbench.models.ops.key_aware import key_aware_attention
 
-__all__ = ["grid_sample_macs", "msda", "msda_macs", "status"]
+__all__ = ["grid_sample_macs", "key_aware_attention", "msda", "msda_macs", "status"]
 
 
 def msda(

@@ -6,6 +6,8 @@ weights (N, Q, M, L, P).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +15,7 @@ from torch import Tensor
 from detrbench.models.ops.checks import check_levels
 
 
-def grid_sample_msda(value: Tensor, sizes: list[list[int]], locations: Tensor, weights: Tensor) -> Tensor:
+def grid_sample_msda(value: Tensor, sizes: Sequence[Sequence[int]], locations: Tensor, weights: Tensor) -> Tensor:
     """The formulation that every DETR code base carries: one `grid_sample` a level, heads in the batch.
 
     Args:
@@ -26,6 +28,14 @@ def grid_sample_msda(value: Tensor, sizes: list[list[int]], locations: Tensor, w
         (N, Q, M * D).
     """
     batch, _, heads, depth = value.shape
+    share = weights.transpose(1, 2).flatten(0, 1).flatten(2)[:, None]  # (NM, 1, Q, LP)
+    output = (sample_points(value, sizes, locations) * share).sum(-1)  # (NM, D, Q)
+    return output.view(batch, heads * depth, locations.shape[1]).transpose(1, 2).contiguous()
+
+
+def sample_points(value: Tensor, sizes: Sequence[Sequence[int]], locations: Tensor) -> Tensor:
+    """(N, S, M, D) at (N, Q, M, L, P, 2) -> (NM, D, Q, LP), zero outside the levels."""
+    batch, _, heads, depth = value.shape
     queries, points = locations.shape[1], locations.shape[4]
     grids = locations.mul(2).sub(1).transpose(1, 2).flatten(0, 1)  # (NM, Q, L, P, 2) in [-1, 1]
     levels = value.split([height * width for height, width in sizes], dim=1)
@@ -36,9 +46,7 @@ def grid_sample_msda(value: Tensor, sizes: list[list[int]], locations: Tensor, w
             continue
         image = tokens.permute(0, 2, 3, 1).reshape(batch * heads, depth, height, width)
         sampled.append(F.grid_sample(image, grids[:, :, level], padding_mode="zeros", align_corners=False))
-    share = weights.transpose(1, 2).flatten(0, 1).flatten(2)[:, None]  # (NM, 1, Q, LP)
-    output = (torch.stack(sampled, dim=-2).flatten(-2) * share).sum(-1)  # (NM, D, Q)
-    return output.view(batch, heads * depth, queries).transpose(1, 2).contiguous()
+    return torch.stack(sampled, dim=-2).flatten(-2)
 
 
 def msda_reference(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:

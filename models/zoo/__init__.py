@@ -15,9 +15,17 @@ from typing import Any
 from detrbench.errors import UsageError, unknown_name
 
 # How a backbone is written in a variant's name, as the papers' repositories write it.
-BACKBONES = {"r50": "resnet50", "r101": "resnet101", "tiny": "tiny"}
+BACKBONES = {
+    "r50": "resnet50",
+    "r101": "resnet101",
+    "swin_t": "swin_tiny",
+    "swin_b": "swin_base",
+    "swin_b_384": "swin_base_384",
+    "swin_l": "swin_large",
+    "tiny": "tiny",
+}
 
-_MODULES = ("deformable", "efficient", "sparse")
+_MODULES = ("dac", "deformable", "dino", "dn", "efficient", "focus", "h_detr", "lite", "sparse")
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,22 @@ PARTS = {
     "heads": "linear_mlp",
 }
 
-# kakaobrain/sparse-detr@f40632c computes the plain detector exactly as the original.
-SOURCES: dict[str, dict[str, object]] = {"sparse_detr": {}}
+# IDEA-Research/detrex@e244e6c: 80 contiguous classes, other epsilons and class weight; of a ResNet only the stem is
+# frozen, of a Swin Transformer nothing.
+DETREX: dict[str, object] = {
+    "num_classes": 80,
+    "logit_eps": 1e-3,
+    "iou_eps": 1e-6,
+    "class_weight": 1.0,
+    "frozen_stages": 1,
+    "swin_frozen_stages": 0,
+    "drop_path": 0.1,
+}
+# huggingface/transformers@v5.23.0 computes as the original does, but freezes no stage of its backbone.
+TRANSFORMERS: dict[str, object] = {"frozen_stages": 0}
+# HDETR/H-Deformable-DETR@f58ceb1 builds on the original, with wider feed-forward networks.
+H_DETR: dict[str, object] = {"ffn_dim": 2048}
+SOURCES: dict[str, dict[str, object]] = {"detrex": DETREX, "transformers": TRANSFORMERS}
 
 PLAIN = Variant(
     name="deformable_detr",
@@ -20,7 +34,8 @@ PLAIN = Variant(
     "layers, which share one two-dimensional reference point a query.",
     parts=PARTS,
     options={"shared_heads": True},
-    sources=SOURCES,
+    # kakaobrain/sparse-detr@f40632c computes the plain detector exactly as the original.
+    sources={**SOURCES, "sparse_detr": {}},
 )
 REFINE = Variant(
     name="deformable_detr_refine",
@@ -28,6 +43,7 @@ REFINE = Variant(
     doc="Each decoder layer has its own heads and corrects the box of the layer before (paper, section 4.2).",
     parts=PARTS,
     options={"refine_boxes": True},
+    sources=SOURCES,
 )
 TWO_STAGE = Variant(
     name="deformable_detr_two_stage",
@@ -36,6 +52,7 @@ TWO_STAGE = Variant(
     "proposal head is trained with every label set to class 0.",
     parts={**PARTS, "queries": "encoder"},
     options={"refine_boxes": True},
+    sources={**SOURCES, "h_detr": H_DETR},
 )
 
 for _variant in (PLAIN, REFINE, TWO_STAGE):

@@ -15,6 +15,7 @@ EFFICIENT = replace(
     doc="Two-stage Deformable DETR whose tokens are ranked by their best class and hand their own features to the "
     "decoder as content; only the position is projected from the box.",
     options={**TWO_STAGE.options, "ranking": "max_class", "content": "memory"},
+    sources={},
 )
 
 register_family(EFFICIENT)

@@ -2,7 +2,10 @@
 
 from dataclasses import replace
 
-from detrbench.models.zoo import register_family
+from detrbench.models.zoo import Variant, register_family
+from detrbench.models.zoo.deformable import REFINE
+from detrbench.models.zoo.dino import DINO
+from detrbench.models.zoo.dn import DN_DEFORMABLE
 from detrbench.models.zoo.efficient import EFFICIENT
 
 SPARSE = replace(
@@ -14,4 +17,22 @@ SPARSE = replace(
     parts={**EFFICIENT.parts, "encoder": "sparse"},
 )
 
-register_family(SPARSE)
+
+def on_base(base: Variant, title: str) -> Variant:
+    """That base with the Sparse encoder (Focus-DETR, Table 3)."""
+    return replace(
+        base,
+        name=f"sparse_{base.name}",
+        summary=f"Sparse DETR's encoder on {title}",
+        doc=SPARSE.doc,
+        parts={**base.parts, "encoder": "sparse"},
+    )
+
+
+for _variant in (
+    SPARSE,
+    on_base(replace(REFINE, name="deformable_detr"), "Deformable DETR with learned queries"),
+    on_base(DN_DEFORMABLE, "DN-Deformable-DETR"),
+    on_base(DINO, "DINO"),
+):
+    register_family(_variant)

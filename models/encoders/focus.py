@@ -1,0 +1,153 @@
+"""Focus-DETR's encoder (Zheng et al., ICCV 2023, sections 3.2-3.3).
+
+Tokens are scored as foreground level by level, each level's scores modulating the next one's tokens; fewer and fewer of
+the best tokens are updated from layer to layer, and the most promising of those also attend to each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detrbench.errors import UsageError
+from detrbench.models.criterion import LossTerm
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.encoders.dual_attention import DualAttention
+from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
+from detrbench.models.foreground import ForegroundLoss
+from detrbench.models.heads import ProposalHead
+from detrbench.models.layers import EncoderLayer
+from detrbench.models.tokens import Encoded, Tokens, gather_tokens
+
+MODULATIONS = ("top_down", "bottom_up", "none")
+
+
+class FocusEncoder(nn.Module):
+    """Updates a share of the tokens that falls from layer to layer.
+
+    Every layer samples the neck's features, not the tokens that the layers before have updated, as in the official
+    code; and images of a batch share the cascade of the largest one, from their own count in the first layer on.
+
+    Args:
+        dimensions: widths and the number of layers.
+        keep_ratios: share of an image's tokens that each layer updates; the best of one ranking, so smaller shares are
+            subsets of larger ones.
+        modulation: "top_down": coarse scores modulate finer tokens; "bottom_up": the other way round; "none".
+        foreground_supervision: train the scores with the objects' boxes.
+        scale_intervals: (least, most] for each level: which boxes its tokens may lie in, by the distance to the
+            farthest side in pixels. The official code's are disjoint; the paper's best overlap (Table 8).
+        dual_attention: see `DualAttention`, with `fine_tokens` and `category_score`.
+        fine_tokens: tokens of the dual attention.
+        category_score: whether the dual attention's choice reads class logits.
+    """
+
+    needs_projection = True
+
+    def __init__(
+        self,
+        dimensions: Dimensions,
+        keep_ratios: Sequence[float],
+        modulation: str,
+        foreground_supervision: bool,
+        scale_intervals: Sequence[Sequence[float]],
+        dual_attention: bool,
+        fine_tokens: int,
+        category_score: bool,
+    ) -> None:
+        super().__init__()
+        depth = dimensions.num_encoder_layers
+        if len(keep_ratios) != depth or not all(0 < ratio <= 1 for ratio in keep_ratios):
+            raise UsageError(f"keep_ratios: expected {depth} shares in (0, 1], one a layer, got {list(keep_ratios)}")
+        if len(scale_intervals) != dimensions.num_levels or any(len(interval) != 2 for interval in scale_intervals):
+            expected = f"{dimensions.num_levels} pairs, one a level"
+            raise UsageError(f"scale_intervals: expected {expected}, got {list(scale_intervals)}")
+        self.keep_ratios = tuple(keep_ratios)
+        self.supervised_intervals = scale_intervals if foreground_supervision else None
+        self.selector = ForegroundSelector(dimensions, modulation)
+        self.layers = nn.ModuleList(EncoderLayer(dimensions) for _ in range(depth))
+        self.dual_attention = nn.ModuleList(
+            DualAttention(dimensions, fine_tokens, category_score) for _ in range(depth if dual_attention else 0)
+        )
+        # Only the class logits of the dual attention read the proposal head's predictions.
+        self.needs_prediction = dual_attention and category_score
+
+    def forward(self, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Encoded:
+        """Encode the kept tokens; a token that no layer keeps leaves as it came.
+
+        Args:
+            tokens: the feature pyramid.
+            proposal_head: its projection feeds the selector, its class head the dual attention.
+            auxiliary: unused.
+        """
+        excluded = tokens.proposals()[1]
+        foreground = self.selector(proposal_head.project(tokens.features + tokens.positions, excluded), tokens.sizes)
+        scores = foreground.masked_fill(tokens.padding, foreground.min()) if tokens.padded else foreground
+        own, kept = cascade(tokens.num_valid, self.keep_ratios)
+        ranked = scores.topk(max(kept), dim=1).indices
+        positions, ranked_scores = gather_tokens(tokens.positions, ranked), scores.gather(1, ranked)
+        reference_points = gather_tokens(tokens.encoder_reference_points().flatten(2), ranked)
+        reference_points = reference_points.unflatten(-1, (len(tokens.sizes), 2))
+
+        memory = tokens.features
+        kept_tokens = []
+        for index, (layer, count) in enumerate(zip(self.layers, kept)):
+            position = positions[:, :count]
+            query = gather_tokens(memory, ranked[:, :count])
+            if self.dual_attention:
+                attend = self.dual_attention[index]
+                query = attend(query, position, ranked_scores[:, :count], getattr(proposal_head, "class_embed", None))
+            query = layer(query, position, reference_points[:, :count], tokens.features, tokens)
+            counts = [min(count, most) for most in own]
+            memory = write_back(memory, query, ranked[:, :count], counts)
+            kept_tokens.append([row[:number] for row, number in zip(ranked, counts)])
+        return Encoded(memory, kept_tokens, scores, foreground=foreground)
+
+    def loss_terms(self) -> list[LossTerm]:
+        """The selector learns from the objects' boxes."""
+        return [] if self.supervised_intervals is None else [ForegroundLoss(self.supervised_intervals)]
+
+
+class ForegroundSelector(nn.Module):
+    """One score a token; the scores of one level modulate the tokens of the next."""
+
+    def __init__(self, dimensions: Dimensions, modulation: str) -> None:
+        super().__init__()
+        if modulation not in MODULATIONS:
+            raise UsageError(f"modulation: expected one of {MODULATIONS}, got {modulation!r}")
+        self.modulation = modulation
+        self.score_network = ScoreNetwork(dimensions.hidden_dim)
+        if modulation != "none":
+            # In the order of the steps: with "top_down" the first one belongs to the second coarsest level.
+            self.alpha = nn.Parameter(torch.empty(dimensions.num_levels - 1).uniform_(-0.3, 0.3))
+
+    def forward(self, features: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        """(B, S, C) features of levels of the given sizes -> (B, S), without sigmoid."""
+        levels = features.split([height * width for height, width in sizes], dim=1)
+        if self.modulation == "none":
+            return torch.cat([self.score_network(level) for level in levels], 1)
+        order = range(len(sizes)) if self.modulation == "bottom_up" else range(len(sizes) - 1, -1, -1)
+        scores: dict[int, Tensor] = {}
+        before: int | None = None
+        for step, index in enumerate(order):
+            level = levels[index]
+            if before is not None:
+                image = scores[before].unflatten(1, sizes[before])[:, None]  # (B, 1, H, W)
+                resized = F.interpolate(image, sizes[index], mode="bilinear", align_corners=True).flatten(2)
+                level = level + level * resized.transpose(1, 2) * self.alpha[step - 1]
+            scores[index] = self.score_network(level)
+            before = index
+        return torch.cat([scores[index] for index in range(len(sizes))], 1)
+
+
+def cascade(num_valid: list[int], keep_ratios: Sequence[float]) -> tuple[list[int], list[int]]:
+    """How many tokens are updated: at most by each image, and by each layer for the largest image.
+
+    Counts are rounded in float32, as in the official code, where a layer's share is relative to the largest one.
+    """
+    largest = max(keep_ratios)
+    own = keep_counts(num_valid, largest)
+    return own, [max(int(np.float32(ratio / largest) * np.float32(max(own))), 1) for ratio in keep_ratios]

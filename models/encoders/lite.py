@@ -1,0 +1,87 @@
+"""Lite DETR's encoder (Li et al., CVPR 2023, section 3): fine levels are updated seldom and cheaply.
+
+Most tokens lie on the finest levels and carry the least meaning each. A block updates the coarse ("high") levels
+several times, looking at all levels, and all tokens once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from detrbench.errors import UsageError
+from detrbench.models.criterion import LossTerm
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.heads import ProposalHead
+from detrbench.models.layers import EncoderLayer, FeedForward
+from detrbench.models.tokens import Encoded, Tokens
+
+
+class LiteEncoder(nn.Module):
+    """Interleaved updates, written HxLy-(A+1)xB in the paper: x high levels, y low ones, B blocks of A layers.
+
+    The last layer of a block updates high and low tokens in one pass from the same input, as the official code does;
+    so a block is A layers, not A + 1, and their number is A * B whatever `num_encoder_layers` says.
+
+    Args:
+        dimensions: widths and levels.
+        high_levels: coarse levels that every layer updates.
+        high_updates: A.
+        blocks: B.
+        low_updates: update the low levels at the end of each block. Otherwise they are only looked at, and the high
+            levels alone are handed on (Table 5: high-level fusion without low-level fusion).
+    """
+
+    needs_projection = needs_prediction = False
+
+    def __init__(
+        self, dimensions: Dimensions, high_levels: int, high_updates: int, blocks: int, low_updates: bool
+    ) -> None:
+        super().__init__()
+        if not 0 < high_levels < dimensions.num_levels:
+            raise UsageError(f"high_levels: expected 1 to {dimensions.num_levels - 1}, got {high_levels}")
+        if high_updates < 1 or blocks < 1:
+            raise UsageError(f"high_updates and blocks: expected 1 or more, got {high_updates} and {blocks}")
+        self.low_levels, self.low_updates = dimensions.num_levels - high_levels, low_updates
+        self.memory_levels = dimensions.num_levels if low_updates else high_levels
+        block = [EncoderLayer] * (high_updates - 1) + [FullLayer if low_updates else EncoderLayer]
+        self.layers = nn.ModuleList(layer(dimensions) for layer in block * blocks)
+
+    def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool) -> Encoded:
+        """Encode; neither the proposal head nor auxiliary outputs are used here."""
+        low = sum(height * width for height, width in tokens.sizes[: self.low_levels])
+        memory, reference_points = tokens.features, tokens.encoder_reference_points()
+        updated_from = []
+        for layer in self.layers:
+            if isinstance(layer, FullLayer):
+                memory = layer.update_all(memory, tokens.positions, reference_points, tokens, low)
+                updated_from.append(0)
+            else:
+                high = layer(memory[:, low:], tokens.positions[:, low:], reference_points[:, low:], memory, tokens)
+                memory = torch.cat([memory[:, :low], high], 1)
+                updated_from.append(low)
+        if self.low_updates:
+            return Encoded(memory, updated_from=updated_from)
+        high_tokens = tokens.without_finest(self.low_levels)
+        return Encoded(memory[:, low:], updated_from=[0] * len(self.layers), tokens=high_tokens)
+
+    def loss_terms(self) -> list[LossTerm]:
+        """None of its own."""
+        return []
+
+
+class FullLayer(EncoderLayer):
+    """Updates all tokens; those of the low levels pass a narrow feed-forward network of their own."""
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__(dimensions)
+        self.low_feed_forward = FeedForward(replace(dimensions, ffn_dim=dimensions.hidden_dim))
+
+    def update_all(
+        self, memory: Tensor, position: Tensor, reference_points: Tensor, tokens: Tokens, low: int
+    ) -> Tensor:
+        """(B, S, C) -> (B, S, C); the first `low` tokens are those of the low levels."""
+        attended = self.attend(memory, position, reference_points, memory, tokens)
+        return torch.cat([self.low_feed_forward(attended[:, :low]), self.feed_forward(attended[:, low:])], 1)

@@ -1,0 +1,94 @@
+"""One-to-many supervision: in training, further queries of which several answer for each object (H-DETR)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from detrbench.models.criterion import DecoderTerm, LossTerm, count_boxes
+from detrbench.models.dimensions import Dimensions
+from detrbench.models.losses import Losses
+from detrbench.models.matcher import Target
+from detrbench.models.tokens import Queries
+
+if TYPE_CHECKING:
+    from detrbench.models.detector import DetectorOutput
+
+
+class NoOneToMany(nn.Module):
+    """Leaves the queries as they are."""
+
+    further_queries = 0
+
+    def __init__(self, dimensions: Dimensions) -> None:
+        super().__init__()
+
+    def forward(self, queries: Queries) -> Queries:
+        """The same queries."""
+        return queries
+
+    def loss_terms(self) -> list[LossTerm]:
+        """None."""
+        return []
+
+
+class HybridQueries(nn.Module):
+    """H-DETR's hybrid branch (Jia et al., CVPR 2023, section 3.2), of which inference keeps nothing.
+
+    The queries that rank behind the ordinary ones pass through the same decoder and heads; neither group sees the
+    other.
+
+    Args:
+        dimensions: how many queries are ordinary.
+        one_to_many_queries: how many stand behind them.
+        one_to_many_repeats: how many of them answer for each object.
+        one_to_many_weight: weight of their losses beside the others'.
+    """
+
+    def __init__(
+        self,
+        dimensions: Dimensions,
+        one_to_many_queries: int,
+        one_to_many_repeats: int,
+        one_to_many_weight: float,
+    ) -> None:
+        super().__init__()
+        self.num_queries, self.further_queries = dimensions.num_queries, one_to_many_queries
+        self.repeats, self.weight = one_to_many_repeats, one_to_many_weight
+
+    def forward(self, queries: Queries) -> Queries:
+        """Part the groups; small images may have no tokens left for the second one."""
+        total = queries.content.shape[1]
+        further = torch.arange(total, device=queries.content.device) >= self.num_queries
+        blocked = further[:, None] != further[None]
+        return replace(queries, blocked=blocked, one_to_many=max(total - self.num_queries, 0))
+
+    def loss_terms(self) -> list[LossTerm]:
+        """The losses of the second group."""
+        return [RepeatedLoss(self.repeats, self.weight)]
+
+
+class RepeatedLoss(DecoderTerm):
+    """The decoder's losses with every object there several times, each to be matched by another query.
+
+    Args:
+        repeats: how often each object is there.
+        weight: factor on the losses.
+    """
+
+    def __init__(self, repeats: int, weight: float) -> None:
+        super().__init__()
+        self.repeats, self.weight = repeats, weight
+
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+        """Losses with the suffix `_one2many`, and `_<i>_one2many` for layer i before the last."""
+        repeated = [{name: torch.cat([values] * self.repeats) for name, values in target.items()} for target in targets]
+        num_boxes = count_boxes(repeated, out.pred_boxes.device)
+        losses: Losses = {}
+        for index, prediction in enumerate(out.one_to_many):
+            suffix = "_one2many" if index == len(out.one_to_many) - 1 else f"_{index}_one2many"
+            losses |= self.matched_losses(prediction, repeated, num_boxes, suffix)
+        return {name: self.weight * loss for name, loss in losses.items()}

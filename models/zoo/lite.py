@@ -1,0 +1,33 @@
+"""Lite DETR (Li et al., CVPR 2023, arXiv 2303.07335); code: IDEA-Research/Lite-DETR@6392353."""
+
+from dataclasses import replace
+
+from detrbench.models.zoo import Variant, register_family
+from detrbench.models.zoo.deformable import TWO_STAGE
+from detrbench.models.zoo.dino import DINO
+
+DOC = (
+    "Blocks of encoder layers update the coarse levels several times and the finest ones once, with a narrow "
+    "feed-forward network. Attention of encoder and decoder weighs its sampled points by query times key."
+)
+
+
+def on_base(name: str, base: Variant, title: str) -> Variant:
+    """That base with the Lite encoder and key-aware attention."""
+    return replace(
+        base,
+        name=name,
+        summary=f"Lite DETR on {title}: fine levels are updated seldom and cheaply",
+        doc=DOC,
+        parts={**base.parts, "encoder": "lite"},
+        options={**base.options, "key_aware": True},
+        sources={},
+    )
+
+
+LITE_DINO = on_base("lite_dino", DINO, "DINO")
+LITE_DINO = replace(LITE_DINO, options={**LITE_DINO.options, "boxes_of": "selected"})
+LITE_DEFORMABLE = on_base("lite_deformable_detr", TWO_STAGE, "two-stage Deformable DETR")
+
+for _variant in (LITE_DINO, LITE_DEFORMABLE):
+    register_family(_variant)

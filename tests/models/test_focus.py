@@ -1,0 +1,138 @@
+"""Focus-DETR: official outputs, labels and training in float64, and the laws it obeys at a tiny size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_files import batch_of, golden, needs_goldens, official_detector, relative_gap
+from training_goldens import (
+    Training,
+    check_batch_is_single,
+    check_gradients,
+    check_losses,
+    check_matching,
+    check_noised,
+    check_trains,
+    fixed_random,
+    random_batch,
+    tiny,
+)
+
+from detrbench import models
+from detrbench.errors import UsageError
+from detrbench.models.encoders.focus import cascade
+from detrbench.models.foreground import foreground_labels
+
+NAME = "focus_detr_r50_4scale"
+CREATE: dict[str, Any] = {"name": "focus_detr_r50", "keep_ratios": [0.5, 0.4, 0.3, 0.3, 0.2, 0.1]}
+BASES = ("focus_detr_tiny", "focus_deformable_detr_tiny", "focus_efficient_detr_tiny", "focus_dn_deformable_detr_tiny")
+
+
+@pytest.mark.full
+@needs_goldens
+def test_predictions_are_the_official_ones(tmp_path: Path) -> None:
+    detector = official_detector(NAME, tmp_path, **CREATE)
+    for case in golden(NAME)["cases"].values():
+        with torch.no_grad():
+            out = detector(*batch_of(case), trace=True)
+        for key in ("pred_logits", "pred_boxes"):
+            assert relative_gap(getattr(out, key), case[key]["first8"]) < 1e-8
+            assert float(getattr(out, key).sum()) == pytest.approx(case[key]["sum"], rel=1e-8)
+        if "focus" in case:
+            kept = [max(len(tokens) for tokens in layer) for layer in out.trace.kept_tokens]
+            assert kept == case["focus"]["kept_per_layer"]
+
+
+@pytest.mark.full
+@needs_goldens
+def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(NAME, tmp_path, **CREATE)
+    out, losses = training.run(denoising=False)
+    check_losses(training, losses, training.golden["losses"], denoising=False)
+    check_matching(out, training.targets, training.golden["matching"])
+    check_gradients(training, losses)
+    recorded = training.golden["foreground_label_assignment"]
+    assert float(out.encoded.foreground.sum()) == pytest.approx(recorded["score_sum"], rel=1e-8)
+    for section in recorded.values():
+        if isinstance(section, dict):
+            labels = foreground_labels(out.tokens, training.targets, section["intervals"])
+            assert [row.nonzero()[:, 0].tolist() for row in labels] == section["positive_token_indices"]
+    for kind, section in training.golden["denoising"].items():
+        with fixed_random(kind, monkeypatch), torch.no_grad():
+            out, losses = training.run(denoising=True)
+        check_noised(training, out.queries, section)
+        check_losses(training, losses, section["losses_with_denoising_on"], denoising=True)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_trains_on_every_base(name: str) -> None:
+    check_trains(tiny(name))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"modulation": "bottom_up"},
+        {"modulation": "none", "foreground_supervision": False},
+        {"dual_attention": False},
+        {"category_score": False, "fine_tokens": 4},
+    ],
+    ids=str,
+)
+def test_ablations_train(options: dict[str, Any]) -> None:
+    check_trains(tiny("focus_detr_tiny", **options))
+
+
+def test_batch_is_single() -> None:
+    check_batch_is_single(tiny("focus_detr_tiny"))
+
+
+def test_tokens_are_nested_and_counted_by_image() -> None:
+    detector = tiny("focus_detr_tiny").eval()
+    images, masks = random_batch()[0], torch.zeros(2, 96, 96, dtype=torch.bool)
+    masks[1, :, 64:] = True
+    with torch.no_grad():
+        trace = detector(images, masks, trace=True).trace
+    for image in range(2):
+        layers = [set(layer[image].tolist()) for layer in trace.kept_tokens]
+        assert all(later <= earlier for earlier, later in zip(layers, layers[1:]))
+        assert not trace.padding[image, list(layers[0])].any()
+    assert len(trace.kept_tokens[0][1]) == int(int((~trace.padding[1]).sum()) * 0.5) + 1
+
+
+@pytest.mark.parametrize(
+    ("num_valid", "ratios", "expected"),
+    [
+        ([3319], [0.5, 0.4, 0.3, 0.3, 0.2, 0.1], ([1660], [1660, 1328, 996, 996, 664, 332])),
+        ([3571], [0.5, 0.4, 0.3, 0.3, 0.2, 0.1], ([1786], [1786, 1428, 1071, 1071, 714, 357])),
+        ([100], [1.0] * 6, ([100], [100] * 6)),
+        ([9, 4], [0.1, 0.2], ([2, 1], [1, 2])),
+    ],
+)
+def test_counts(num_valid: list[int], ratios: list[float], expected: tuple[list[int], list[int]]) -> None:
+    assert cascade(num_valid, ratios) == expected
+
+
+def test_all_tokens_are_updated_where_everything_is_kept() -> None:
+    detector = tiny("focus_detr_tiny", keep_ratios=[1.0] * 6).eval()
+    with torch.no_grad():
+        trace = detector(random_batch()[0], trace=True).trace
+    assert {len(tokens) for layer in trace.kept_tokens for tokens in layer} == {trace.padding.shape[1]}
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(UsageError, match="keep_ratios: expected 6 shares"):
+        models.create("focus_detr_tiny", keep_ratios=[0.3])
+    with pytest.raises(UsageError, match="scale_intervals: expected 4 pairs"):
+        models.create("focus_detr_tiny", scale_intervals=[[0, 1]])
+    with pytest.raises(UsageError, match="modulation"):
+        models.create("focus_detr_tiny", modulation="sideways")
+
+
+def test_runs_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        detector = tiny("focus_detr_tiny").eval()
+        assert detector(torch.zeros(1, 3, 128, 160)).pred_boxes.shape == (1, 20, 4)
