@@ -58,6 +58,6 @@ def _data(path: Path, as_json: bool) -> None:
             id_ = "" if finding.id is None else f" {finding.id}:"
             print(f"{finding.file}:{id_} {finding.kind}: {finding.message}")
     if findings:
-        raise Findings(f"{path}: {len(findings)} mistakes")
+        raise Findings(f"{path}: {len(findings)} mistake{'s' if len(findings) > 1 else ''}")
     if not as_json:
         print(f"{path}: ok")

@@ -33,6 +33,8 @@ ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER, detrex.ADAPTER, 
 # Where repositories keep the weights inside their file, most specific first.
 CONTAINERS = ("model", "state_dict", "module")
 SHOWN = 8
+# How torch words its refusal to run what a pickle asks for; other complaints mean that the file is no pickle.
+FORBIDDEN = ("unsupported global", "unsupported class", "unrecognized")
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,12 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+        if any(sign in str(error).lower() for sign in FORBIDDEN):
             raise CheckpointError(
                 f"{path}: holds objects other than weights, and loading them could run code",
                 "convert it to a plain state dict where you trust it",
             ) from error
-        raise CheckpointError(f"{path}: not a checkpoint: {_first_line(error)}", "fetch the file again") from error
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint", "fetch the file again") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint: {_first_line(error)}", "fetch the file again"
