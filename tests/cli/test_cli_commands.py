@@ -137,7 +137,7 @@ def test_validate_finds_mistakes_in_data(bench: Workbench, monkeypatch: pytest.M
     code, out, err = bench.type("validate", str(bench.folder))
     assert code == 1
     assert "instances.json: 7: bad_box: width is NaN" in out
-    assert "1 mistakes" in err
+    assert err.rstrip().endswith(": 1 mistake")
     code, out, _ = bench.type("validate", str(bench.folder), "--json")
     assert json.loads(out)["findings"][0]["kind"] == "bad_box"
     monkeypatch.setattr(validate, "validate", lambda root: [])
