@@ -138,8 +138,8 @@ class AccuracyProtocol:
     @property
     def convention(self) -> str:
         """The rule in words."""
-        nms = "no NMS" if self.nms is None else f"NMS at IoU {self.nms}"
-        kept = f"top {self.top} scores over queries x classes, {nms}"
+        kept = f"top {self.top} scores over queries x classes"
+        kept = f"{kept}, no NMS" if self.nms is None else f"NMS within each class at IoU {self.nms}, then the {kept}"
         return f"COCO box AP (pycocotools), {kept}, maxDets {self.max_detections}"
 
 
