@@ -48,8 +48,8 @@ def _keys(section: Section) -> list[str]:
     """Columns that say which row is which: the published ones, then options of the cells."""
     published = section.published.columns if section.published else ()
     options = [key for entry in section.entries for key in entry.options]
-    said_elsewhere = {"model", "threshold"} if section.is_measured("queries") else {"model"}
-    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in said_elsewhere]
+    # Each threshold has columns of its own, see `gathering`.
+    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in ("model", "threshold")]
     return list(dict.fromkeys(keys))
 
 

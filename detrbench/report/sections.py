@@ -214,8 +214,10 @@ def make(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Secti
     return Section(suite, scale, spec, table, entries, problems)
 
 
-def point(table: PublishedTable, row: PublishedRow, **at: Any) -> PublishedRow | None:
+def point(table: PublishedTable | None, row: PublishedRow | None, **at: Any) -> PublishedRow | None:
     """Another point of the curve that a row belongs to: the row that is the same but for `at` and its figures."""
+    if table is None or row is None:
+        return None
     wanted = {key: value for key, value in {**row.values, **at}.items() if key not in labels.FIGURES}
     return next((other for other in table.rows if other.matches(wanted)), None)
 

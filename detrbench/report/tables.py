@@ -66,17 +66,19 @@ def main_table(section: Section) -> Table:
 
 
 # What a suite may list as `report: {tables: ...}`.
-DETAILS = ("accuracy", "gflops_by_part", "latency_by_part", "spread", "training")
+DETAILS = ("accuracy", "gflops_by_part", "latency_by_part", "spread", "queries_by_epoch", "training")
 
 
 def detail_tables(section: Section) -> list[Table]:
     """What the main table has no room for, as far as the suite asks for it; all by default."""
     measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    epochs = gathering.epochs(section)
     tables = [
         _table("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
         _table("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
         _table("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
         _table("spread", "Where queries end", section, gathering.spread(section), measured),
+        _table("queries_by_epoch", "Queries by epoch", section, gathering.by_epoch(section, epochs), list(epochs)),
         _table("training", "Training", section, columns.training(section), measured),
     ]
     wanted = section.wanted("tables", DETAILS)

@@ -43,7 +43,9 @@ def section(tmp_path: Path) -> Section:
     ):
         cell = {"id": id_, "suite": "figure3", "scale": "smoke", "index": index, "model": "dac_detr_r50", "options": {},
                 "row": {"model": name, "threshold": 0.7, "epoch": 12}, "resolved": report_fixture.SETTINGS}  # fmt: skip
-        found = {"queries": {"common": figures}} if figures else {"memory": {"common": {"forward_mib": 1.0}}}
+        history = [{"epoch": epoch, "loss": 1.0, "queries_above_0.7": epoch / 10} for epoch in (6, 12)]
+        trained = {"training": {"training": {"epochs": [{"epoch": 1, "loss": 2.0}, *history]}}}
+        found = {"queries": {"common": figures}, **trained} if figures else {"memory": {"common": {"forward_mib": 1.0}}}
         report_fixture.write_cell(folder, cell, found, {} if figures else {"queries": "no checkpoint"})
     (one,) = sections.read(ResultsStore(tmp_path))
     return one
@@ -80,6 +82,24 @@ def test_where_queries_end(section: Section) -> None:
         "to_neighbour.with": "7.00 [6.75, 7.25]",
         "to_neighbour.without": "3.00 [2.75, 3.25]",
     }
+
+
+def test_each_evaluated_epoch_stands_beside_its_published_figure(section: Section) -> None:
+    (table,) = [each for each in tables.detail_tables(section) if each.key == "queries_by_epoch"]
+    found = [[cell.text for cell in row.cells] for row in table.rows]
+    assert [column.key for column in table.columns] == ["epoch", "queries.0.7.published", "queries.0.7"]
+    assert found == [["6", "3.64", "0.60"], ["12", "3.53", "1.20"]]
+
+
+def test_published_figures_need_no_measured_ones(tmp_path: Path, section: Section) -> None:
+    next(tmp_path.glob("figure3/smoke/cells/dac-*/queries.json")).unlink()
+    (found,) = sections.read(ResultsStore(tmp_path))
+    table = tables.main_table(found)
+    assert [column.key for column in table.columns if column.key.startswith("queries")] == [
+        f"queries.{threshold}.published" for threshold in (0.6, 0.7, 0.8)
+    ]
+    assert texts(table, "dac")["queries.0.8.published"] == "1.72"
+    assert "queries_by_epoch" not in [each.key for each in tables.detail_tables(found)]
 
 
 def test_curves_that_no_cell_answers_to_stay(tmp_path: Path, section: Section) -> None:
