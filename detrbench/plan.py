@@ -21,7 +21,7 @@ from detrbench.measure import protocols
 from detrbench.results import MEASURES, CellFolder, ResultsStore
 from detrbench.suite import Cell, digest
 
-_NEEDS_WEIGHTS = ("accuracy", "dam")
+_NEEDS_WEIGHTS = ("accuracy", "dam", "queries")
 _TIMED = ("latency", "memory")
 
 
@@ -62,7 +62,7 @@ def make(
 ) -> list[WorkItem]:
     """The work, in the order in which it is best done: all complexity, then cell by cell, then all latency.
 
-    Training is added for cells whose accuracy or DAM correlation needs trained weights.
+    Training is added for cells whose accuracy, DAM correlation or queries need trained weights.
     """
     wanted = set(measures)
     estimate = _Estimates(store, conditions)

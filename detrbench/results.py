@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-MEASURES = ("complexity", "training", "accuracy", "dam", "memory", "latency")  # in the order they are taken
+MEASURES = ("complexity", "training", "accuracy", "dam", "queries", "memory", "latency")  # in the order they are taken
 State = Literal["done", "failed", "not_measured", "running"]
 
 

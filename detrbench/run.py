@@ -1,8 +1,8 @@
 """Executes a plan. A cell that fails is recorded and the rest goes on; whatever was done stays done.
 
-Order: the complexity of all cells, then each cell's training, accuracy, DAM correlation and memory, then the latency
-of all cells together, so that its rounds can alternate between them. Each step writes its record before the next one
-starts; a killed run loses the step it was in, and training loses what came after its last checkpoint.
+Order: the complexity of all cells, then each cell's training, accuracy, DAM correlation, queries and memory, then the
+latency of all cells together, so that its rounds can alternate between them. Each step writes its record before the
+next one starts; a killed run loses the step it was in, and training loses what came after its last checkpoint.
 """
 
 from __future__ import annotations

@@ -16,7 +16,18 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
-from detrbench.measure import accuracy, ap_images, ap_interval, complexity, dam, latency, memory, protocols, timing
+from detrbench.measure import (
+    accuracy,
+    ap_images,
+    ap_interval,
+    complexity,
+    dam,
+    latency,
+    memory,
+    protocols,
+    queries,
+    timing,
+)
 from detrbench.measure.protocols import LatencyProtocol
 from detrbench.measure.timing import Timed
 from detrbench.plan import WorkItem
@@ -34,6 +45,7 @@ def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> di
         "training": _training,
         "accuracy": _accuracy,
         "dam": _dam,
+        "queries": _queries,
         "memory": _memory,
     }
     return steps[item.measure](item, device, open_data, report)
@@ -74,11 +86,10 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
     train_set, val_set = (open_data(settings.data_spec, split) for split in ("train", "val"))
 
     def evaluate(detector: Any) -> dict[str, float | None]:
-        rule = protocols.get("accuracy")
-        found = accuracy.evaluate(
-            accuracy.collect(detector, val_set, rule, device, transform=_eval(item)), val_set, rule, replicates=1
-        )
-        return {name: found.stats[name] for name in ("AP", "AP50")}
+        rule, gathering = protocols.get("accuracy"), queries.Gathering(protocols.get("queries").thresholds)
+        found = accuracy.collect(detector, val_set, rule, device, transform=_eval(item), observe=gathering.add)
+        stats = accuracy.evaluate(found, val_set, rule, replicates=1).stats
+        return {"AP": stats["AP"], "AP50": stats["AP50"], **gathering.means()}
 
     def tell(at: loop.TrainProgress) -> None:
         done = at.step % (at.steps // at.epochs) == 0
@@ -126,6 +137,16 @@ def _dam(item: WorkItem, device: str, open_data: OpenData, report: Report) -> di
     for name in item.cell.protocols_of("dam"):
         protocol, tell = protocols.get("dam", name), _count(report, name)
         records[name] = dam.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
+    return records
+
+
+def _queries(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    dataset = open_data(item.cell.settings.data_spec, "val")
+    detector = load(item, device, open_data)
+    records = {}
+    for name in item.cell.protocols_of("queries"):
+        protocol, tell = protocols.get("queries", name), _count(report, name)
+        records[name] = queries.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
     return records
 
 

@@ -160,6 +160,15 @@ class Detector(nn.Module):
             out.trace = _trace(out)
         return out
 
+    def without_self_attention(self, out: DetectorOutput) -> list[Prediction]:
+        """What each decoder layer says of the same queries where no layer lets them attend to each other.
+
+        Args:
+            out: of this detector, in inference.
+        """
+        decoded = self.decoder(out.queries, out.encoded, out.tokens, self.heads, True, mixing_layers=0)
+        return self._predict(decoded, out.queries).layers
+
     def _predict(self, decoded: Decoded, queries: Queries) -> Branch:
         """What the heads say of each decoder layer that was returned, for each group of queries."""
         first = self.spec.options["num_decoder_layers"] - len(decoded.states)

@@ -51,8 +51,8 @@ def test_complexity_comes_first_and_latency_last(tmp_path: Path) -> None:
     assert [(i.cell.id, i.measure) for i in items if i.state == "todo"] == [
         ("sparse", "complexity"),
         ("plain", "complexity"),
-        *(("sparse", m) for m in ("training", "accuracy", "dam", "memory")),
-        *(("plain", m) for m in ("training", "accuracy", "dam", "memory")),
+        *(("sparse", m) for m in ("training", "accuracy", "dam", "queries", "memory")),
+        *(("plain", m) for m in ("training", "accuracy", "dam", "queries", "memory")),
         ("sparse", "latency"),
         ("plain", "latency"),
     ]
@@ -62,7 +62,8 @@ def test_complexity_comes_first_and_latency_last(tmp_path: Path) -> None:
 
 def test_training_is_planned_only_for_what_needs_it(tmp_path: Path) -> None:
     assert [i.measure for i in make(tmp_path, cells()[:1], ["complexity", "latency"])] == ["complexity", "latency"]
-    assert [i.measure for i in make(tmp_path, cells()[:1], ["dam"])] == ["training", "dam"]
+    for measure in ("dam", "queries"):
+        assert [i.measure for i in make(tmp_path, cells()[:1], [measure])] == ["training", measure]
 
 
 def test_without_data_only_what_needs_none_is_due(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_data_that_cannot_be_opened_is_a_reason(tmp_path: Path) -> None:
     assert [(i.state, i.why) for i in items] == [("not_measured", "coco: no annotations")]
 
 
-WEIGHTED = {"training", "accuracy", "dam", "memory", "latency"}
+WEIGHTED = {"training", "accuracy", "dam", "queries", "memory", "latency"}
 
 
 @pytest.mark.parametrize(

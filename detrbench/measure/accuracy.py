@@ -19,6 +19,7 @@ from detrbench.data.loading import Batch, batches
 from detrbench.data.transforms import Eval, Transform
 from detrbench.measure import ap_interval
 from detrbench.measure.protocols import AccuracyProtocol
+from detrbench.models.detector import DetectorOutput
 from detrbench.records import Accuracy, Estimate
 
 # pycocotools' 12 figures, in its order.
@@ -52,6 +53,7 @@ def collect(
     transform: Transform | None = None,
     progress: Progress | None = None,
     num_workers: int = 0,
+    observe: Callable[[DetectorOutput, Batch], None] = lambda out, batch: None,
 ) -> list[Detection]:
     """Run the detector over a data set.
 
@@ -64,6 +66,7 @@ def collect(
         transform: by default the papers' test transform (800/1333).
         progress: called after each batch.
         num_workers: threads that load images.
+        observe: is shown each batch with the detector's output, for what else can be read from the same forward.
 
     Returns:
         COCO's result format, boxes in pixels of the stored image. Labels without a category are dropped.
@@ -73,16 +76,18 @@ def collect(
     detector.to(device)
     with evaluating(detector):
         for batch in batches(dataset, transform or Eval(), batch_size, num_workers=num_workers):
-            detections += _detect(detector, batch.to(device), protocol, categories)
+            batch = batch.to(device)
+            out = detector(batch.images, unless_unpadded(batch.masks))
+            observe(out, batch)
+            detections += _detected(out, batch, protocol, categories)
             if progress is not None:
                 progress(min(dataset.image_ids.index(batch.image_ids[-1]) + 1, len(dataset)), len(dataset))
     return detections
 
 
-def _detect(
-    detector: nn.Module, batch: Batch, protocol: AccuracyProtocol, categories: dict[int, int]
+def _detected(
+    out: DetectorOutput, batch: Batch, protocol: AccuracyProtocol, categories: dict[int, int]
 ) -> list[Detection]:
-    out = detector(batch.images, unless_unpadded(batch.masks))
     found = models.postprocess(out, batch.sizes, top=protocol.top, nms=protocol.nms)
     return [
         {"image_id": image_id, "category_id": categories[label], "bbox": _xywh(box), "score": score}

@@ -27,6 +27,7 @@ MEASURES = {
     "latency": "latency",
     "memory": "memory",
     "dam": "Corr",
+    "queries": "queries per object",
     "training": "training",
 }
 

@@ -89,7 +89,7 @@ def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
 
 def _rules(section: Section) -> Iterator[Rule]:
     """Each protocol that stands behind a figure of the section, once, in its own words."""
-    for measure in ("accuracy", "complexity", "latency", "memory", "dam"):
+    for measure in ("accuracy", "complexity", "latency", "memory", "dam", "queries"):
         for protocol in section.protocols(measure):
             records = [cell.records.get(measure, {}).get(protocol) for cell in section.cells]
             for convention in dict.fromkeys(str(r.get("convention", "")) for r in records if r):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from detrbench.report import columns, labels
+from detrbench.report import columns, gathering, labels
 from detrbench.report.columns import EMPTY, Cell, Column
 from detrbench.report.sections import Entry, Section
 
@@ -50,7 +50,7 @@ class Table:
 
 
 def main_table(section: Section) -> Table:
-    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr."""
+    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr, queries."""
     made = [
         *columns.descriptors(section),
         *columns.accuracy(section, ["AP"]),
@@ -59,21 +59,26 @@ def main_table(section: Section) -> Table:
         *columns.speed(section),
         *columns.memory(section),
         *columns.corr(section),
+        *gathering.per_object(section),
     ]
     caption = section.published.caption if section.published else section.title
     return _table("main", caption, section, made, section.entries, columns.folded(section))
 
 
-DETAILS = ("accuracy", "gflops_by_part", "latency_by_part", "training")  # for a suite's `report: {tables: ...}`
+# What a suite may list as `report: {tables: ...}`.
+DETAILS = ("accuracy", "gflops_by_part", "latency_by_part", "spread", "queries_by_epoch", "training")
 
 
 def detail_tables(section: Section) -> list[Table]:
     """What the main table has no room for, as far as the suite asks for it; all by default."""
     measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    epochs = gathering.epochs(section)
     tables = [
         _table("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
         _table("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
         _table("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
+        _table("spread", "Where queries end", section, gathering.spread(section), measured),
+        _table("queries_by_epoch", "Queries by epoch", section, gathering.by_epoch(section, epochs), list(epochs)),
         _table("training", "Training", section, columns.training(section), measured),
     ]
     wanted = section.wanted("tables", DETAILS)
