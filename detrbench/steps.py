@@ -71,12 +71,14 @@ def _create(item: WorkItem, open_data: OpenData | None) -> Any:
 
 
 def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
-    cell, names = item.cell, item.cell.protocols_of("complexity")
+    """Counts under each protocol that is not known; other counters are asked once, beside `common`."""
+    cell = item.cell
+    names = [name for name in cell.protocols_of("complexity") if name not in item.known]
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
         create = functools.partial(models.create, cell.model, **cell.complexity_options)
-        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=i == 0)
+        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=name == "common")
     return records
 
 

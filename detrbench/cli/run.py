@@ -110,9 +110,10 @@ def _headline(prepared: Any) -> str:
     counts = Counter(item.state for item in prepared.items)
     known = [item.seconds for item in prepared.items if item.state == "todo" and item.seconds is not None]
     about = f", about {output.duration(sum(known))}" if known else ""
+    reused = f"{counts['reused']} from equal cells; " if counts["reused"] else ""
     return (
         f"{prepared.loaded.suite.name} at scale {prepared.scale} on {prepared.options.device}: "
-        f"{counts['todo']} to do{about}; {counts['done']} done; {counts['not_measured']} cannot be measured"
+        f"{counts['todo']} to do{about}; {counts['done']} done; {reused}{counts['not_measured']} cannot be measured"
     )
 
 
