@@ -23,10 +23,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row: `values` by column, and for cells that are not certain the reason in `doubtful`."""
+    """One row: `values` by column, for cells that are not certain the reason in `doubtful`, and its `table`."""
 
     index: int
     values: Row
+    table: str
     doubtful: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, selector: Row) -> bool:
@@ -120,13 +121,13 @@ def _table(paper: str, document: dict[str, Any], table: dict[str, Any]) -> Publi
         measured_on=table.get("measured_on"),
         notes=tuple(table.get("notes", ())),
         columns=tuple(table["columns"]),
-        rows=tuple(_row(index, values) for index, values in enumerate(table["rows"])),
+        rows=tuple(_row(f"{paper}/{table['id']}", index, values) for index, values in enumerate(table["rows"])),
     )
 
 
-def _row(index: int, values: dict[str, Any]) -> PublishedRow:
+def _row(table: str, index: int, values: dict[str, Any]) -> PublishedRow:
     doubtful = values.get("doubtful", {})
-    return PublishedRow(index, {key: value for key, value in values.items() if key != "doubtful"}, doubtful)
+    return PublishedRow(index, {key: value for key, value in values.items() if key != "doubtful"}, table, doubtful)
 
 
 def _agreement(row: PublishedRow, selector: Row) -> int:
