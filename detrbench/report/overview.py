@@ -107,8 +107,19 @@ def _is_tiny(entry: Entry) -> bool:
 
 def _recipe(entry: Entry, without: Mapping[str, object]) -> str:
     """The model and the options it was given, as one would type them, leaving out those that all its rows share."""
-    given = {k: v for k, v in entry.options.items() if k != "backbone" and k not in without}
+    own = _own_backbone(_model(entry))
+    given = {k: v for k, v in entry.options.items() if k not in without and (k, v) != ("backbone", own)}
     return " ".join([_model(entry), *(f"{key}={_typed(value)}" for key, value in given.items())])
+
+
+def _own_backbone(model: str) -> str | None:
+    """The backbone that is part of a model's name."""
+    from detrbench import models
+
+    try:
+        return models.describe(model).parts.get("backbone")
+    except DetrbenchError:
+        return None
 
 
 def _typed(value: object) -> str:

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detrbench.report import contents, counts, figures, findings, frontier, labels, overview, sections, tables
+from detrbench.report import (
+    contents,
+    counts,
+    figures,
+    findings,
+    frontier,
+    labels,
+    overview,
+    provenance,
+    sections,
+    tables,
+)
 from detrbench.report.figures import Figure
 from detrbench.report.findings import Finding, Findings
+from detrbench.report.provenance import Rule
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
 
 MOST_CONDITIONS = 5  # drawings of AP against GFLOPs in the overview; the others are in their suites' sections
 FOLDER = Path(__file__).resolve().parent.parent / "reports"
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How figures of one measure came about: a protocol in words."""
-
-    measure: str
-    protocol: str
-    convention: str
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,6 @@ class SectionView:
     measured_rows: int
 
 
-@dataclass(frozen=True)
-class Machine:
-    """One environment in which figures were taken, as key and value pairs, and what was taken there."""
-
-    summary: str
-    facts: list[tuple[str, str]]
-    used_by: list[str]
-
-
 def render(found: list[Section]) -> str:
     """The page for these sections; equal sections give equal bytes."""
     import jinja2
@@ -75,12 +68,12 @@ def render(found: list[Section]) -> str:
     ordered = [section for group in groups for section in group.sections]
     detectors = overview.detectors(ordered)
     colours = sections.families([*ordered, detectors.section])
-    machines = list(_machines(ordered))
+    machines = list(provenance.machines(ordered))
     page: str = environment.get_template("page.html.j2").render(
         groups=[(group.title, [_view(section, colours) for section in group.sections]) for group in groups],
         machines=machines,
         all=_overview(ordered, detectors, colours),
-        suites=[_line(section) for section in ordered],
+        suites=[provenance.line(section) for section in ordered],
         measures=labels.MEASURES,
         colours=colours,
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),
@@ -112,21 +105,10 @@ def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
         and not section.asks("plots"),
         findings=findings.make(section),
         pictures=(),
-        rules=list(_rules(section)),
+        rules=list(provenance.rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],
         measured_rows=sum(bool(cell.records) for cell in section.cells),
     )
-
-
-def _rules(
-    section: Section, measures: tuple[str, ...] = ("accuracy", "complexity", "latency", "memory", "dam")
-) -> Iterator[Rule]:
-    """Each protocol that stands behind a figure of the section, once, in its own words."""
-    for measure in measures:
-        for protocol in section.protocols(measure):
-            records = [cell.records.get(measure, {}).get(protocol) for cell in section.cells]
-            for convention in dict.fromkeys(str(r.get("convention", "")) for r in records if r):
-                yield Rule(labels.MEASURES[measure], protocol, convention)
 
 
 @dataclass(frozen=True)
@@ -152,7 +134,7 @@ def _overview(found: list[Section], detectors: overview.Detectors, colours: Mapp
     drawn = [frontier.measured(section, colours) for section in conditions]
     drawn = [frontier.published(found, detectors, colours), *drawn[:MOST_CONDITIONS]]
     several = [section for section in conditions if len(section.spec["suites"]) > 1]
-    rules = list(dict.fromkeys(rule for section in found for rule in _rules(section, ("complexity",))))
+    rules = list(dict.fromkeys(rule for section in found for rule in provenance.rules(section, ("complexity",))))
     return Overview(
         detectors=overview.detector_table(detectors) if detectors.section.entries else None,
         common=next((rule.convention for rule in rules if rule.protocol == sections.COMMON), ""),
@@ -161,70 +143,5 @@ def _overview(found: list[Section], detectors: overview.Detectors, colours: Mapp
         counts=counts.table(counted) if counted.entries else None,
         facts=counts.facts(counted),
         rules=sorted(rules, key=lambda rule: rule.protocol),
-        dates=_dates(found),
+        dates=provenance.dates(found),
     )
-
-
-def _dates(found: list[Section]) -> str:
-    """The first and the last day on which a figure was taken."""
-    envelopes = [e for section in found for cell in section.cells for e in cell.envelopes.values()]
-    days = sorted(str(envelope["created"])[:10] for envelope in envelopes if envelope.get("created"))
-    return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """What was measured of a suite, on how many images, when."""
-
-    section: Section
-    rows: int
-    measured: int
-    states: list[tuple[str, int]]
-    images: str
-    dates: str
-
-
-def _line(section: Section) -> Line:
-    taken = [(measure, sum(measure in cell.records for cell in section.cells)) for measure in section.measures]
-    records = [r for cell in section.cells for r in cell.records.get("accuracy", {}).values()]
-    images = sorted({int(n) for r in records if (n := sections.number(r, "num_images")) is not None})
-    return Line(
-        section=section,
-        rows=len(section.entries),
-        measured=sum(bool(cell.records) for cell in section.cells),
-        states=[(measure, count) for measure, count in taken if count],
-        images=", ".join(labels.fixed(n, 0) for n in images) or labels.ABSENT,
-        dates=_dates([section]) or labels.ABSENT,
-    )
-
-
-def _machines(found: list[Section]) -> Iterator[Machine]:
-    """The distinct environments of all records, in order of appearance."""
-    known: dict[str, tuple[Mapping[str, Any], dict[str, None]]] = {}
-    for section in found:
-        for cell in section.cells:
-            for measure, envelope in cell.envelopes.items():
-                environment = envelope.get("environment")
-                if isinstance(environment, Mapping):
-                    key = json.dumps(environment, sort_keys=True, default=str)
-                    used = known.setdefault(key, (environment, {}))[1]
-                    used[f"{section.suite}, {section.scale}: {labels.MEASURES.get(measure, measure)}"] = None
-    for environment, used in known.values():
-        yield Machine(hardware(environment), list(_flat(environment)), list(used))
-
-
-def hardware(environment: Mapping[str, Any]) -> str:
-    """The machine in a few words: its accelerators, its processor, the cores that were used."""
-    gpus = environment.get("gpus")
-    words = [str(name) for name in gpus] if isinstance(gpus, list) else []
-    words += [str(environment["cpu"])] if environment.get("cpu") else []
-    words += [f"{environment['cores']} cores"] if environment.get("cores") else []
-    return ", ".join(dict.fromkeys(words)) or "hardware not recorded"
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
-        elif item is not None and item != "" and item != []:
-            yield f"{prefix}{key}", labels.shown(str(key), item)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from detrbench.report import columns, labels
+from detrbench.report import columns, descriptors, labels
 from detrbench.report.columns import EMPTY, Cell, Column
 from detrbench.report.sections import Entry, Section, number
 
@@ -56,7 +56,7 @@ class Table:
 def main_table(section: Section) -> Table:
     """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr."""
     made = [
-        *columns.descriptors(section),
+        *descriptors.make(section),
         *columns.accuracy(section, ["AP"]),
         *columns.gflops(section),
         *columns.params(section),
@@ -65,7 +65,7 @@ def main_table(section: Section) -> Table:
         *columns.corr(section),
     ]
     caption = section.published.caption if section.published else section.title
-    return fill("main", caption, section, made, section.entries, columns.folded(section))
+    return fill("main", caption, section, made, section.entries, descriptors.folded(section))
 
 
 DETAILS = ("accuracy", "per_class", "gflops_by_part", "latency_by_part", "training")  # for `report: {tables: ...}`
