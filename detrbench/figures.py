@@ -203,7 +203,7 @@ def _latency_ratio(new: Reading, old: Reading) -> Difference:
 
 
 def _ap_difference(new: Reading, old: Reading) -> Difference:
-    from detrbench.measure import ap_images, ap_interval
+    from detrbench.measure import ap_images
 
     found = [ap_images.read(each.images, each.protocol) if each.images else None for each in (new, old)]
     mine, theirs = (one if one and one.key == each.key else None for one, each in zip(found, (new, old)))
@@ -213,4 +213,4 @@ def _ap_difference(new: Reading, old: Reading) -> Difference:
     if mine.images != theirs.images:
         return Difference(_plain(new, old), ("unpaired: not the same images",))
     of: Literal["ap", "ap50"] = "ap50" if new.figure.name == "ap50" else "ap"
-    return Difference(ap_interval.paired_difference(mine.matches, theirs.matches, of))
+    return Difference(ap_images.paired_difference(mine, theirs, of))

@@ -118,13 +118,15 @@ def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) 
     """AP, and beside the record what each image contributed, so that `compare` and `check` can pair images."""
     dataset = open_data(item.cell.settings.data_spec, "val")
     detector = load(item, device, open_data)
-    records, matches = {}, {}
+    records, matches, drawn = {}, {}, {}
     for name in item.cell.protocols_of("accuracy"):
         protocol, tell = protocols.get("accuracy", name), _count(report, name)
         found = accuracy.collect(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
         scored = accuracy.score(found, dataset, protocol)
-        records[name], matches[name] = accuracy.summarise(scored, dataset, protocol), ap_interval.read_matches(scored)
-    write_atomic(item.folder.images, ap_images.pack(matches, list(scored.params.imgIds), item.key))
+        matches[name] = ap_interval.read_matches(scored)
+        drawn[name] = ap_interval.bootstrap(matches[name])
+        records[name] = accuracy.summarise(scored, dataset, protocol, drawn[name])
+    write_atomic(item.folder.images, ap_images.pack(matches, list(scored.params.imgIds), item.key, drawn))
     return records
 
 

@@ -18,6 +18,7 @@ from detrbench.data import Dataset
 from detrbench.data.loading import Batch, batches
 from detrbench.data.transforms import Eval, Transform
 from detrbench.measure import ap_interval
+from detrbench.measure.ap_interval import Replicates
 from detrbench.measure.protocols import AccuracyProtocol
 from detrbench.models.detector import DetectorOutput
 from detrbench.records import Accuracy, Estimate
@@ -137,36 +138,30 @@ def evaluate(
     replicates: int = statistics.REPLICATES,
     seed: int = 0,
 ) -> Accuracy:
-    """Score detections with pycocotools; see `summarise` for `replicates` and `seed`.
+    """Score detections with pycocotools.
 
     Args:
         detections: as from `collect`; may be empty.
         dataset: gives the ground truth.
         protocol: detections of one class that count in an image.
-        replicates: bootstrap resamples.
-        seed: of the resamples.
+        replicates: bootstrap resamples of images for the intervals of AP and AP50.
+        seed: of the resamples; equal seeds draw equal images, so differences of detectors can be paired.
     """
-    return summarise(score(detections, dataset, protocol), dataset, protocol, replicates, seed)
+    scored = score(detections, dataset, protocol)
+    drawn = ap_interval.bootstrap(ap_interval.read_matches(scored), replicates, seed)
+    return summarise(scored, dataset, protocol, drawn)
 
 
-def summarise(
-    scored: Any,
-    dataset: Dataset,
-    protocol: AccuracyProtocol,
-    replicates: int = statistics.REPLICATES,
-    seed: int = 0,
-) -> Accuracy:
+def summarise(scored: Any, dataset: Dataset, protocol: AccuracyProtocol, drawn: Replicates) -> Accuracy:
     """The record of what `score` returned; a figure that does not exist (no such objects) is None.
 
     Args:
         scored: from `score`.
         dataset: names the categories.
         protocol: is named in the record.
-        replicates: bootstrap resamples of images for the intervals of AP and AP50.
-        seed: of the resamples; equal seeds draw equal images, so differences of detectors can be paired.
+        drawn: bootstrap replicates of AP and AP50, for their intervals.
     """
     stats = {name: _points(value) for name, value in zip(STATS, scored.stats)}
-    drawn = ap_interval.bootstrap(ap_interval.read_matches(scored), replicates, seed)
     num_images = len(dataset)
     return Accuracy(
         protocol=protocol.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -50,9 +51,10 @@ _LABELS = {
 _BACKBONES = {
     "resnet50": "R50",
     "resnet101": "R101",
-    "swin_t": "Swin-T",
-    "swin_b": "Swin-B",
-    "swin_l": "Swin-L",
+    "swin_tiny": "Swin-T",
+    "swin_base": "Swin-B",
+    "swin_base_384": "Swin-B, 384",
+    "swin_large": "Swin-L",
     "tiny": "tiny",
 }
 
@@ -114,6 +116,12 @@ def letter(index: int) -> str:
         index, rest = divmod(index - 1, 26)
         text = chr(ord("a") + rest) + text
     return text
+
+
+def table_name(reference: str) -> str:
+    """The table of a reference as a paper names it: "focus_detr/table6" as "Table 6"."""
+    name = reference.rpartition("/")[2].replace("_", " ")
+    return re.sub(r"^(table|figure)(?=\d)", lambda word: f"{word[1].capitalize()} ", name)
 
 
 def data_label(settings: Mapping[str, Any]) -> str:

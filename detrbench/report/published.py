@@ -26,10 +26,11 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row: `values` by column, and by column why a figure is `doubtful`, or not what the official code gives."""
+    """One row of `table`: `values` by column, and why one is `doubtful`, or not what the official code gives."""
 
     index: int
     values: Row
+    table: str
     doubtful: Mapping[str, str] = field(default_factory=dict)
     not_reproduced: Mapping[str, str] = field(default_factory=dict)
 
@@ -124,15 +125,18 @@ def _table(paper: str, document: dict[str, Any], table: dict[str, Any]) -> Publi
         measured_on=table.get("measured_on"),
         notes=tuple(table.get("notes", ())),
         columns=tuple(table["columns"]),
-        rows=tuple(_row(index, values, table.get("not_reproduced", {})) for index, values in enumerate(table["rows"])),
+        rows=tuple(
+            _row(f"{paper}/{table['id']}", index, values, table.get("not_reproduced", {}))
+            for index, values in enumerate(table["rows"])
+        ),
     )
 
 
-def _row(index: int, values: dict[str, Any], not_reproduced: Mapping[str, str]) -> PublishedRow:
+def _row(table: str, index: int, values: dict[str, Any], of_table: Mapping[str, str]) -> PublishedRow:
     figures = {key: value for key, value in values.items() if key not in ("doubtful", "not_reproduced")}
-    reasons = {**not_reproduced, **values.get("not_reproduced", {})}
-    published = {column: reason for column, reason in reasons.items() if figures.get(column) is not None}
-    return PublishedRow(index, figures, values.get("doubtful", {}), published)
+    reasons = {**of_table, **values.get("not_reproduced", {})}
+    not_reproduced = {column: reason for column, reason in reasons.items() if figures.get(column) is not None}
+    return PublishedRow(index, figures, table, values.get("doubtful", {}), not_reproduced)
 
 
 def _agreement(row: PublishedRow, selector: Row) -> int:

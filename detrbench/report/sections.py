@@ -137,6 +137,10 @@ class Section:
         gone = [measure for measure in self.measures if not self.is_measured(measure)] if rows else []
         return [(measure, "; ".join(dict.fromkeys(entry.why(measure) for entry in rows))) for measure in gone]
 
+    def asks(self, kind: str) -> bool:
+        """Whether the suite itself lists tables or plots."""
+        return bool(_mapping(self.spec.get("report")).get(kind))
+
     def wanted(self, kind: str, known: tuple[str, ...]) -> tuple[str, ...]:
         """Which of the known tables or plots the suite's `report` lists; all where it lists none."""
         listed = _mapping(self.spec.get("report")).get(kind)
