@@ -16,9 +16,21 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
-from detrbench.measure import accuracy, ap_images, ap_interval, complexity, dam, latency, memory, protocols, timing
+from detrbench.measure import (
+    accuracy,
+    ap_images,
+    ap_interval,
+    complexity,
+    dam,
+    latency,
+    memory,
+    pictures,
+    protocols,
+    timing,
+)
 from detrbench.measure.protocols import LatencyProtocol
 from detrbench.measure.timing import Timed
+from detrbench.pictures import scene
 from detrbench.plan import WorkItem
 from detrbench.results import write_atomic
 from detrbench.training import loop
@@ -34,6 +46,7 @@ def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> di
         "training": _training,
         "accuracy": _accuracy,
         "dam": _dam,
+        "pictures": _pictures,
         "memory": _memory,
     }
     return steps[item.measure](item, device, open_data, report)
@@ -97,7 +110,7 @@ def _augmentation(item: WorkItem) -> Transform:
     return Train(scales=(shortest,), longest=longest, crop=False)
 
 
-def _eval(item: WorkItem) -> Transform:
+def _eval(item: WorkItem) -> Eval:
     return Eval(*item.cell.settings.eval_size)
 
 
@@ -127,6 +140,15 @@ def _dam(item: WorkItem, device: str, open_data: OpenData, report: Report) -> di
         protocol, tell = protocols.get("dam", name), _count(report, name)
         records[name] = dam.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
     return records
+
+
+def _pictures(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    """Which images were looked into, and beside the record what was seen in them."""
+    dataset, rule = open_data(item.cell.settings.data_spec, "val"), protocols.get("pictures")
+    tell = _count(report, rule.name)
+    record, scenes = pictures.take(load(item, device, open_data), dataset, rule, device, _eval(item), tell)
+    write_atomic(item.folder.traces, scene.pack(scenes, item.key))
+    return {rule.name: record}
 
 
 def _memory(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:

@@ -38,7 +38,8 @@ def command(
         ),
     ] = None,
     measure: Annotated[
-        str | None, typer.Option(metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam.")
+        str | None,
+        typer.Option(metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam, pictures."),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="A folder in COCO layout.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,

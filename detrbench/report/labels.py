@@ -27,6 +27,7 @@ MEASURES = {
     "latency": "latency",
     "memory": "memory",
     "dam": "Corr",
+    "pictures": "pictures",
     "training": "training",
 }
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detrbench.report import figures, findings, labels, sections, tables
+from detrbench.pictures.gallery import Entry
+from detrbench.report import figures, findings, labels, pictures, sections, tables
 from detrbench.report.figures import Figure
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
@@ -33,6 +34,7 @@ class SectionView:
     table: Table
     details: list[Table]
     figures: list[Figure]
+    pictures: list[Entry]
     findings: list[str]
     rules: list[Rule]
     settings: list[tuple[str, str]]
@@ -80,6 +82,7 @@ def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
         table=tables.main_table(section),
         details=tables.detail_tables(section),
         figures=figures.make(section, colours),
+        pictures=pictures.make(section),
         findings=findings.make(section),
         rules=list(_rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],

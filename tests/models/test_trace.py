@@ -84,7 +84,7 @@ def test_off_it_leaves_nothing_behind(detector: Detector) -> None:
 
 
 def test_rows_of_the_encoder_are_its_kept_tokens() -> None:
-    for name in ("sparse_detr_tiny", "focus_detr_tiny", "lite_detr_tiny"):
+    for name in ("sparse_detr_tiny", "focus_detr_tiny", "lite_dino_tiny"):
         detector = small(name)
         images, _, _ = padded_pair()
         with torch.no_grad():
