@@ -27,14 +27,14 @@ def detections(scene: Scene, threshold: float) -> Panel:
     pixels = overlay.enlarged(scene.pixels)
     if scene.truth is None:
         hits, missed = np.zeros(len(found.boxes), bool), None
-        title = says = f"{len(found.boxes)} detections"
+        title = says = _count(len(found.boxes), "detection")
         colours = {False: BLUE}
     else:
         hits, met = match(found, scene.truth)
         missed = scene.truth.boxes[~met]
         false = int((~hits).sum())
         title = f"{met.sum()} of {met.size} found, {false} false"
-        says = f"{met.sum()} of {met.size} objects found, {false} false detections"
+        says = f"{met.sum()} of {met.size} objects found, {_count(false, 'false detection')}"
         colours = {True: GREEN, False: ORANGE}
 
     def draw(axes: Axes) -> None:
@@ -44,6 +44,10 @@ def detections(scene: Scene, threshold: float) -> Panel:
         _draw_found(axes, scene, found, hits, colours)
 
     return Panel(draw, pixels.shape[0] / pixels.shape[1], title, says)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _draw_found(axes: Axes, scene: Scene, found: Objects, hits: Array, colours: Mapping[bool, str]) -> None:

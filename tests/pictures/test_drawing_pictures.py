@@ -70,7 +70,7 @@ def test_texts_say_what_is_seen(one: dict[str, Entry], several: dict[str, Entry]
     assert "attend to each other" in one["tokens"].picture.alt
     assert "dense: 60 of 60 tokens kept; half: 30 of 60 tokens kept" in several["kept"].picture.alt
     # Of two discs one is found; the star is where the other disc is; the third box has too low a score.
-    assert "1 of 2 objects found, 1 false detections" in one["detections"].picture.alt
+    assert "1 of 2 objects found, 1 false detection" in one["detections"].picture.alt
     assert "1 of 9 queries end on the object (after each layer: 2, 1)" in one["paths"].picture.alt
     assert "3 of 9 queries end on the object (after each layer: 2, 3)" in one["paths"].picture.alt
     assert "% of the decoder's attention" in several["attention"].picture.alt
