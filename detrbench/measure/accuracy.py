@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -165,7 +166,7 @@ def summarise(
     return Accuracy(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=f"{protocol.convention}; intervals: bootstrap over images",
+        convention=f"{protocol.convention}; intervals: 1.96 standard deviations of the bootstrap over images",
         num_images=num_images,
         stats=stats,
         per_class=_per_class(scored, dataset),
@@ -219,6 +220,14 @@ def _points(value: float) -> float | None:
 
 
 def _estimate(value: float | None, drawn: np.ndarray, num_images: int) -> Estimate:
+    """The value with its standard error as a normal distribution, within what an AP can be.
+
+    Not the replicates' own quantiles: a resample holds fewer distinct images, and COCO's AP takes the best precision
+    at or beyond each recall, so the replicates lie above the value by as much as the value above the truth.
+    """
     if value is None:
         return Estimate(math.nan, "AP points", num_images)
-    return statistics.estimate(value, drawn if num_images > 1 else [], "AP points", num_images)
+    found = statistics.from_replicates(value, drawn if num_images > 1 else []).estimate("AP points", num_images)
+    if found.low is None or found.high is None:
+        return found
+    return dataclasses.replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))

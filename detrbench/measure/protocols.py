@@ -133,7 +133,7 @@ class AccuracyProtocol:
     top: int
     nms: float | None = None
     max_detections: int = 100  # of one class in one image, in the scoring
-    version: int = 1
+    version: int = 2
 
     @property
     def convention(self) -> str:
