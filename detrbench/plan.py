@@ -22,7 +22,7 @@ from detrbench.results import MEASURES, CellFolder, ResultsStore
 from detrbench.reuse import KnownCounts, count_keys
 from detrbench.suite import Cell, digest
 
-_NEEDS_WEIGHTS = ("accuracy", "dam", "queries")
+_NEEDS_WEIGHTS = ("accuracy", "dam", "queries", "pictures")
 _TIMED = ("latency", "memory")
 
 ItemState = Literal["todo", "reused", "done", "not_measured"]
@@ -194,8 +194,8 @@ def _training_key(cell: Cell, now: Conditions) -> str:
 
 def _is_done(folder: CellFolder, measure: str, key: str) -> bool:
     envelope = folder.read_envelope(measure)
-    done = envelope is not None and envelope["key"] == key
-    return done and (measure != "training" or folder.weights.is_file())
+    beside = {"training": folder.weights, "pictures": folder.traces}.get(measure)  # what the record is nothing without
+    return envelope is not None and envelope["key"] == key and (beside is None or beside.is_file())
 
 
 def file_sha256(path: Path) -> str:
@@ -234,9 +234,9 @@ class _Estimates:
         forward = self._forward(cell)
         if measure == "training":
             return 3 * forward * self.now.images(cell, "train") * cell.settings.recipe.epochs
-        if measure in _NEEDS_WEIGHTS:
-            return 5 + forward * self.now.images(cell, "val")
-        return 5 + 4 * forward if measure == "memory" else 40 * forward
+        if measure in ("memory", "pictures"):
+            return 5 + 4 * forward
+        return 5 + forward * self.now.images(cell, "val") if measure in _NEEDS_WEIGHTS else 40 * forward
 
     def _forward(self, cell: Cell) -> float:
         tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0

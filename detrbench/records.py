@@ -191,6 +191,19 @@ class QueryGathering:
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """Of which images a cell keeps traces for pictures; by image the tokens, those any layer kept, and Corr (0..1)."""
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    image_ids: list[int]
+    num_tokens: list[int]
+    num_kept: list[int]
+    corr: list[float]
+
+
+@dataclass(frozen=True)
 class TrainingHistory:
     """One entry an epoch: {"epoch", "loss", "losses": {term: value}, "lr", "seconds"}.
 

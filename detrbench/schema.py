@@ -14,7 +14,7 @@ from detrbench.data.spec import DataSpec
 from detrbench.errors import unknown_name
 from detrbench.training.recipe import Recipe
 
-Measure = Literal["complexity", "accuracy", "latency", "memory", "dam", "queries"]
+Measure = Literal["complexity", "accuracy", "latency", "memory", "dam", "queries", "pictures"]
 ALL_MEASURES: tuple[Measure, ...] = typing.get_args(Measure)
 
 

@@ -24,12 +24,14 @@ from detrbench.measure import (
     dam,
     latency,
     memory,
+    pictures,
     protocols,
     queries,
     timing,
 )
 from detrbench.measure.protocols import LatencyProtocol
 from detrbench.measure.timing import Timed
+from detrbench.pictures import scene
 from detrbench.plan import WorkItem
 from detrbench.results import write_atomic
 from detrbench.training import loop
@@ -46,6 +48,7 @@ def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> di
         "accuracy": _accuracy,
         "dam": _dam,
         "queries": _queries,
+        "pictures": _pictures,
         "memory": _memory,
     }
     return steps[item.measure](item, device, open_data, report)
@@ -110,7 +113,7 @@ def _augmentation(item: WorkItem) -> Transform:
     return Train(scales=(shortest,), longest=longest, crop=False)
 
 
-def _eval(item: WorkItem) -> Transform:
+def _eval(item: WorkItem) -> Eval:
     return Eval(*item.cell.settings.eval_size)
 
 
@@ -152,6 +155,15 @@ def _queries(item: WorkItem, device: str, open_data: OpenData, report: Report) -
         protocol, tell = protocols.get("queries", name), _count(report, name)
         records[name] = queries.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
     return records
+
+
+def _pictures(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    """Which images were looked into, and beside the record what was seen in them."""
+    dataset, rule = open_data(item.cell.settings.data_spec, "val"), protocols.get("pictures")
+    tell = _count(report, rule.name)
+    record, scenes = pictures.take(load(item, device, open_data), dataset, rule, device, _eval(item), tell)
+    write_atomic(item.folder.traces, scene.pack(scenes, item.key))
+    return {rule.name: record}
 
 
 def _memory(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:

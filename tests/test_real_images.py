@@ -26,7 +26,7 @@ scales:
     {data: coco, path: DATA, epochs: 2, batch_size: 8, lr: 1.0e-3, lr_backbone: 1.0e-3, eval_every_epochs: 1, limit: 40,
      model: {width: 8, hidden_dim: 32, num_heads: 4, ffn_dim: 64, num_queries: 50, num_encoder_layers: 1,
              num_decoder_layers: 2}}
-measure: [accuracy, dam, queries]
+measure: [accuracy, dam, queries, pictures]
 """
 
 
@@ -56,5 +56,10 @@ def test_trains_evaluates_and_predicts(folder: str, classes: int, tmp_path: Path
     assert predicted.returncode == 0, predicted.stderr
     json.loads(predicted.stdout)
     assert (tmp_path / "boxes.png").stat().st_size > 1000
+    assert (cell / "traces.npz").stat().st_size < 300_000
+    inside = detrbench("visualize", cell, image, "-o", tmp_path / "inside", cwd=tmp_path)
+    assert inside.returncode == 0, inside.stderr
+    assert len(list((tmp_path / "inside").glob("*.png"))) == 5
     report = detrbench("report", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
+    assert (tmp_path / "report.html").read_text().count("<img ") == 5

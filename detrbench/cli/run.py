@@ -39,7 +39,9 @@ def command(
     ] = None,
     measure: Annotated[
         str | None,
-        typer.Option(metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam, queries."),
+        typer.Option(
+            metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam, queries, pictures."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="A folder in COCO layout.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,

@@ -30,6 +30,7 @@ MEASURES = {
     "memory": "memory",
     "dam": "Corr",
     "queries": "queries per object",
+    "pictures": "pictures",
     "training": "training",
 }
 
