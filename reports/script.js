@@ -6,7 +6,7 @@
   // A heading sorts its table: first click ascending, second descending, third back to the suite's order.
   const sortValue = (row, index) => {
     const cell = row.cells[index];
-    const text = cell.dataset.value ?? (index === 0 ? cell.textContent.trim() : "");
+    const text = cell.dataset.value ?? (cell.classList.contains("absent") ? "" : cell.textContent.trim());
     const number = Number(text);
     return text === "" ? null : Number.isNaN(number) ? text : number;
   };
@@ -73,7 +73,7 @@
       if (mark.dataset.row === row) mark.classList.toggle("lit", on);
     }
   };
-  for (const section of document.querySelectorAll(".suite")) {
+  for (const section of document.querySelectorAll("main > section")) {
     for (const mark of section.querySelectorAll("[data-row]")) {
       const title = mark.querySelector(":scope > title");
       const text = title?.textContent;

@@ -7,6 +7,7 @@ exactly as if it were in the data set twice under two ids.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -150,7 +151,13 @@ def bootstrap(matches: Matches, replicates: int = statistics.REPLICATES, seed: i
     return Replicates(by_threshold.mean(axis=1), by_threshold[:, 0])
 
 
-def paired_difference(first: Matches, second: Matches, of: Literal["ap", "ap50"] = "ap", seed: int = 0) -> Evidence:
+def paired_difference(
+    first: Matches,
+    second: Matches,
+    of: Literal["ap", "ap50"] = "ap",
+    seed: int = 0,
+    drawn: Sequence[Replicates] | None = None,
+) -> Evidence:
     """AP of `first` minus AP of `second`, in points, from the same images drawn together.
 
     Args:
@@ -158,6 +165,7 @@ def paired_difference(first: Matches, second: Matches, of: Literal["ap", "ap50"]
         second: what it is compared with.
         of: the mean over the IoU thresholds, or the first threshold alone (0.50).
         seed: of the resamples.
+        drawn: the replicates of both, where they have been drawn already with that seed.
 
     Raises:
         ValueError: the two were not scored on equally many images.
@@ -167,5 +175,5 @@ def paired_difference(first: Matches, second: Matches, of: Literal["ap", "ap50"]
     everything = np.ones((1, first.num_images), dtype=np.int64)
     by_threshold = 100 * (weighted_ap(first, everything) - weighted_ap(second, everything))[0]
     value = float(by_threshold.mean() if of == "ap" else by_threshold[0])
-    drawn = [getattr(bootstrap(each, seed=seed), of) for each in (first, second)]
-    return statistics.from_replicates(value, drawn[0] - drawn[1])
+    one, other = drawn or [bootstrap(each, seed=seed) for each in (first, second)]
+    return statistics.from_replicates(value, getattr(one, of) - getattr(other, of))

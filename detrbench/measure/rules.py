@@ -61,6 +61,13 @@ FVCORE = CountingRule(
     },
 )
 
+# Lite DETR's key-aware attention samples keys and values one after the other, though they are the same; ours once.
+FVCORE_KEYS_APART = CountingRule(
+    "fvcore_keys_apart",
+    FVCORE.text + "; key-aware attention as if it sampled keys and values apart",
+    {**FVCORE.costs, "grid_sample": 8},
+)
+
 # detrex's tool is fvcore too, but detectron2's frozen batch norm is a call that fvcore knows (2 an element), and with
 # the compiled op the deformable attention itself is not seen.
 DETREX_SAMPLED = CountingRule(

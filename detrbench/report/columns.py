@@ -14,7 +14,10 @@ Kind = Literal["text", "published", "measured", "difference", "absent"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. `text` is what is shown, `value` what it sorts by, `detail` its interval, `note` its footnote."""
+    """One cell. `text` is what is shown, `value` what it sorts by, `detail` its interval, `note` its footnote.
+
+    `bar` draws the figure beside it: (number of the part, its length as a share of the column's longest bar).
+    """
 
     text: str
     kind: Kind
@@ -23,17 +26,22 @@ class Cell:
     note: str | None = None
     low: float | None = None
     high: float | None = None
+    bar: tuple[tuple[int, float], ...] = ()
+
+
+Make = Callable[[Entry], Cell]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `group` stands above `label`; `make` fills a row's cell."""
+    """A column: `group` stands above `label`; `make` fills a row's cell; `part` is its colour's number in bars."""
 
     key: str
     group: str
     label: str
-    make: Callable[[Entry], Cell]
+    make: Make
     numeric: bool = True
+    part: int | None = None
 
 
 EMPTY = Cell(labels.ABSENT, "absent")
@@ -41,63 +49,10 @@ PARTS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
 _SPLITS = {"complexity": ("gflops_by_part", "GFLOPs", 1), "latency": ("by_part_ms", "ms", 2)}
 
 
-# ---------------------------------------------------------------------------------- which row is which
-
-
-def _keys(section: Section) -> list[str]:
-    """Columns that say which row is which: the published ones, then options of the cells."""
-    published = section.published.columns if section.published else ()
-    options = [key for entry in section.entries for key in entry.options]
-    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key != "model"]
-    return list(dict.fromkeys(keys))
-
-
-def _differs(section: Section, key: str) -> bool:
-    """Whether a column tells rows apart. A published-only row does not know an option, which is no difference."""
-    known_to = [e for e in section.entries if key in (e.published.values if e.published else {}) or key in e.options]
-    return len({labels.shown(key, entry.option(key)) for entry in known_to}) > 1
-
-
-def _heading(section: Section, key: str) -> str:
-    is_published = section.published is not None and key in section.published.columns
-    return f"{labels.label(key)} (published)" if is_published and key == "epochs" else labels.label(key)
-
-
-def folded(section: Section) -> tuple[tuple[str, str], ...]:
-    folded = []
-    for key in _keys(section):
-        values = [entry.option(key) for entry in section.entries]
-        value = next((value for value in values if value is not None), None)
-        if not _differs(section, key) and value is not None:
-            folded.append((_heading(section, key), labels.shown(key, value)))
-    return tuple(folded)
-
-
-def descriptors(section: Section) -> list[Column]:
-    def make(key: str) -> Callable[[Entry], Cell]:
-        def cell(entry: Entry) -> Cell:
-            value = entry.option(key)
-            doubt = entry.published.doubtful.get(key) if entry.published else None
-            if value is None and not doubt:
-                return EMPTY
-            sortable = value if isinstance(value, int | float | str) else labels.shown(key, value)
-            return Cell(labels.shown(key, value), "text", sortable, note=f"doubtful: {doubt}" if doubt else None)
-
-        return cell
-
-    keys = [key for key in _keys(section) if _differs(section, key)]
-    return [Column(key, "", _heading(section, key), make(key), _is_numeric(section, key)) for key in keys]
-
-
-def _is_numeric(section: Section, key: str) -> bool:
-    values = [entry.option(key) for entry in section.entries]
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values if v is not None)
-
-
 # ------------------------------------------------------------------------------------------------ kinds of cells
 
 
-def _published(*keys: str) -> Callable[[Entry], Cell]:
+def _published(*keys: str) -> Make:
     """The published figure of a row, as printed; the first key that the table has counts."""
 
     def cell(entry: Entry) -> Cell:
@@ -106,7 +61,8 @@ def _published(*keys: str) -> Callable[[Entry], Cell]:
         for key in keys:
             value, doubt = entry.published.values.get(key), entry.published.doubtful.get(key)
             if value is not None or doubt:
-                note = f"doubtful: {doubt}" if doubt else None
+                missed = entry.published.not_reproduced.get(key)
+                note = f"doubtful: {doubt}" if doubt else f"not reproduced: {missed}" if missed else None
                 return Cell(labels.printed(value), "published", value, note=note)
         return EMPTY
 
@@ -115,7 +71,7 @@ def _published(*keys: str) -> Callable[[Entry], Cell]:
 
 def _measured(
     measure: str, decimals: int, *path: str, protocol: Callable[[Entry], str | None], named: bool = False
-) -> Callable[[Entry], Cell]:
+) -> Make:
     """A figure of a row's record, with its interval where it is an estimate, or why there is none."""
 
     def cell(entry: Entry) -> Cell:
@@ -161,7 +117,7 @@ def accuracy(section: Section, names: list[str]) -> list[Column]:
     return columns
 
 
-def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Callable[[Entry], Cell]:
+def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Make:
     def cell(entry: Entry) -> Cell:
         theirs = entry.published.values.get(name) if entry.published else None
         ours = number(entry.record("accuracy", entry.either("accuracy")), *path)
@@ -179,7 +135,9 @@ def gflops_difference(entry: Entry) -> float | None:
     return None if not theirs or ours is None else 100 * (ours - theirs) / theirs
 
 
-def gflops(section: Section) -> list[Column]:
+def gflops(section: Section, named: bool = True) -> list[Column]:
+    """Published, ours under the table's protocol (`named` where there are several), the difference, ours in common."""
+
     def difference(entry: Entry) -> Cell:
         percent = gflops_difference(entry)
         if percent is None:
@@ -189,7 +147,7 @@ def gflops(section: Section) -> list[Column]:
     protocols = sorted({p for entry in section.entries if (p := entry.own("complexity"))})
     several = len(protocols) > 1
     heading = "ours, as they counted" if several else f"ours, {protocols[0]}" if protocols else "ours, as they counted"
-    own = _measured("complexity", 1, "gflops", protocol=lambda entry: entry.own("complexity"), named=several)
+    own = _measured("complexity", 1, "gflops", protocol=lambda entry: entry.own("complexity"), named=several and named)
     common = _measured("complexity", 1, "gflops", protocol=lambda entry: COMMON)
     columns = [Column("gflops.published", "GFLOPs", "published", _published("gflops"))]
     if protocols:
@@ -259,11 +217,11 @@ def by_part(section: Section, measure: str) -> list[Column]:
     """A column for each part of a measure that is split by part."""
     key, unit, decimals = _SPLITS[measure]
 
-    def column(part: str) -> Column:
+    def column(number: int, part: str) -> Column:
         cell = _measured(measure, decimals, key, part, protocol=lambda entry: entry.first(measure))
-        return Column(f"{measure}.{part}", unit, part, cell)
+        return Column(f"{measure}.{part}", unit, part, cell, part=number)
 
-    return [column(part) for part in parts(section, measure)]
+    return [column(number, part) for number, part in enumerate(parts(section, measure))]
 
 
 def training(section: Section) -> list[Column]:

@@ -83,7 +83,7 @@ def _scatter(
     name = f"{section.anchor}-{title.lower().replace(' ', '-').replace(':', '')}"
     summary = "; ".join(point.tip for point in points)
     svg = plots.scatter(name, points, colours, x_label, y_label, f"{title}. {summary}")
-    return Figure(key, title, caption, svg, _family_legend(points, colours))
+    return Figure(key, title, caption, svg, family_legend(points, colours))
 
 
 def _published_points(section: Section) -> list[Point]:
@@ -105,7 +105,7 @@ def _measured_points(section: Section) -> list[Point]:
         ap = entry.record("accuracy", entry.either("accuracy"))
         y, low, high = (number(ap, "ap", key) for key in ("value", "low", "high"))
         if x is not None and y is not None:
-            tip = f"{_name(entry)}: {_ap(y, low, high)} at {labels.fixed(x, 1)} GFLOPs"
+            tip = f"{_name(entry)}: {ap_text(y, low, high)} at {labels.fixed(x, 1)} GFLOPs"
             points.append(Point(x, y, entry.family, entry.id, tip, _mark(entry), low, high))
     return points
 
@@ -125,18 +125,21 @@ def _against_latency(section: Section, colours: Colours) -> Figure | None:
             continue
         low, high = number(ap, "ap", "low"), number(ap, "ap", "high")
         left, right = number(record, "median_ms", "low"), number(record, "median_ms", "high")
-        tip = (
-            f"{_name(entry)}: {_ap(y, low, high)} at {labels.fixed(x, 2)} ms {labels.interval(left, right, 2)}".strip()
-        )
+        time = f"{labels.fixed(x, 2)} ms {labels.interval(left, right, 2)}".strip()
+        tip = f"{_name(entry)}: {ap_text(y, low, high)} at {time}"
         points.append(Point(x, y, entry.family, entry.id, tip, _mark(entry), low, high, left, right))
         records.append(record)
     if not points:
         return None
-    what = records[0]
-    sizes = {(r.get("device"), r.get("batch_size"), r.get("height"), r.get("width")) for r in records}
-    where = f"batch {what.get('batch_size')}, {what.get('height')}x{what.get('width')}, {what.get('device')}"
-    x_label = f"Latency, ms ({where})" if len(sizes) == 1 else "Latency, ms"
-    caption = f"AP measured at {section.condition}; median latency of one forward. Bars are the intervals of both."
+    first = records[0]
+    keys = ("device", "batch_size", "height", "width")
+    alike = all(record.get(key) == first.get(key) for record in records for key in keys)
+    size = f"batch {first.get('batch_size')}, {first.get('height')}x{first.get('width')}"
+    x_label = f"Latency, ms ({size})" if alike else "Latency, ms"
+    where = f" on {first.get('device')}" if alike else ""
+    caption = (
+        f"AP measured at {section.condition}; median latency of one forward{where}. Bars are the intervals of both."
+    )
     return _scatter(section, "AP against latency", caption, points, colours, x_label, f"AP, {section.condition}")
 
 
@@ -151,7 +154,8 @@ def _by_part(section: Section) -> Figure | None:
         record = entry.record("complexity", protocol)
         pieces = [(part, number(record, "gflops_by_part", part) or 0.0) for part in parts]
         if record and sum(value for _, value in pieces) > 0:
-            bars.append(Bar(_name(entry), entry.id, tuple(pieces)))
+            ghost = number(entry.published.values, "gflops") if entry.published else None
+            bars.append(Bar(_name(entry), entry.id, tuple(pieces), ghost))
             used.add(str(protocol))
     if not bars:
         return None
@@ -159,7 +163,11 @@ def _by_part(section: Section) -> Figure | None:
     summary = "; ".join(f"{bar.label} {labels.fixed(sum(v for _, v in bar.pieces), 1)}" for bar in bars)
     svg = plots.stacked(f"{section.anchor}-parts", bars, parts, "GFLOPs", f"{title}. {summary}")
     legend = tuple(Legend(part, f"--part-{i % plots.SERIES + 1}", "bar") for i, part in enumerate(parts))
-    return Figure("gflops_by_part", title, f"Protocol {', '.join(sorted(used))}: one forward at batch 1.", svg, legend)
+    caption = f"Protocol {', '.join(sorted(used))}: one forward at batch 1."
+    if any(bar.ghost is not None for bar in bars):
+        caption += " Hollow: the published total, which the paper counted by a rule of its own."
+        legend += (Legend("published", "--ink", "D", hollow=True),)
+    return Figure("gflops_by_part", title, caption, svg, legend)
 
 
 def _by_epoch(section: Section, colours: Colours) -> Figure | None:
@@ -194,16 +202,17 @@ def _mark(entry: Entry) -> str:
     return "" if value is None else labels.printed(value)
 
 
-def _ap(value: float, low: float | None, high: float | None) -> str:
+def ap_text(value: float, low: float | None, high: float | None) -> str:
+    """`45.3 AP [44.9, 45.7]`."""
     return f"{labels.fixed(value, 1)} AP {labels.interval(low, high, 1)}".strip()
 
 
-def _family_legend(points: list[Point], colours: Colours) -> tuple[Legend, ...]:
+def family_legend(points: list[Point], colours: Colours) -> tuple[Legend, ...]:
     """One entry a family; hollow where only its published points are drawn."""
 
     def legend(name: str) -> Legend:
         variable = f"--series-{colours[name] % plots.SERIES + 1}"
         hollow = all(point.ghost for point in points if point.family == name)
-        return Legend(name, variable, plots.MARKERS[colours[name] % len(plots.MARKERS)], hollow)
+        return Legend(name, variable, plots.marker(colours[name]), hollow)
 
     return tuple(legend(name) for name in dict.fromkeys(point.family for point in points))

@@ -1,92 +1,193 @@
-"""What the figures say, in sentences of a fixed vocabulary: better, worse, same, unclear."""
+"""What the figures say, in sentences of a fixed vocabulary: better, worse, same, unclear.
+
+A difference of AP is paired over the images that both rows share, one of latency over the rounds, as `compare` does.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
-from detrbench.report import labels
-from detrbench.report.columns import gflops_difference
-from detrbench.report.sections import Entry, Section, number
-
-SAME_AP = 0.2  # AP points: an interval of the difference inside +-0.2 is called the same
+from detrbench import figures
+from detrbench.figures import FIGURES, Figure, Reading
+from detrbench.report import columns, labels, pairs
+from detrbench.report.sections import COMMON, Entry, Section, number
+from detrbench.verdicts import Verdict, verdict
 
 
 @dataclass(frozen=True)
-class Difference:
-    """A difference with its interval."""
+class Clause:
+    """One statement: `text`, and the verdict on it where there is one."""
 
-    value: float
-    low: float
-    high: float
+    text: str
+    verdict: Verdict | None = None
 
-    @property
-    def verdict(self) -> str:
-        """One of: better, worse, same, unclear. `better` is more."""
-        if self.low > 0:
-            return "better"
-        if self.high < 0:
-            return "worse"
-        return "same" if self.low >= -SAME_AP and self.high <= SAME_AP else "unclear"
+    def __str__(self) -> str:
+        return f"{self.text}: {self.verdict}" if self.verdict else self.text
 
 
-def make(section: Section) -> list[str]:
+@dataclass(frozen=True)
+class Finding:
+    """One sentence or two about `subject`; `notes` say where the evidence is not the best there could be."""
+
+    subject: str
+    clauses: tuple[Clause, ...]
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"{self.subject}: {'; '.join(map(str, self.clauses))}{notes}."
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`facts` about the whole table, `comparisons` of its rows, and `basis`: how these were made."""
+
+    facts: tuple[Finding, ...]
+    comparisons: tuple[Finding, ...]
+    basis: str
+
+    def __bool__(self) -> bool:
+        return bool(self.facts or self.comparisons)
+
+
+def make(section: Section) -> Findings:
     """Sentences about one section, from its figures alone."""
-    return [*_gflops_met(section), *_accuracy(section)]
+    comparisons = [made for new, old in pairs.make(section) if (made := _comparison(new, old)) is not None]
+    notes = [note for made in comparisons for note in made.notes]
+    said = [note for note in dict.fromkeys(notes) if len(comparisons) > 1 and notes.count(note) == len(comparisons)]
+    quieter = [replace(made, notes=tuple(note for note in made.notes if note not in said)) for made in comparisons]
+    basis = _basis(section, said) if comparisons else ""
+    return Findings((*_gflops_met(section), *_span(section)), tuple(quieter), basis)
 
 
-def _gflops_met(section: Section) -> list[str]:
-    found = [(entry, d) for entry in section.entries if (d := gflops_difference(entry)) is not None]
+def _basis(section: Section, notes: list[str]) -> str:
+    """How the comparisons were made; `notes` hold for every one of them."""
+    margins = [("accuracy", f"{FIGURES['ap'].margin:g} AP"), ("latency", f"{100 * FIGURES['latency'].margin:g} %")]
+    measured = [text for measure, text in margins if section.is_measured(measure)]
+    words = ["The first of two rows against the second."]
+    if section.is_measured("accuracy"):
+        words.append(f"AP at {section.condition}, protocol {COMMON}, both on the same images drawn together.")
+    if measured:
+        words.append(f"Same: the 95 % interval of the difference lies within {' or '.join(measured)}.")
+        words.append("Better or worse: it lies on one side of no difference. Unclear: neither.")
+    words += [f"{note[:1].upper()}{note[1:]}." for note in notes]
+    return " ".join(words)
+
+
+# ------------------------------------------------------------------------------------------------ the whole table
+
+
+def _gflops_met(section: Section) -> list[Finding]:
+    found = [(entry, d) for entry in section.entries if (d := columns.gflops_difference(entry)) is not None]
     if not found:
         return []
     near = sum(abs(difference) <= 0.5 for _, difference in found)
     entry, largest = max(found, key=lambda pair: abs(pair[1]))
     return [
-        f"Published GFLOPs are met within 0.5 % by {near} of {len(found)} rows, each under the protocol of its table; "
-        f"the largest difference is {labels.fixed(largest, 1, sign=True)} % ({entry.id})."
+        Finding(
+            "Published GFLOPs",
+            (
+                Clause(f"met within 0.5 % by {near} of {len(found)} rows, each under the protocol of its table"),
+                Clause(f"the largest difference is {labels.fixed(largest, 1, sign=True)} % ({entry.id})"),
+            ),
+        )
     ]
 
 
-def _accuracy(section: Section) -> list[str]:
-    """Each measured AP against that of the costliest measured row."""
-    known = [(entry, ap) for entry in section.entries if (ap := _ap(entry)) is not None]
-    if len(known) < 2:
+def _span(section: Section) -> list[Finding]:
+    """From the cheapest to the costliest row, and which part makes the difference."""
+    known = [(entry, total) for entry in section.entries if (total := _gflops(entry)) is not None]
+    if len({round(total, 1) for _, total in known}) < 2:
         return []
-    base, reference = max(known, key=lambda pair: _gflops(pair[0]) or 0.0)
-    sentences = []
-    for entry, ap in known:
-        if entry is base:
-            continue
-        difference = independent_difference(ap, reference)
-        sides = labels.interval(difference.low, difference.high, 1)
-        sentences.append(
-            f"{entry.id} against {base.id}, {section.scale} scale: {labels.fixed(difference.value, 1, sign=True)} AP "
-            f"{sides}{_at(entry, base)}: {difference.verdict}."
-        )
-    return sentences
+    (least, low), (most, high) = (pick(known, key=lambda pair: pair[1]) for pick in (min, max))
+    text = f"from {labels.fixed(low, 1)} ({least.id}) to {labels.fixed(high, 1)} ({most.id})"
+    shares = {part: (_gflops(most, part) or 0.0) - (_gflops(least, part) or 0.0) for part in columns.PARTS}
+    part, extra = max(shares.items(), key=lambda item: item[1])
+    clauses = [Clause(text)]
+    if 0 < extra <= high - low:
+        clauses.append(Clause(f"{labels.fixed(100 * extra / (high - low), 0)} % of the difference lies in the {part}"))
+    return [Finding(f"GFLOPs under {COMMON}", tuple(clauses))]
 
 
-def independent_difference(a: tuple[float, float, float], b: tuple[float, float, float]) -> Difference:
-    """A - b for two (value, low, high), as if taken on different images.
-
-    Both are taken on the same images, so the true interval is narrower: a verdict here is on the careful side.
-    """
-    value = a[0] - b[0]
-    return Difference(value, value - math.hypot(a[0] - a[1], b[2] - b[0]), value + math.hypot(a[2] - a[0], b[0] - b[1]))
+def _gflops(entry: Entry, part: str | None = None) -> float | None:
+    record = entry.record("complexity", COMMON)
+    return number(record, "gflops_by_part", part) if part else number(record, "gflops")
 
 
-def _ap(entry: Entry) -> tuple[float, float, float] | None:
-    record = entry.record("accuracy", entry.either("accuracy"))
-    value, low, high = (number(record, "ap", key) for key in ("value", "low", "high"))
-    return None if value is None or low is None or high is None else (value, low, high)
+# ------------------------------------------------------------------------------------------------ two rows
 
 
-def _gflops(entry: Entry) -> float | None:
-    return number(entry.record("complexity", "common"), "gflops")
+@dataclass(frozen=True)
+class _Compared:
+    """One figure of two rows."""
+
+    new: Reading
+    old: Reading
+
+    @property
+    def figure(self) -> Figure:
+        return self.new.figure
+
+    @cached_property
+    def difference(self) -> figures.Difference:
+        return figures.difference(self.new, self.old)
+
+    @property
+    def verdict(self) -> Verdict:
+        if not self.difference.comparable:
+            return "unclear"
+        neutral = 1.0 if self.figure.relative else 0.0
+        return verdict(self.difference.evidence, self.figure.margin, self.figure.better, neutral)
+
+    @property
+    def sides(self) -> str:
+        """`154.5 against 152.0`."""
+        decimals = min(self.figure.decimals, 1) if self.figure.exact else self.figure.decimals
+        new, old = (labels.fixed(each.evidence.value, decimals) for each in (self.new, self.old))
+        return f"{new} against {old}"
+
+    def interval(self, decimals: int) -> str:
+        if self.figure.exact or math.isinf(self.difference.evidence.se):
+            return ""
+        low, high = self.difference.evidence.interval()
+        return f" {labels.interval(low, high, decimals)}"
 
 
-def _at(entry: Entry, base: Entry) -> str:
-    mine, theirs = _gflops(entry), _gflops(base)
-    if mine is None or theirs is None:
-        return ""
-    return f" at {labels.fixed(mine, 1)} against {labels.fixed(theirs, 1)} GFLOPs"
+def _comparison(new: Entry, old: Entry) -> Finding | None:
+    ap, gflops, latency = (_compared(new, old, name) for name in ("ap", "gflops", "latency"))
+    clauses, notes = [], []
+    cost = f"{gflops.sides} GFLOPs" if gflops else ""
+    if ap:
+        gain = labels.fixed(ap.difference.evidence.value, 1, sign=True)
+        at = f" at {cost}" if cost else ""
+        clauses.append(Clause(f"{gain} AP{ap.interval(1)}{at}", ap.verdict))
+        notes += [*_training(new, old), *ap.difference.notes]
+    elif gflops:
+        change = labels.fixed(100 * (gflops.difference.evidence.value - 1), 1, sign=True)
+        clauses.append(Clause(f"{cost}, {change} %", gflops.verdict))
+    if latency:
+        ratio = f"{labels.fixed(latency.difference.evidence.value, 2)} times{latency.interval(2)}"
+        clauses.append(Clause(f"latency {latency.sides} ms, {ratio}", latency.verdict))
+        notes += latency.difference.notes
+    return Finding(f"{new.id} against {old.id}", tuple(clauses), tuple(dict.fromkeys(notes))) if clauses else None
+
+
+def _compared(new: Entry, old: Entry, name: str) -> _Compared | None:
+    """One figure of both rows under `common`, else under a protocol that both have."""
+    if new.cell is None or old.cell is None:
+        return None
+    figure = FIGURES[name]
+    shared = set(new.cell.records.get(figure.measure, {})) & set(old.cell.records.get(figure.measure, {}))
+    if not shared:
+        return None
+    protocol = COMMON if COMMON in shared else min(shared)
+    mine, theirs = (figures.read(cell, figure, protocol) for cell in (new.cell, old.cell))
+    return _Compared(mine, theirs) if mine is not None and theirs is not None else None
+
+
+def _training(new: Entry, old: Entry) -> list[str]:
+    """That two rows were not trained alike, where they were not."""
+    mine, theirs = (len(each.record("training", each.first("training")).get("epochs") or []) for each in (new, old))
+    return [f"after {mine} against {theirs} epochs"] if mine and theirs and mine != theirs else []

@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from detrbench.report import labels, tables
+from detrbench.report import counts, findings, labels, overview, tables
 from detrbench.report.columns import Cell, Column
+from detrbench.report.findings import Finding
 from detrbench.report.sections import Section
 from detrbench.report.tables import Row, Table
 
@@ -22,32 +23,55 @@ def all_tables(section: Section) -> list[Table]:
     return [tables.main_table(section), *tables.detail_tables(section)]
 
 
+def over_all(found: list[Section]) -> list[Table]:
+    """What no single suite has: every method under one protocol, and how published figures were counted."""
+    if len(found) < 2:
+        return []
+    detectors, counted = overview.detectors(found), counts.make(found)
+    made = [overview.detector_table(detectors)] if detectors.section.entries else []
+    return made + ([counts.table(counted)] if counted.entries else [])
+
+
 # ------------------------------------------------------------------------------------------------ Markdown
 
 
 def markdown(found: list[Section]) -> str:
-    """One heading a section, each table with its footnotes."""
-    return "\n\n".join(_markdown_section(section) for section in found).strip() + "\n"
+    """One heading a section, each table with its footnotes; findings as a list."""
+    blocks = ["## All suites"] if over_all(found) else []
+    blocks += [block for table in over_all(found) for block in _markdown_blocks(table)]
+    return "\n\n".join([*blocks, *map(_markdown_section, found)]).strip() + "\n"
 
 
 def _markdown_section(section: Section) -> str:
     blocks = [f"## {as_markdown(section.title)}", as_markdown(f"{section.suite}, {section.condition}")]
     blocks += [as_markdown(problem) for problem in section.problems]
     for table in all_tables(section):
-        blocks.append(f"### {as_markdown(table.caption)}")
-        if table.folded:
-            blocks.append(
-                as_markdown("In every row: " + ", ".join(f"{name} {value}" for name, value in table.folded) + ".")
-            )
-        if table.missing:
-            blocks.append(as_markdown("In no row: " + "; ".join(table.missing) + "."))
-        blocks.append(_markdown_table(table))
-        blocks += [f"{letter}: {as_markdown(note)}" for note, letter in table.notes.items()]
+        blocks += _markdown_blocks(table)
+    said = findings.make(section)
+    if said:
+        blocks.append("### Findings")
+        blocks.append("\n".join(f"- {as_markdown(str(finding))}" for finding in (*said.facts, *said.comparisons)))
+        blocks += [as_markdown(said.basis)] if said.basis else []
     return "\n\n".join(blocks)
 
 
+def _markdown_blocks(table: Table) -> list[str]:
+    blocks = [f"### {as_markdown(table.caption)}"]
+    if table.folded:
+        blocks.append(
+            as_markdown("In every row: " + ", ".join(f"{name} {value}" for name, value in table.folded) + ".")
+        )
+    if table.missing:
+        blocks.append(as_markdown("In no row: " + "; ".join(table.missing) + "."))
+    return [
+        *blocks,
+        _markdown_table(table),
+        *(f"{letter}: {as_markdown(note)}" for note, letter in table.notes.items()),
+    ]
+
+
 def _markdown_table(table: Table) -> str:
-    heads = ["Detector", *(_heading(column) for column in table.columns)]
+    heads = [table.first, *(_heading(column) for column in table.columns)]
     rules = ["---", *("---:" if column.numeric else "---" for column in table.columns)]
     rows = [[_row_name(row), *(_cell(cell, table) for cell in row.cells)] for row in table.rows]
     lines = [[as_markdown(text) for text in heads], rules, *[[as_markdown(text) for text in row] for row in rows]]
@@ -82,7 +106,7 @@ def _csv_rows(section: Section) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
         line |= {f"same.{name}": value for name, value in made[0].folded}
         entry = section.entries[i]
-        for table in made:
+        for table in made:  # those of other rows than the suite's, such as categories, have no line here
             mine = next((other for other in table.rows if other.id == entry.id), None)
             for column, cell in zip(table.columns, mine.cells if mine else (), strict=mine is not None):
                 line |= _csv_cell(column, cell)
@@ -121,24 +145,27 @@ _LATEX = {
 
 
 def latex(found: list[Section]) -> str:
-    r"""Each suite's table as a `table` environment in the booktabs style; `\usepackage{booktabs}` and T1 fonts."""
+    r"""Each table as a `table` environment in the booktabs style; `\usepackage{booktabs}` and T1 fonts."""
     head = "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}; wide tables: \\usepackage{graphicx}\n"
-    return head + "\n".join(_latex_table(section) for section in found)
+    made = [_latex_table(table, "all", "all suites") for table in over_all(found)]
+    made += [
+        _latex_table(table, section.anchor, section.condition) for section in found for table in all_tables(section)
+    ]
+    return head + "\n".join(made)
 
 
-def _latex_table(section: Section) -> str:
-    table = tables.main_table(section)
+def _latex_table(table: Table, place: str, condition: str) -> str:
     groups, rules, at = [""], [], 2
     for name, span in table.groups:
         groups.append(rf"\multicolumn{{{span}}}{{c}}{{{as_tex(name)}}}" if name else " &" * (span - 1))
         rules += [rf"\cmidrule(lr){{{at}-{at + span - 1}}}"] if name else []
         at += span
     lines = [
-        r"\begin{table}", r"  \centering", f"  \\caption{{{as_tex(_caption(section, table))}}}",
-        f"  \\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', section.anchor)}}}", r"  \resizebox{\linewidth}{!}{%",
+        r"\begin{table}", r"  \centering", f"  \\caption{{{as_tex(_caption(table, condition))}}}",
+        f"  \\label{{tab:{re.sub('[^A-Za-z0-9-]', '-', f'{place}-{table.key}')}}}", r"  \resizebox{\linewidth}{!}{%",
         "  \\begin{tabular}{l" + "".join("r" if column.numeric else "l" for column in table.columns) + "}",
         r"    \toprule", "    " + " & ".join(groups) + r" \\", "    " + " ".join(rules),
-        "    " + " & ".join(["Detector", *(as_tex(column.label) for column in table.columns)]) + r" \\",
+        "    " + " & ".join([table.first, *(as_tex(column.label) for column in table.columns)]) + r" \\",
         r"    \midrule", *(f"    {_latex_row(row, table)}" for row in table.rows), r"    \bottomrule",
         r"  \end{tabular}}",
         *(rf"  \par\footnotesize\textsuperscript{{{letter}}} {as_tex(note)}" for note, letter in table.notes.items()),
@@ -147,9 +174,9 @@ def _latex_table(section: Section) -> str:
     return "\n".join(line for line in lines if line.strip() or not line)
 
 
-def _caption(section: Section, table: Table) -> str:
+def _caption(table: Table, condition: str) -> str:
     folded = ", ".join(f"{name} {value}" for name, value in table.folded)
-    return f"{table.caption} ({section.condition})." + (f" In every row: {folded}." if folded else "")
+    return f"{table.caption} ({condition})." + (f" In every row: {folded}." if folded else "")
 
 
 def _latex_row(row: Row, table: Table) -> str:
@@ -171,11 +198,16 @@ def as_tex(text: str) -> str:
 
 def as_json(found: list[Section]) -> str:
     """Every table with values, intervals and notes; keys are stable, `schema` counts their changes."""
-    document = {"schema": SCHEMA, "suites": [_json_section(section) for section in found]}
+    document = {
+        "schema": SCHEMA,
+        "all": [_json_table(table) for table in over_all(found)],
+        "suites": [_json_section(section) for section in found],
+    }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _json_section(section: Section) -> dict[str, Any]:
+    said = findings.make(section)
     return {
         "suite": section.suite,
         "scale": section.scale,
@@ -184,7 +216,13 @@ def _json_section(section: Section) -> dict[str, Any]:
         "published": section.published.reference if section.published else None,
         "problems": section.problems,
         "tables": [_json_table(table) for table in all_tables(section)],
+        "findings": [_json_finding(f) for f in (*said.facts, *said.comparisons)],
     }
+
+
+def _json_finding(finding: Finding) -> dict[str, Any]:
+    clauses = [{"text": clause.text, "verdict": clause.verdict} for clause in finding.clauses]
+    return {"subject": finding.subject, "clauses": clauses, "notes": list(finding.notes)}
 
 
 def _json_table(table: Table) -> dict[str, Any]:
@@ -221,7 +259,7 @@ def _heading(column: Column) -> str:
 
 
 def _row_name(row: Row) -> str:
-    name = f"{row.name} ({row.id})" if row.measured else row.name
+    name = f"{row.name} ({row.id})" if row.measured and row.id else row.name
     return f"{name}, {row.status}" if row.status else name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +16,8 @@ FIGURES = frozenset(
         *("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL"),
         *("AP_gain", "AP_in_sup", "AP_scrl", "AP_original", "AP_approx", "APS_gain"),
         *("params_M", "gflops", "gflops_approx", "backbone_gflops", "encoder_gflops", "encoder_gflops_approx"),
-        *("decoder_gflops", "encoder_cut_percent", "fps", "fps_batch4", "latency_ms", "corr_mean", "corr_std"),
+        *("decoder_gflops", "encoder_cut_percent", "fps", "fps_batch4", "corr_mean", "corr_std"),
+        *("encoder_latency_ms", "decoder_latency_ms"),
         *("train_mem_GB", "train_gpu_hours", "train_gpu_hours_per_epoch"),
         *("queries_per_object_approx", "token_share_percent"),
     ]
@@ -27,6 +29,8 @@ MEASURES = {
     "latency": "latency",
     "memory": "memory",
     "dam": "Corr",
+    "queries": "queries per object",
+    "pictures": "pictures",
     "training": "training",
 }
 
@@ -48,9 +52,10 @@ _LABELS = {
 _BACKBONES = {
     "resnet50": "R50",
     "resnet101": "R101",
-    "swin_t": "Swin-T",
-    "swin_b": "Swin-B",
-    "swin_l": "Swin-L",
+    "swin_tiny": "Swin-T",
+    "swin_base": "Swin-B",
+    "swin_base_384": "Swin-B, 384",
+    "swin_large": "Swin-L",
     "tiny": "tiny",
 }
 
@@ -112,6 +117,12 @@ def letter(index: int) -> str:
         index, rest = divmod(index - 1, 26)
         text = chr(ord("a") + rest) + text
     return text
+
+
+def table_name(reference: str) -> str:
+    """The table of a reference as a paper names it: "focus_detr/table6" as "Table 6"."""
+    name = reference.rpartition("/")[2].replace("_", " ")
+    return re.sub(r"^(table|figure)(?=\d)", lambda word: f"{word[1].capitalize()} ", name)
 
 
 def data_label(settings: Mapping[str, Any]) -> str:

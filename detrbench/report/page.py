@@ -2,50 +2,54 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from detrbench.report import figures, findings, labels, sections, tables
+from detrbench.pictures.gallery import Entry
+from detrbench.report import (
+    contents,
+    counts,
+    figures,
+    findings,
+    frontier,
+    labels,
+    overview,
+    pictures,
+    provenance,
+    sections,
+    tables,
+)
 from detrbench.report.figures import Figure
+from detrbench.report.findings import Finding, Findings
+from detrbench.report.provenance import Rule
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
 
+MOST_CONDITIONS = 5  # drawings of AP against GFLOPs in the overview; the others are in their suites' sections
 FOLDER = Path(__file__).resolve().parent.parent / "reports"
 
 
 @dataclass(frozen=True)
-class Rule:
-    """How figures of one measure came about: a protocol in words."""
-
-    measure: str
-    protocol: str
-    convention: str
-
-
-@dataclass(frozen=True)
 class SectionView:
-    """A section with everything the template shows."""
+    """A section with everything the template shows.
+
+    A `compact` one has nothing but counts that its table already holds: its drawings are folded away unless its suite
+    asks for them. `pictures` are drawings of images, between the figures and the folded tables: each with a `title`,
+    a `caption`, the text `alt` for those who do not see it, and `source`, a data: URI.
+    """
 
     section: Section
     table: Table
     details: list[Table]
     figures: list[Figure]
-    findings: list[str]
+    compact: bool
+    findings: Findings
+    pictures: list[Entry]
     rules: list[Rule]
     settings: list[tuple[str, str]]
     measured_rows: int
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One environment in which figures were taken, as key and value pairs, and what was taken there."""
-
-    summary: str
-    facts: list[tuple[str, str]]
-    used_by: list[str]
 
 
 def render(found: list[Section]) -> str:
@@ -59,12 +63,18 @@ def render(found: list[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    colours = sections.families(found)
-    machines = list(_machines(found))
+    environment.filters["sortable"] = _sortable
+    environment.filters["prose"] = _prose
+    groups = contents.make(found)
+    ordered = [section for group in groups for section in group.sections]
+    detectors = overview.detectors(ordered)
+    colours = sections.families([*ordered, detectors.section])
+    machines = list(provenance.machines(ordered))
     page: str = environment.get_template("page.html.j2").render(
-        views=[_view(section, colours) for section in found],
+        groups=[(group.title, [_view(section, colours) for section in group.sections]) for group in groups],
         machines=machines,
-        overview=[_overview(section) for section in found],
+        all=_overview(ordered, detectors, colours),
+        suites=[provenance.line(section) for section in ordered],
         measures=labels.MEASURES,
         colours=colours,
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),
@@ -74,82 +84,65 @@ def render(found: list[Section]) -> str:
     return page.strip() + "\n"
 
 
+def _sortable(value: float | str) -> str:
+    """What the script sorts a cell by: six digits are enough to tell any two figures apart that differ."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _prose(text: object) -> str:
+    """A suite's own words as HTML: escaped, with what stands between backquotes as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text))))
+
+
 def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
     return SectionView(
         section=section,
         table=tables.main_table(section),
         details=tables.detail_tables(section),
         figures=figures.make(section, colours),
+        compact=not any(map(section.is_measured, ("accuracy", "latency", "memory", "dam")))
+        and not section.asks("plots"),
         findings=findings.make(section),
-        rules=list(_rules(section)),
+        pictures=pictures.make(section),
+        rules=list(provenance.rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],
         measured_rows=sum(bool(cell.records) for cell in section.cells),
     )
 
 
-def _rules(section: Section) -> Iterator[Rule]:
-    """Each protocol that stands behind a figure of the section, once, in its own words."""
-    for measure in ("accuracy", "complexity", "latency", "memory", "dam"):
-        for protocol in section.protocols(measure):
-            records = [cell.records.get(measure, {}).get(protocol) for cell in section.cells]
-            for convention in dict.fromkeys(str(r.get("convention", "")) for r in records if r):
-                yield Rule(labels.MEASURES[measure], protocol, convention)
-
-
 @dataclass(frozen=True)
 class Overview:
-    """One line of the first table: what was measured of a suite, on how many images, when."""
+    """What stands before the suites.
 
-    section: Section
-    rows: int
-    measured: int
-    states: list[tuple[str, int]]
-    images: str
+    `detectors` holds every method under one protocol, `conditions` AP by what it was measured on, `counts` how
+    published figures were counted, `rules` the counting rules in words; each table is None where it would be empty.
+    """
+
+    detectors: Table | None
+    common: str
+    figures: list[Figure]
+    conditions: list[Table]
+    counts: Table | None
+    facts: list[Finding]
+    rules: list[Rule]
     dates: str
 
 
-def _overview(section: Section) -> Overview:
-    counts = [(measure, sum(measure in cell.records for cell in section.cells)) for measure in section.measures]
-    records = [r for cell in section.cells for r in cell.records.get("accuracy", {}).values()]
-    images = sorted({int(n) for r in records if (n := sections.number(r, "num_images")) is not None})
-    created = sorted(str(e["created"])[:10] for c in section.cells for e in c.envelopes.values() if e.get("created"))
+def _overview(found: list[Section], detectors: overview.Detectors, colours: Mapping[str, int]) -> Overview:
+    conditions, counted = overview.conditions(found), counts.make(found)
+    drawn = [frontier.measured(section, colours) for section in conditions]
+    drawn = [frontier.published(found, detectors, colours), *drawn[:MOST_CONDITIONS]]
+    several = [section for section in conditions if len(section.spec["suites"]) > 1]
+    rules = list(dict.fromkeys(rule for section in found for rule in provenance.rules(section, ("complexity",))))
     return Overview(
-        section=section,
-        rows=len(section.entries),
-        measured=sum(bool(cell.records) for cell in section.cells),
-        states=counts,
-        images=", ".join(labels.fixed(n, 0) for n in images) or labels.ABSENT,
-        dates=" to ".join(dict.fromkeys((created[0], created[-1]))) if created else labels.ABSENT,
+        detectors=overview.detector_table(detectors) if detectors.section.entries else None,
+        common=next((rule.convention for rule in rules if rule.protocol == sections.COMMON), ""),
+        figures=[figure for figure in drawn if figure is not None],
+        conditions=[overview.condition_table(section) for section in several],
+        counts=counts.table(counted) if counted.entries else None,
+        facts=counts.facts(counted),
+        rules=sorted(rules, key=lambda rule: rule.protocol),
+        dates=provenance.dates(found),
     )
-
-
-def _machines(found: list[Section]) -> Iterator[Machine]:
-    """The distinct environments of all records, in order of appearance."""
-    known: dict[str, tuple[Mapping[str, Any], dict[str, None]]] = {}
-    for section in found:
-        for cell in section.cells:
-            for measure, envelope in cell.envelopes.items():
-                environment = envelope.get("environment")
-                if isinstance(environment, Mapping):
-                    key = json.dumps(environment, sort_keys=True, default=str)
-                    used = known.setdefault(key, (environment, {}))[1]
-                    used[f"{section.suite}, {section.scale}: {labels.MEASURES.get(measure, measure)}"] = None
-    for environment, used in known.values():
-        yield Machine(hardware(environment), list(_flat(environment)), list(used))
-
-
-def hardware(environment: Mapping[str, Any]) -> str:
-    """The machine in a few words: its accelerators, its processor, the cores that were used."""
-    gpus = environment.get("gpus")
-    words = [str(name) for name in gpus] if isinstance(gpus, list) else []
-    words += [str(environment["cpu"])] if environment.get("cpu") else []
-    words += [f"{environment['cores']} cores"] if environment.get("cores") else []
-    return ", ".join(dict.fromkeys(words)) or "hardware not recorded"
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            yield from _flat(item, f"{prefix}{key}.")
-        elif item is not None and item != "" and item != []:
-            yield f"{prefix}{key}", labels.shown(str(key), item)

@@ -1,51 +1,23 @@
-"""Figures as inline SVG: matplotlib draws, the page's style sheet colours.
-
-Every colour is drawn as a placeholder that becomes a CSS variable, so one drawing serves light, dark and print. Text
-stays text. Points carry a <title>, which browsers show on hover and the page's script shows more finely. Equal
-figures give equal bytes: ids are hashed with a fixed salt, no date, no creator.
-"""
+"""Drawings of points, bars and curves: what is drawn where; `svg` makes the file."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from html import escape
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from detrbench.report import labels
+from detrbench.report.svg import INK, MUTED, PAPER, SERIES, Marks, draw_svg, lay_out, part_colour, series_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-SERIES = 8  # colours in the palette; a ninth family takes the first again, with another marker
 MARKERS = "osD^vPX*"
 
-_INK, _MUTED, _RULE, _PAPER = "#010101", "#010102", "#010103", "#010104"
-_VARIABLES = {_INK: "--ink", _MUTED: "--muted", _RULE: "--rule", _PAPER: "--paper"}
-_VARIABLES |= {f"#0200{i:02x}": f"--series-{i + 1}" for i in range(SERIES)}
-_VARIABLES |= {f"#0300{i:02x}": f"--part-{i + 1}" for i in range(SERIES)}
 
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.size": 9.5,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "axes.edgecolor": _RULE,
-    "axes.labelcolor": _MUTED,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-    "text.color": _INK,
-    "grid.color": _RULE,
-    "grid.linewidth": 0.6,
-    "path.simplify": False,
-    "text.parse_math": False,
-}
+def marker(number: int) -> str:
+    """The marker of a family's number: the palette's next round of colours has the next marker."""
+    return MARKERS[(number + number // SERIES) % len(MARKERS)]
 
 
 @dataclass(frozen=True)
@@ -67,11 +39,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Bar:
-    """One stacked bar: (part, value, tip) from left to right."""
+    """One stacked bar: (part, value) from left to right; `ghost` is the published total, counted its own way."""
 
     label: str
     row: str
     pieces: tuple[tuple[str, float], ...]
+    ghost: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,122 +58,151 @@ class Curve:
     y: tuple[float, ...]
 
 
-@dataclass
-class _Marks:
-    """What the drawing's group ids stand for, filled while drawing and written into the SVG afterwards."""
+def scatter(
+    name: str,
+    points: list[Point],
+    colours: Mapping[str, int],
+    x_label: str,
+    y_label: str,
+    title: str,
+    frontier: bool = False,
+) -> str:
+    """AP against a cost: measured points with their intervals, published ones as ghosts.
 
-    salt: str
-    titles: dict[str, tuple[str, str]] = field(default_factory=dict)
+    Families are joined by lines; with `frontier` instead one line joins the points that none beats on both axes.
+    """
 
-    def add(self, row: str, tip: str) -> str:
-        name = f"{self.salt}-{len(self.titles)}"
-        self.titles[name] = (row, tip)
-        return name
-
-
-def scatter(name: str, points: list[Point], colours: Mapping[str, int], x_label: str, y_label: str, title: str) -> str:
-    """AP against a cost: families joined by lines, measured points with their intervals, published ones as ghosts."""
-
-    def draw(axes: Axes, marks: _Marks) -> None:
+    def draw(axes: Axes, marks: Marks) -> None:
+        if frontier:
+            best = unbeaten(points)
+            xs, ys = [p.x for p in best], [p.y for p in best]
+            axes.plot(xs, ys, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), drawstyle="steps-post", alpha=0.7)
         for ghost in (True, False):
             for family in dict.fromkeys(point.family for point in points):
                 mine = sorted((p for p in points if p.family == family and p.ghost is ghost), key=lambda p: (p.x, p.y))
-                _draw_family(axes, mine, colours[family], ghost, marks)
+                _draw_family(axes, mine, colours[family], ghost, marks, joined=not frontier)
         axes.margins(0.1, 0.14)
         axes.set_xlabel(x_label)
         axes.set_ylabel(_short(y_label, 60))
         _write_marks(axes, points)
 
-    return _svg(name, draw, title, (5.2, 3.5))
+    return draw_svg(name, draw, title, (5.2, 3.5))
 
 
 def stacked(name: str, bars: list[Bar], parts: list[str], unit: str, title: str) -> str:
     """Cost by part: a horizontal bar a row, its total at the end."""
 
-    def draw(axes: Axes, marks: _Marks) -> None:
-        longest = max(sum(value for _, value in bar.pieces) for bar in bars)
+    def draw(axes: Axes, marks: Marks) -> None:
+        longest = max(max(sum(value for _, value in bar.pieces), bar.ghost or 0.0) for bar in bars)
         for y, bar in enumerate(bars):
             left = 0.0
             for part, value in bar.pieces:
                 tip = f"{bar.label}, {part}: {labels.fixed(value, 1)} {unit}"
-                colour = f"#0300{parts.index(part) % SERIES:02x}"
+                colour = part_colour(parts.index(part))
                 axes.barh(y, value, left=left, height=0.66, color=colour, gid=marks.add(bar.row, tip))
                 left += value
-            axes.text(left + 0.012 * longest, y, labels.fixed(left, 1), va="center", fontsize=9)
+            at = left
+            if bar.ghost is not None:
+                at = max(left, bar.ghost + 0.012 * longest if bar.ghost > left - 0.02 * longest else left)
+                _draw_ghost(axes, bar, bar.ghost, y, marks, unit)
+            axes.text(at + 0.012 * longest, y, labels.fixed(left, 1), va="center", fontsize=9)
         axes.set_yticks(range(len(bars)), [_short(bar.label) for bar in bars])
-        axes.tick_params(axis="y", length=0, labelcolor=_INK)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.1 * longest)
+        axes.set_xlim(0, 1.12 * longest)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(unit)
 
-    return _svg(name, draw, title, (5.2, 0.8 + 0.28 * len(bars)))
+    return draw_svg(name, draw, title, (5.2, 0.8 + 0.28 * len(bars)))
+
+
+def _draw_ghost(axes: Axes, bar: Bar, total: float, y: int, marks: Marks, unit: str) -> None:
+    tip = f"{bar.label}, published: {labels.printed(total)} {unit}"
+    axes.plot(
+        [total], [y], marker="D", markersize=5, markerfacecolor=PAPER, markeredgecolor=INK,
+        markeredgewidth=1.1, linestyle="", gid=marks.add(bar.row, tip),
+    )  # fmt: skip
 
 
 def curves(name: str, lines: list[Curve], colours: Mapping[str, int], y_label: str, title: str) -> str:
     """A figure by epoch, each line named at its end."""
 
-    def draw(axes: Axes, marks: _Marks) -> None:
+    def draw(axes: Axes, marks: Marks) -> None:
         for line in lines:
             last = f"{line.label}: {labels.fixed(line.y[-1], 1)} after epoch {labels.fixed(line.x[-1], 0)}"
-            colour, same = _series(colours[line.family]), [other for other in lines if other.family == line.family]
+            colour, same = (
+                series_colour(colours[line.family]),
+                [other for other in lines if other.family == line.family],
+            )
             dashes = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 2, 2))][same.index(line) % 5]
-            axes.plot(line.x, line.y, color=colour, linestyle=dashes, linewidth=1.6, gid=marks.add(line.row, last))
+            dot = "o" if len(line.x) < 4 else None
+            gid = marks.add(line.row, last)
+            axes.plot(line.x, line.y, color=colour, linestyle=dashes, linewidth=1.6, marker=dot, markersize=4, gid=gid)
         axes.margins(x=0.02, y=0.08)
         axes.set_xlabel("Epoch")
         axes.set_ylabel(_short(y_label, 60))
         _name_ends(axes, lines)
 
-    return _svg(name, draw, title, (5.2, 3.5))
+    return draw_svg(name, draw, title, (5.2, 3.5))
 
 
-def _draw_family(axes: Axes, points: list[Point], number: int, ghost: bool, marks: _Marks) -> None:
+def unbeaten(points: list[Point]) -> list[Point]:
+    """The points than which no other has both more AP and less cost, cheapest first."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.x, -p.y)):
+        if not best or point.y > best[-1].y:
+            best.append(point)
+    return best
+
+
+def _draw_family(axes: Axes, points: list[Point], number: int, ghost: bool, marks: Marks, joined: bool = True) -> None:
     if not points:
         return
-    colour, marker = _series(number), MARKERS[number % len(MARKERS)]
+    colour = series_colour(number)
     xs, ys = [p.x for p in points], [p.y for p in points]
-    axes.plot(xs, ys, color=colour, linewidth=1.0, linestyle=":" if ghost else "-", alpha=0.55 if ghost else 0.8)
+    if joined:
+        axes.plot(xs, ys, color=colour, linewidth=1.0, linestyle=":" if ghost else "-", alpha=0.55 if ghost else 0.8)
     for p in points:
         if p.y_low is not None and p.y_high is not None:
             axes.plot([p.x, p.x], [p.y_low, p.y_high], color=colour, linewidth=1.2, alpha=0.6)
         if p.x_low is not None and p.x_high is not None:
             axes.plot([p.x_low, p.x_high], [p.y, p.y], color=colour, linewidth=1.2, alpha=0.6)
-        face = _PAPER if ghost else colour
+        face = PAPER if ghost else colour
         axes.plot(
-            [p.x], [p.y], marker=marker, markersize=6.5, markerfacecolor=face, markeredgecolor=colour,
+            [p.x], [p.y], marker=marker(number), markersize=6.5, markerfacecolor=face, markeredgecolor=colour,
             markeredgewidth=1.2, linestyle="", alpha=0.75 if ghost else 1.0, gid=marks.add(p.row, p.tip),
         )  # fmt: skip
 
 
-def _series(number: int) -> str:
-    return f"#0200{number % SERIES:02x}"
-
-
 def _write_marks(axes: Axes, points: list[Point]) -> None:
     """Writes each point's short mark beside it, leaving out those that would fall on another mark or point."""
-    axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
-    to_pixels = axes.transData.transform
-    centres = [to_pixels((p.x, p.y)) for p in points]
-    taken: list[tuple[float, float]] = []
+    lay_out(axes.get_figure(root=True))
+    centres = [axes.transData.transform((p.x, p.y)) for p in points]
+    right = axes.bbox.x1
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in centres]
     for p, (x, y) in zip(points, centres, strict=True):
-        if not p.mark:
-            continue
-        for dx, dy in ((7, -12), (7, 4), (-7, 4), (-7, -12)):
-            at = (x + (dx if dx > 0 else dx - 14), y + dy)
-            near_mark = any(abs(at[0] - u) < 20 and abs(at[1] - v) < 11 for u, v in taken)
-            near_point = any(-6 < u - at[0] < 20 and -6 < v - at[1] < 14 for u, v in centres if (u, v) != (x, y))
-            if not near_mark and not near_point:
+        text = _short(p.mark, 24)
+        wide, high = 5.2 * len(text) + 2, 11
+        for dx, dy in ((8, -12), (8, 3), (-8, 3), (-8, -12)):
+            left, low = x + dx - (wide if dx < 0 else 0), y + dy
+            box = (left, low, left + wide, low + high)
+            if text and box[2] < right + 4 and not any(_touch(box, other) for other in taken):
                 axes.annotate(
-                    _short(p.mark, 8), (p.x, p.y), (dx, dy), textcoords="offset pixels",
-                    ha="left" if dx > 0 else "right", fontsize=9, color=_MUTED,
+                    text, (p.x, p.y), (dx, dy), textcoords="offset pixels",
+                    ha="left" if dx > 0 else "right", fontsize=9, color=MUTED,
                 )  # fmt: skip
-                taken.append(at)
+                taken.append(box)
                 break
+
+
+def _touch(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    """Whether two boxes (left, bottom, right, top) share a point."""
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _name_ends(axes: Axes, lines: list[Curve]) -> None:
     """Names lines at their right end, pushed apart so that no two names touch."""
-    axes.get_figure(root=True).draw_without_rendering()  # type: ignore[union-attr]
+    lay_out(axes.get_figure(root=True))
     to_pixels, from_pixels = axes.transData.transform, axes.transData.inverted().transform
     ends = sorted(((to_pixels((line.x[-1], line.y[-1]))[1], line) for line in lines), key=lambda end: end[0])
     right, previous = max(line.x[-1] for line in lines), float("-inf")
@@ -216,50 +218,3 @@ def _name_ends(axes: Axes, lines: list[Curve]) -> None:
 def _short(text: str, most: int = 28) -> str:
     """A name as long as a drawing has room for; its whole length is in the table and on hover."""
     return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _svg(name: str, draw: Callable[[Axes, _Marks], None], title: str, size: tuple[float, float]) -> str:
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    marks = _Marks(re.sub(r"[^A-Za-z0-9-]", "-", name))
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure: Figure = Figure(figsize=size, dpi=72, layout="constrained")
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        axes.grid(visible=True)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
-        figure.patch.set_visible(False)
-        axes.patch.set_visible(False)
-        draw(axes, marks)
-        buffer = io.StringIO()
-        nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", metadata=nothing)
-    return _finish(buffer.getvalue(), title, marks)
-
-
-def _finish(svg: str, title: str, marks: _Marks) -> str:
-    """Cuts the XML head, puts colours and fonts under the page's style, names the drawing and its points."""
-    svg = svg[svg.index("<svg ") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    for name, (row, tip) in marks.titles.items():
-        named = f'<g class="point" data-row="{escape(row)}"><title>{escape(tip)}</title>'
-        svg = svg.replace(f'<g id="{name}">', named, 1)
-    svg = re.sub(r"<[^>]*>", lambda tag: _restyle(tag[0]), svg)
-    svg = svg.replace("<svg ", f'<svg class="plot" role="img" aria-label="{escape(title)}" ', 1)
-    return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"
-
-
-def _restyle(tag: str) -> str:
-    """One tag: colours as variables, the page's font, short numbers, no ids that would repeat in a page."""
-    if tag.startswith("<svg"):
-        box = re.search(r'viewBox="[^"]*"', tag)
-        return f"<svg {box[0] if box else ''}>"
-    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)
-    tag = re.sub(r' transform="rotate\(-?0 [^"]*"', "", tag.replace("xlink:href", "href"))
-    tag = re.sub(r"font: (?:[\w-]+ )*([\d.]+px) [^;\"]*", r"font-size: \1", tag)
-    tag = re.sub(r"font-family: [^;\"]*(; )?", "", tag)
-    tag = re.sub(r"(?<=: )#0[123]\w{4}", lambda colour: f"var({_VARIABLES.get(colour[0], '--ink')})", tag)
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from detrbench.report import columns, labels
+from detrbench.report import columns, descriptors, gathering, labels
 from detrbench.report.columns import EMPTY, Cell, Column
-from detrbench.report.sections import Entry, Section
+from detrbench.report.sections import Entry, Section, number
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`folded` are columns that never differ, `notes` footnotes by text, `missing` what no row has and why."""
+    """`folded` are columns that never differ, `notes` footnotes by text, `missing` what no row has and why.
+
+    `first` heads the column of the rows' names.
+    """
 
     key: str
     caption: str
@@ -36,6 +39,7 @@ class Table:
     folded: tuple[tuple[str, str], ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
+    first: str = "Detector"
 
     @property
     def groups(self) -> list[tuple[str, int]]:
@@ -50,37 +54,60 @@ class Table:
 
 
 def main_table(section: Section) -> Table:
-    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr."""
+    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr, queries."""
     made = [
-        *columns.descriptors(section),
+        *descriptors.make(section),
         *columns.accuracy(section, ["AP"]),
         *columns.gflops(section),
         *columns.params(section),
         *columns.speed(section),
         *columns.memory(section),
         *columns.corr(section),
+        *gathering.per_object(section),
     ]
     caption = section.published.caption if section.published else section.title
-    return _table("main", caption, section, made, section.entries, columns.folded(section))
+    return fill("main", caption, section, made, section.entries, descriptors.folded(section))
 
 
-DETAILS = ("accuracy", "gflops_by_part", "latency_by_part", "training")  # for a suite's `report: {tables: ...}`
+# What a suite may list as `report: {tables: ...}`.
+DETAILS = (
+    "accuracy", "per_class", "gflops_by_part", "latency_by_part", "spread", "queries_by_epoch", "training",
+)  # fmt: skip
 
 
 def detail_tables(section: Section) -> list[Table]:
     """What the main table has no room for, as far as the suite asks for it; all by default."""
     measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    epochs = gathering.epochs(section)
     tables = [
-        _table("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
-        _table("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
-        _table("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
-        _table("training", "Training", section, columns.training(section), measured),
+        fill("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
+        per_class(section),
+        fill("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
+        fill("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
+        fill("spread", "Where queries end", section, gathering.spread(section), measured),
+        fill("queries_by_epoch", "Queries by epoch", section, gathering.by_epoch(section, epochs), list(epochs)),
+        fill("training", "Training", section, columns.training(section), measured),
     ]
     wanted = section.wanted("tables", DETAILS)
     return [table for table in tables if table.columns and table.rows and table.key in wanted]
 
 
-def _table(
+def per_class(section: Section) -> Table:
+    """AP of each category: a row a category, a column a detector."""
+    found = {e.id: e.record("accuracy", e.either("accuracy")).get("per_class") or {} for e in section.entries}
+    known = [entry for entry in section.entries if found[entry.id]]
+    names = dict.fromkeys(name for entry in known for name in found[entry.id])
+
+    def cell(entry: Entry, name: str) -> Cell:
+        value = number(found[entry.id], name)
+        return EMPTY if value is None else Cell(labels.fixed(value, 1), "measured", round(value, 1))
+
+    heads = tuple(Column(f"per_class.{entry.id}", "", entry.id, lambda _: EMPTY) for entry in known)
+    rows = tuple(Row("", name, "", True, None, tuple(cell(entry, name) for entry in known)) for name in names)
+    return Table("per_class", f"AP by category, {section.condition}", heads, rows, first="Category")
+
+
+def fill(
     key: str,
     caption: str,
     section: Section,
@@ -88,6 +115,7 @@ def _table(
     entries: list[Entry],
     folded: tuple[tuple[str, str], ...] = (),
 ) -> Table:
+    """A table with a row an entry; columns that have nothing in any row are left out."""
     filled = [(column, [column.make(entry) for entry in entries]) for column in wanted]
     kept = [(column, cells) for column, cells in filled if any(cell is not EMPTY for cell in cells)]
     if key == "main":

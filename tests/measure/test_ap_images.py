@@ -53,6 +53,28 @@ def test_broken_files_are_no_files(tmp_path: Path, content: bytes | None) -> Non
     assert ap_images.read(path, "common") is None
 
 
+def test_kept_replicates_give_the_difference_that_drawing_them_gives(tmp_path: Path) -> None:
+    rng, path = np.random.default_rng(5), tmp_path / "images.npz"
+    pair, kept, drawn_again = _simulated(rng, 40), [], []
+    for matches in pair:
+        for found, drawn in ((kept, {"common": ap_interval.bootstrap(matches)}), (drawn_again, {})):
+            path.write_bytes(ap_images.pack({"common": matches}, list(range(40)), "key", drawn))
+            found.append(ap_images.read(path, "common"))
+    assert all(one.drawn is not None for one in kept)
+    assert all(one.drawn is None for one in drawn_again)
+    assert ap_images.paired_difference(*kept) == ap_images.paired_difference(*drawn_again)
+    assert ap_images.paired_difference(*kept, of="ap50") == ap_interval.paired_difference(*pair, of="ap50")
+
+
+def test_other_images_cannot_be_paired(tmp_path: Path) -> None:
+    matches, path, found = _simulated(np.random.default_rng(5), 40)[0], tmp_path / "images.npz", []
+    for first in (0, 1):
+        path.write_bytes(ap_images.pack({"common": matches}, list(range(first, first + 40)), "key"))
+        found.append(ap_images.read(path, "common"))
+    with pytest.raises(ValueError, match="not the same images"):
+        ap_images.paired_difference(*found)
+
+
 def test_other_protocols_are_none_and_nothing_found_is_zero(tmp_path: Path) -> None:
     nothing = ClassMatches(np.zeros(0, int), np.zeros((2, 0), bool), np.zeros((2, 0), bool), np.array([1, 0]))
     path = tmp_path / "images.npz"

@@ -7,7 +7,11 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+
+from detrbench.measure import ap_images
+from detrbench.measure.ap_interval import ClassMatches, Matches
 
 PARTS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
 ENVIRONMENT = {
@@ -90,6 +94,22 @@ def training(ap: float, epochs: int = 12) -> dict[str, Any]:
     return {"recipe": {"epochs": epochs}, "epochs": curve, "seconds": 20.0 * epochs, "images_seen": 800 * epochs}
 
 
+def image_matches(skill: float, images: int = 60) -> Matches:
+    """Invented matches: equal images for all, and a detector that finds more the more skill it has."""
+    rng = np.random.default_rng(0)
+    objects = rng.integers(1, 4, images)
+    image = np.repeat(np.arange(images), objects)
+    hit = (rng.random((1, len(image))) < skill) & (rng.random((10, len(image))) < 0.9)
+    return Matches(images, [ClassMatches(image, hit, np.zeros_like(hit), objects)])
+
+
+def write_images(root: Path, cell: str, skill: float, ids: int = 60) -> None:
+    """What each image contributed to the AP of a cell: of the accuracy record that `write_cell` writes."""
+    matches = {"common": image_matches(skill)}
+    for folder in root.glob(f"*/*/cells/{cell}-*"):
+        (folder / "accuracy-images.npz").write_bytes(ap_images.pack(matches, list(range(ids - 60, ids)), "0000"))
+
+
 def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, Any]], missing: dict[str, str]) -> None:
     """One cell: `found` maps measure to its records by protocol, `missing` maps measure to why it is not there."""
     at = folder / "cells" / f"{cell['id']}-0000abcd"
@@ -100,16 +120,21 @@ def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, An
     status = {"cell": cell["id"], "updated": "2026-01-02T03:04:05+00:00", "measures": measures}
     (at / "status.json").write_text(json.dumps(status))
     for measure, records in found.items():
-        envelope = {
-            "schema": 1,
-            "measure": measure,
-            "key": "0000",
-            "created": "2026-01-02T03:04:05+00:00",
-            "seconds": 1.0,
-            "environment": ENVIRONMENT,
-            "records": records,
-        }
-        (at / f"{measure}.json").write_text(json.dumps(envelope))
+        write_records(at, measure, records)
+
+
+def write_records(cell: Path, measure: str, records: dict[str, Any]) -> None:
+    """The envelope of one measure of a cell, by protocol."""
+    envelope = {
+        "schema": 1,
+        "measure": measure,
+        "key": "0000",
+        "created": "2026-01-02T03:04:05+00:00",
+        "seconds": 1.0,
+        "environment": ENVIRONMENT,
+        "records": records,
+    }
+    (cell / f"{measure}.json").write_text(json.dumps(envelope))
 
 
 def write_table6(root: Path, scale: str = "smoke", trained: bool = True) -> Path:

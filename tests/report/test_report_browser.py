@@ -49,6 +49,27 @@ seen.tip = tip.hidden ? null : tip.textContent;
 seen.lit = [...body.rows].filter((row) => row.classList.contains("lit")).map((row) => row.dataset.row);
 point.dispatchEvent(new PointerEvent("pointerleave"));
 seen.tipAfter = tip.hidden;
+const all = document.querySelector("#all table.sortable");
+const ids = () => [...all.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.dataset.row);
+const totals = () => [...all.tBodies[0].rows].map((row) => Number(row.cells[2].textContent));
+const total = [...all.querySelectorAll(".columns th")].find((th) => th.textContent === "total");
+total.querySelector("button").click(); total.querySelector("button").click();
+seen.totals = totals();
+const words = document.querySelector("#all .filter input");
+words.value = "tiny ratio=0.3"; words.dispatchEvent(new Event("input"));
+seen.kept = ids();
+words.value = ""; words.dispatchEvent(new Event("input"));
+seen.bars = [...all.querySelectorAll(".bar")].map((bar) => bar.getBoundingClientRect().height);
+const named = (e) => (e.getAttribute("aria-label") ?? e.closest("label")?.textContent ?? e.textContent).trim();
+seen.unnamed = [...document.querySelectorAll("button, input, a, summary, [role=region], [role=img]")]
+  .filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 80));
+seen.unreachable = [...document.querySelectorAll("button, input, a, summary, .scroll")]
+  .filter((e) => e.tabIndex < 0).map((e) => e.outerHTML.slice(0, 80));
+seen.unscoped = [...document.querySelectorAll("th:not([scope])")].length;
+seen.captionless = [...document.querySelectorAll("table.sortable")]
+  .filter((t) => !t.caption?.textContent.trim()).length;
+seen.wide = [...document.querySelectorAll("table, figure")]
+  .filter((e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.textContent.trim().slice(0, 60));
 seen.width = [document.documentElement.scrollWidth, innerWidth];
 seen.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
 seen.dark = matchMedia("(prefers-color-scheme: dark)").matches;
@@ -80,9 +101,18 @@ document.body.append(result);
 """
 
 
-def look(page: Path, *flags: str, frame: int | None = None) -> dict[str, Any]:
-    """Opens a page with the probe in it, in a frame of that width if given, and returns what the probe saw."""
+def look(page: Path, *flags: str, frame: int | None = None, paper: bool = False) -> dict[str, Any]:
+    """Opens a page with the probe in it and returns what the probe saw.
+
+    Args:
+        page: the report.
+        flags: of the browser.
+        frame: width of the frame in which the page is shown.
+        paper: lay it out as for print.
+    """
     text = page.read_text()
+    if paper:
+        text = text.replace("@media print", "@media all")
     text = text.replace("<head>", "<head><script>const errors = []; onerror = (e) => errors.push(e)</script>", 1)
     text = text.replace("</body>", f"<script>{PROBE}</script></body>")
     if frame:
@@ -124,6 +154,18 @@ def test_sort_filter_hover(page: Path) -> None:
     assert "AP" in seen["tip"]
     assert seen["lit"] == ["sparse-0.1"]
     assert seen["tipAfter"]
+    assert seen["totals"] == sorted(seen["totals"], reverse=True)
+    assert len(set(seen["totals"])) > 3
+    assert seen["kept"] == ["sparse_detr_r50 backbone=tiny keep_ratio=0.3"]
+    assert min(seen["bars"]) > 3
+
+
+def test_everything_has_a_name_and_can_be_reached_by_keyboard(page: Path) -> None:
+    seen = look(page, "--window-size=1400,900")
+    assert seen["unnamed"] == []
+    assert seen["unreachable"] == []
+    assert seen["unscoped"] == 0
+    assert seen["captionless"] == 0
 
 
 @pytest.mark.parametrize(("flags", "dark"), [((), False), ((DARK,), True)], ids=["light", "dark"])
@@ -141,6 +183,22 @@ def test_fits_a_phone(page: Path) -> None:
     assert content <= window
     assert seen["errors"] == []
     assert seen["fontSizes"] >= 8  # CSS pixels, as drawn
+
+
+def test_fits_paper(page: Path) -> None:
+    seen = look(page, "--window-size=1400,900", frame=1032, paper=True)  # A4 across, less its margins
+    assert seen["wide"] == []
+    assert seen["errors"] == []
+
+
+def test_prints(page: Path, tmp_path: Path) -> None:
+    pdf, profile = tmp_path / "report.pdf", tmp_path / "profile"
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={pdf}", page.as_uri()]
+    subprocess.run(command, capture_output=True, timeout=120, check=True)
+    content = pdf.read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 5
+    boxes = {tuple(round(float(x)) for x in box.split()) for box in re.findall(rb"/MediaBox\s*\[([^\]]*)\]", content)}
+    assert boxes == {(0, 0, 842, 595)}
 
 
 def test_readable_without_javascript(page: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 import yaml
 
 from detrbench.errors import UsageError
-from detrbench.report import FORMATS, render, write
+from detrbench.report import FORMATS, formats, render, sections, write
+from detrbench.results import ResultsStore
 
 HOSTILE = """</style></script><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}"'$x_{$|\\end{table}%"""
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -123,7 +124,7 @@ def test_hostile_text_stays_text(results: Path) -> None:
 
 def test_drawings(results: Path) -> None:
     drawings = re.findall(r'<svg class="plot".*?</svg>', render(results), re.DOTALL)
-    assert len(drawings) == 9
+    assert len(drawings) == 9 + 3  # of the two suites, and over all: published AP, AP of each condition
     for drawing in drawings:
         assert len(drawing) < 20_000
         assert 'role="img"' in drawing
@@ -154,7 +155,10 @@ def test_json_carries_values_and_notes(results: Path) -> None:
 
 def test_latex_is_balanced(results: Path) -> None:
     text = render(results, None, "latex")
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 2
+    tables = sum(len(formats.all_tables(section)) for section in sections.read(ResultsStore(results)))
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == tables + 2
+    names = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(names) == len(set(names)) == tables + 2
     for block in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
         for line in block[1].splitlines():
             if line.rstrip().endswith(r"\\") and "multicolumn" not in line:

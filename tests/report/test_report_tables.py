@@ -107,26 +107,13 @@ def test_records_without_figures_do_not_break_the_report(results: Path) -> None:
             path.write_text(json.dumps(content))
     for found in sections.read(ResultsStore(results)):
         assert tables.main_table(found).rows
-        assert findings.make(found) == []
+        assert not findings.make(found)
 
 
 def test_no_published_table(results: Path) -> None:
     table = tables.main_table(section(results, "quickstart"))
     assert not [column for column in table.columns if column.key.endswith(".published")]
     assert [row.id for row in table.rows] == ["deformable", "sparse-0.1", "sparse-0.3", "sparse-0.5"]
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "verdict"),
-    [
-        ((50, 49, 51), (45, 44, 46), "better"),
-        ((45, 44, 46), (50, 49, 51), "worse"),
-        ((50, 49, 51), (49.5, 48, 51), "unclear"),
-        ((50, 49.95, 50.05), (50.01, 49.96, 50.06), "same"),
-    ],
-)
-def test_verdicts(a: tuple[float, float, float], b: tuple[float, float, float], verdict: str) -> None:
-    assert findings.independent_difference(a, b).verdict == verdict
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""Columns that say which row is which: keep ratio, backbone, epochs. What never differs is said above the table."""
+
+from __future__ import annotations
+
+from detrbench.report import labels
+from detrbench.report.columns import EMPTY, Cell, Column, Make
+from detrbench.report.sections import Entry, Section
+
+
+def _keys(section: Section) -> list[str]:
+    """Columns that say which row is which: the published ones, then options of the cells."""
+    published = section.published.columns if section.published else ()
+    options = [key for entry in section.entries for key in entry.options]
+    # Each threshold has columns of its own, see `gathering`.
+    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in ("model", "threshold")]
+    return list(dict.fromkeys(keys))
+
+
+def _differs(section: Section, key: str) -> bool:
+    """Whether a column tells rows apart.
+
+    An option that a cell was not given is its default, another value; a published-only row does not know an option.
+    """
+    knowing = [e for e in section.entries if e.cell is not None or key in (e.published.values if e.published else {})]
+    return len({labels.shown(key, entry.option(key)) for entry in knowing}) > 1
+
+
+def _heading(section: Section, key: str) -> str:
+    is_published = section.published is not None and key in section.published.columns
+    return f"{labels.label(key)} (published)" if is_published and key in ("epoch", "epochs") else labels.label(key)
+
+
+def folded(section: Section) -> tuple[tuple[str, str], ...]:
+    """(heading, value) of what is the same in every row."""
+    folded = []
+    for key in _keys(section):
+        values = [entry.option(key) for entry in section.entries]
+        value = next((value for value in values if value is not None), None)
+        if not _differs(section, key) and value is not None:
+            folded.append((_heading(section, key), labels.shown(key, value)))
+    return tuple(folded)
+
+
+def make(section: Section) -> list[Column]:
+    """A column for each published column or option that differs."""
+
+    def cell_of(key: str) -> Make:
+        def cell(entry: Entry) -> Cell:
+            value = entry.option(key)
+            doubt = entry.published.doubtful.get(key) if entry.published else None
+            if value is None and not doubt:
+                return EMPTY
+            sortable = value if isinstance(value, int | float | str) else labels.shown(key, value)
+            return Cell(labels.shown(key, value), "text", sortable, note=f"doubtful: {doubt}" if doubt else None)
+
+        return cell
+
+    keys = [key for key in _keys(section) if _differs(section, key)]
+    return [Column(key, "", _heading(section, key), cell_of(key), _is_numeric(section, key)) for key in keys]
+
+
+def _is_numeric(section: Section, key: str) -> bool:
+    values = [entry.option(key) for entry in section.entries]
+    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values if v is not None)

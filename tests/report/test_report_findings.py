@@ -1,0 +1,118 @@
+"""Findings: which rows are held against each other, on what evidence, and in which words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import report_fixture
+import yaml
+
+from detrbench.report import findings, pairs, sections
+from detrbench.report.sections import Section
+from detrbench.results import ResultsStore
+
+WORDS = {"better", "worse", "same", "unclear"}
+
+
+def section(root: Path, suite: str = "quickstart") -> Section:
+    return sections.read(ResultsStore(root), [suite])[0]
+
+
+def comparison(root: Path, subject: str) -> findings.Finding:
+    found = {finding.subject: finding for finding in findings.make(section(root)).comparisons}
+    assert subject in found, list(found)
+    return found[subject]
+
+
+def pairs_of(found: Section) -> list[tuple[str, str]]:
+    return [(new.id, old.id) for new, old in pairs.make(found)]
+
+
+def test_rows_are_held_against_the_baseline(results: Path) -> None:
+    assert pairs_of(section(results)) == [(f"sparse-{keep}", "deformable") for keep in (0.1, 0.3, 0.5)]
+
+
+def test_rows_with_keep_ratios_are_held_against_their_neighbours(results: Path) -> None:
+    expected = [(f"sparse-0.{i + 1}", f"sparse-0.{i}") for i in range(1, 5)]
+    assert pairs_of(section(results, "table6_keep_ratio")) == expected
+
+
+def test_methods_are_paired_at_equal_keep_ratios_on_equal_bases(results: Path) -> None:
+    models = {"sparse-dino": "sparse_dino_r50", "focus": "focus_detr_r50", "sparse": "sparse_detr_r50"}
+    for path in results.glob("table6*/smoke/cells/*/cell.yaml"):
+        cell = yaml.safe_load(path.read_text())
+        cell |= {"model": models[cell["id"].rpartition("-")[0]], "complexity_options": {"backbone": "resnet50"}}
+        path.write_text(yaml.safe_dump(cell))
+        records = {"common": report_fixture.complexity(100.0, "common")}
+        report_fixture.write_records(path.parent, "complexity", records)
+    found = pairs_of(section(results, "table6_keep_ratio"))
+    assert ("focus-0.3", "sparse-dino-0.3") in found
+    assert not [pair for pair in found if {"sparse-0.3"} & set(pair) and any("o" in name for name in pair)]
+    assert len(found) == len(set(found)) == 5 + 3 * 4
+
+
+def test_ap_is_paired_over_images_where_they_are_kept(results: Path) -> None:
+    for cell, skill in (("deformable", 0.5), ("sparse-0.1", 0.8), ("sparse-0.3", 0.5)):
+        report_fixture.write_images(results, cell, skill)
+    better = comparison(results, "sparse-0.1 against deformable")
+    assert better.clauses[0].verdict == "better"
+    assert re.match(r"\+\d+\.\d AP \[\d+\.\d, \d+\.\d\] at [\d.]+ against [\d.]+ GFLOPs$", better.clauses[0].text)
+    assert better.clauses[1].text.startswith("latency ")
+    assert better.notes == ()
+    same = comparison(results, "sparse-0.3 against deformable")
+    assert same.clauses[0].verdict == "same"
+    assert same.clauses[0].text.startswith("0.0 AP [0.0, 0.0]")
+
+
+def test_without_kept_images_the_finding_says_so(results: Path) -> None:
+    made = findings.make(section(results))
+    assert "Unpaired: what each image contributed is not there" in made.basis
+    for cell in ("deformable", "sparse-0.1", "sparse-0.3"):
+        report_fixture.write_images(results, cell, 0.5)
+    assert comparison(results, "sparse-0.1 against deformable").notes == ()
+    assert "unpaired" in str(comparison(results, "sparse-0.5 against deformable"))
+
+
+def test_other_images_are_not_paired(results: Path) -> None:
+    report_fixture.write_images(results, "deformable", 0.5)
+    report_fixture.write_images(results, "sparse-0.1", 0.8, ids=61)
+    assert "unpaired: not the same images" in comparison(results, "sparse-0.1 against deformable").notes
+
+
+def test_figures_of_an_older_record_are_not_paired(results: Path) -> None:
+    for cell in ("deformable", "sparse-0.1", "sparse-0.3"):
+        report_fixture.write_images(results, cell, 0.5)
+    path = next(results.glob("quickstart/smoke/cells/sparse-0.1-*/accuracy.json"))
+    path.write_text(path.read_text().replace('"key": "0000"', '"key": "0001"'))
+    assert any("unpaired" in note for note in comparison(results, "sparse-0.1 against deformable").notes)
+
+
+def test_every_verdict_is_of_the_vocabulary(results: Path) -> None:
+    for suite in ("quickstart", "table6_keep_ratio"):
+        for finding in findings.make(section(results, suite)).comparisons:
+            assert {clause.verdict for clause in finding.clauses} <= WORDS
+            assert str(finding).endswith(".")
+
+
+def test_counts_alone_are_compared_too(results: Path) -> None:
+    for path in results.glob("quickstart/smoke/cells/*/*.json"):
+        if path.name in ("accuracy.json", "latency.json", "training.json"):
+            path.unlink()
+    found = comparison(results, "sparse-0.1 against deformable")
+    assert [clause.verdict for clause in found.clauses] == ["worse"]
+    assert found.clauses[0].text == "119.1 against 111.2 GFLOPs, +7.1 %"
+
+
+def test_rows_trained_for_other_numbers_of_epochs_say_so(results: Path) -> None:
+    path = next(results.glob("quickstart/smoke/cells/sparse-0.3-*"))
+    report_fixture.write_records(path, "training", {"training": report_fixture.training(40.0, epochs=36)})
+    assert "after 36 against 12 epochs" in comparison(results, "sparse-0.3 against deformable").notes
+
+
+@pytest.mark.parametrize("suite", ["quickstart", "table6_keep_ratio"])
+def test_the_span_of_costs_is_told(results: Path, suite: str) -> None:
+    told = [finding for finding in findings.make(section(results, suite)).facts if "common" in finding.subject]
+    assert len(told) == 1
+    assert "62 % of the difference lies in the encoder" in str(told[0])
