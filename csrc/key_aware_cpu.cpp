@@ -53,16 +53,18 @@ T scale_of(const Sizes& sizes) {
 // The values at each point; the corners' shares must be those of the interpolation alone.
 template <typename T, typename G>
 DETRBENCH_INLINE void sample(const Corners<T, const G>& corners, Desk<T>& desk) {
-  for_each_piece<T>(desk.padded, [&](auto vectors, int64_t offset) {
+  const int64_t padded = desk.padded;  // copied, here and below: stores might change what lies behind a reference
+  T* const samples = desk.samples.data();
+  for_each_piece<T>(padded, [&corners, samples, padded](auto vectors, int64_t offset) {
     constexpr int V = decltype(vectors)::value;
-    for_each_point(corners, [&](const CornerBlock<T, const G>& block, int i, int64_t p) {
+    for_each_point(corners, [samples, padded, offset](const CornerBlock<T, const G>& block, int i, int64_t p) {
       Vec<T> sum[V] = {};
 #pragma GCC unroll 4
       for (int c = 0; c < 4; ++c) {
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) sum[v] += block.share[c][i] * load(block.address[c][i] + offset + v * kLanes<T>);
       }
-      store_part<V>(desk.sample(p) + offset, sum, V * kLanes<T>);
+      store_part<V>(samples + p * padded + offset, sum, V * kLanes<T>);
     });
   });
 }
@@ -71,13 +73,15 @@ DETRBENCH_INLINE void sample(const Corners<T, const G>& corners, Desk<T>& desk) 
 template <typename T>
 DETRBENCH_INLINE Vec<T> products(Desk<T>& desk, int64_t first, const T* row) {
   Vec<T> product[kLanes<T>] = {};
-  for_each_piece<T>(desk.padded, [&](auto vectors, int64_t offset) {
+  const T* const samples = desk.sample(first);
+  const int64_t padded = desk.padded;
+  for_each_piece<T>(padded, [&](auto vectors, int64_t offset) {
     constexpr int V = decltype(vectors)::value;
     const Vectors<T, V> r = load_vectors<V>(row + offset);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes<T>; ++i) {
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) product[i] += r.at[v] * load(desk.sample(first + i) + offset + v * kLanes<T>);
+      for (int v = 0; v < V; ++v) product[i] += r.at[v] * load(samples + i * padded + offset + v * kLanes<T>);
     }
   });
   return row_sums<T>(product);
@@ -85,15 +89,18 @@ DETRBENCH_INLINE Vec<T> products(Desk<T>& desk, int64_t first, const T* row) {
 
 // The sum over points of share * sample, `depth` channels of it.
 template <typename T, typename A>
-DETRBENCH_INLINE void combine(Desk<A>& desk, Row<A>& shares, int64_t depth, T* to) {
-  for_each_piece<A>(desk.padded, [&](auto vectors, int64_t offset) {
+DETRBENCH_INLINE void combine(Desk<A>& desk, Row<A>& row, int64_t depth, T* to) {
+  const A *const samples = desk.samples.data(), *const shares = row.data();
+  const int64_t padded = desk.padded, count = row.size();
+  for_each_piece<A>(padded, [&](auto vectors, int64_t offset) {
     constexpr int V = decltype(vectors)::value;
     Vec<A> even[V] = {}, odd[V] = {};  // two chains of additions, which overlap
-    for (int64_t p = 0; p < shares.size(); p += 2) {
+    for (int64_t p = 0; p < count; p += 2) {
+      const A* const sample = samples + p * padded + offset;
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) {
-        even[v] += shares.data()[p] * load(desk.sample(p) + offset + v * kLanes<A>);
-        odd[v] += shares.data()[p + 1] * load(desk.sample(p + 1) + offset + v * kLanes<A>);
+        even[v] += shares[p] * load(sample + v * kLanes<A>);
+        odd[v] += shares[p + 1] * load(sample + padded + v * kLanes<A>);
       }
     }
 #pragma GCC unroll 4

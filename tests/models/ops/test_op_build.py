@@ -33,7 +33,7 @@ COMPILER = """#!/bin/sh
 for last; do true; done
 case "$*" in
 *-fsyntax-only*) exit 0 ;;
-*-shared*) echo link >> {log}; {link}; eval "cp {library} \\"\\$$(($#))\\"" ;;
+*-shared*) echo link >> {log}; {link}; cp {library} "$last" ;;
 *) echo compile >> {log}; {compile} ;;
 esac
 """
@@ -117,7 +117,7 @@ def test_whoever_comes_second_waits(machine: Machine) -> None:
 
 
 def test_a_killed_compilation_leaves_nothing_broken(machine: Machine) -> None:
-    machine.script(link=f'eval "head -c 1000 {real_library()} > \\"\\$$(($#))\\""; sleep 60')
+    machine.script(link=f'head -c 1000 {real_library()} > "$last"; sleep 60')
     process = machine.start()
     deadline = time.monotonic() + 60
     while machine.links() == 0 and time.monotonic() < deadline:
