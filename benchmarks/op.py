@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention: our kernels against the common grid_sample formulation, in one process.
+"""Deformable attention, plain and key-aware: our kernels against the common grid_sample formulation, in one process.
 
     python benchmarks/op.py --threads 1,2
     python benchmarks/op.py --device cuda --json
@@ -6,12 +6,13 @@
 Both sides run in turn, round after round, so that a noisy machine disturbs both alike. Printed are the fastest and
 the median round, and the ratio of the two sides within a round: its median, and that of the fastest rounds. The
 reference runs in float32 on the CPU, where its bfloat16 is slower, and in the same type on a GPU; our bfloat16 takes
-locations and weights in float32, as under autocast.
+locations and weights in float32, as under autocast. The key-aware reference samples once for keys and values.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -23,11 +24,20 @@ import torch
 from torch import Tensor
 
 from detrbench.models import ops
-from detrbench.models.ops.reference import grid_sample_msda
+from detrbench.models.ops.reference import grid_sample_msda, key_aware
 
 LEVELS = ((100, 152), (50, 76), (25, 38), (13, 19))  # an image of 800 x 1216 at strides 8 to 64
 HEADS, DEPTH, POINTS = 8, 32, 4
 QUERIES = {"encoder": None, "decoder 300": 300, "decoder 900": 900}  # None: every token
+SIZES = [list(size) for size in LEVELS]
+# Name -> ours and the reference, on (value, shapes, starts, locations, weights or query).
+OPERATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "msda": (ops.msda, lambda v, _shapes, _starts, x, w: grid_sample_msda(v, SIZES, x, w)),
+    "key-aware": (
+        lambda *arguments: ops.key_aware_attention(*arguments)[0],
+        lambda v, _shapes, _starts, x, q: key_aware(v, SIZES, x, q)[0],
+    ),
+}
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -35,6 +45,7 @@ TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 class Timing:
     """Milliseconds of both sides; `copy_share` is the share of copying speed at which our side moves its bytes."""
 
+    operation: str
     case: str
     direction: str
     type: str
@@ -60,8 +71,8 @@ def reference_points() -> Tensor:
     return torch.cat(grids)
 
 
-def inputs(case: str, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """Random arguments of `ops.msda`; offsets spread by one pixel around the reference points."""
+def inputs(operation: str, case: str, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """Random arguments of an operation; offsets spread by one pixel around the reference points."""
     torch.manual_seed(0)
     shapes = torch.tensor(LEVELS)
     areas = shapes.prod(1)
@@ -69,17 +80,22 @@ def inputs(case: str, dtype: torch.dtype, device: str) -> list[Tensor]:
     centres = reference_points() if count is None else torch.rand(count, 2)
     layout = (1, len(centres), HEADS, len(LEVELS), POINTS)
     offsets = torch.randn(*layout, 2) / shapes.flip(-1)[:, None]
-    weights = torch.randn(*layout).flatten(3).softmax(-1).view(layout)
+    if operation == "msda":
+        last = torch.randn(*layout).flatten(3).softmax(-1).view(layout)
+    else:
+        last = torch.randn(1, len(centres), HEADS, DEPTH).to(dtype)
     value = torch.randn(1, int(areas.sum()), HEADS, DEPTH)
-    tensors = [value.to(dtype), shapes, areas.cumsum(0) - areas, centres[None, :, None, None, None] + offsets, weights]
+    tensors = [value.to(dtype), shapes, areas.cumsum(0) - areas, centres[None, :, None, None, None] + offsets, last]
     return [tensor.to(device).requires_grad_(tensor.is_floating_point()) for tensor in tensors]
 
 
-def moved_bytes(arguments: list[Tensor], direction: str) -> int:
+def moved_bytes(operation: str, arguments: list[Tensor], direction: str) -> int:
     """Bytes that must be read or written once."""
-    value, _, _, locations, weights = arguments
-    output = weights.shape[1] * HEADS * DEPTH * value.element_size()
-    read = sum(tensor.numel() * tensor.element_size() for tensor in (value, locations, weights))
+    value, _, _, locations, last = arguments
+    output = last.shape[1] * HEADS * DEPTH * value.element_size()
+    if operation == "key-aware":
+        output += 4 * locations[..., 0].numel()  # the weights, in float32
+    read = sum(tensor.numel() * tensor.element_size() for tensor in (value, locations, last))
     return read + output if direction == "forward" else 3 * read + 2 * output
 
 
@@ -119,23 +135,23 @@ def copy_speed() -> float:
     return 2 * source.numel() / fastest * 1e3
 
 
-def measure(case: str, direction: str, type_name: str, device: str, rounds: int, copying: float | None) -> Timing:
+def measure(
+    operation: str, case: str, direction: str, type_name: str, device: str, rounds: int, copying: float | None
+) -> Timing:
     """Time both sides in turn."""
-    ours = inputs(case, TYPES[type_name], device)
-    common = inputs(case, torch.float32, "cpu") if device == "cpu" else [t.detach().clone() for t in ours]
+    ours = inputs(operation, case, TYPES[type_name], device)
+    common = inputs(operation, case, torch.float32, "cpu") if device == "cpu" else [t.detach().clone() for t in ours]
     if device == "cuda":
         common = [t.to(TYPES[type_name]).requires_grad_() if t.is_floating_point() else t for t in common]
-    sizes = [list(size) for size in LEVELS]
-    sides = (
-        step(ops.msda, ours, direction),
-        step(lambda v, _shapes, _starts, x, w: grid_sample_msda(v, sizes, x, w), common, direction),
-    )
+    native, reference = OPERATIONS[operation]
+    sides = step(native, ours, direction), step(reference, common, direction)
     for side in sides:  # warm up: caches, page tables, the compiled library
         milliseconds(side, device)
     times = [[milliseconds(side, device) for side in sides] for _ in range(rounds)]
     mine, theirs = zip(*times, strict=True)
-    speed = moved_bytes(ours, direction) / statistics.median(mine) * 1e3 if copying else None
+    speed = moved_bytes(operation, ours, direction) / statistics.median(mine) * 1e3 if copying else None
     return Timing(
+        operation=operation,
         case=case,
         direction=direction,
         type=type_name,
@@ -153,16 +169,15 @@ def measure(case: str, direction: str, type_name: str, device: str, rounds: int,
     )
 
 
-def timings(device: str, threads: list[int], rounds: int) -> Iterator[Timing]:
+def timings(device: str, operations: list[str], threads: list[int], rounds: int) -> Iterator[Timing]:
     copying = copy_speed() if device == "cuda" else None
     types = ("float32", "bfloat16") if device == "cpu" else tuple(TYPES)
+    directions = ("forward", "forward + backward")
     for number in threads:
         torch.set_num_threads(number)
-        for case in QUERIES:
-            for direction in ("forward", "forward + backward"):
-                for type_name in types:
-                    count = rounds if case == "encoder" and device == "cpu" else 6 * rounds
-                    yield measure(case, direction, type_name, device, count, copying)
+        for operation, case, direction, type_name in itertools.product(operations, QUERIES, directions, types):
+            count = rounds if case == "encoder" and device == "cpu" else 6 * rounds
+            yield measure(operation, case, direction, type_name, device, count, copying)
 
 
 def main() -> None:
@@ -172,13 +187,18 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=5, help="of the encoder on the CPU; six times as many of the rest"
     )
+    parser.add_argument("--operations", default=",".join(OPERATIONS), help="which of them, by comma")
     parser.add_argument("--json", action="store_true", help="one document on stdout")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device")
+    operations = options.operations.split(",")
+    if unknown := sorted(set(operations) - set(OPERATIONS)):
+        sys.exit(f"--operations: expected some of {', '.join(OPERATIONS)}, got {', '.join(unknown)}")
     threads = [int(number) for number in options.threads.split(",")] if options.device == "cpu" else [1]
-    form = "{:<12} {:<19} {:<9} {:>7} {:>10} {:>10} {:>11} {:>11} {:>7} {:>7} {:>7}"
+    form = "{:<10} {:<12} {:<19} {:<9} {:>7} {:>10} {:>10} {:>11} {:>11} {:>7} {:>7} {:>7}"
     heading = (
+        "operation",
         "case",
         "direction",
         "type",
@@ -195,13 +215,15 @@ def main() -> None:
         print(f"milliseconds; N 1, {HEADS} heads of {DEPTH}, {len(LEVELS)} levels of 800 x 1216, {POINTS} points")
         print(form.format(*heading))
     found = []
-    for t in timings(options.device, threads, options.rounds):
+    for t in timings(options.device, operations, threads, options.rounds):
         found.append(asdict(t))
         if not options.json:
             numbers = (f"{x:.2f}" for x in (t.ours_min, t.ours_median, t.reference_min, t.reference_median))
             share = "" if t.copy_share is None else f"{t.copy_share:.0%}"
             ratios = (f"{t.ratio_median:.1f}x", f"{t.ratio_min:.1f}x")
-            print(form.format(t.case, t.direction, t.type, t.threads, *numbers, *ratios, share), flush=True)
+            print(
+                form.format(t.operation, t.case, t.direction, t.type, t.threads, *numbers, *ratios, share), flush=True
+            )
     if options.json:
         print(json.dumps({"torch": torch.__version__, "kernels": ops.status()[options.device], "timings": found}))
 

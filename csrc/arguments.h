@@ -12,41 +12,61 @@
 
 namespace detrbench {
 
+// The type that sums are kept in.
+inline at::ScalarType accumulate_type(const at::Tensor& value) {
+  return value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
+
+// A tensor that goes with the value: on its device, and no wider.
+inline void check_companion(const at::Tensor& tensor, const char* name, const at::Tensor& value) {
+  TORCH_CHECK_VALUE(tensor.device() == value.device(), name, " is on ", tensor.device(), ", value on ", value.device());
+  TORCH_CHECK_TYPE(tensor.is_floating_point(), name, " must be floating point");
+  TORCH_CHECK_TYPE(tensor.scalar_type() != at::kDouble || value.scalar_type() == at::kDouble,
+                   name, " of float64 needs a float64 value");
+}
+
 inline Sizes check_sizes(const at::Tensor& value, const at::Tensor& shapes, const at::Tensor& starts,
-                         const at::Tensor& locations, const at::Tensor& weights) {
-  TORCH_CHECK_VALUE(value.dim() == 4, "msda: value must be (N, S, M, D), got ", value.sizes());
+                         const at::Tensor& locations) {
+  TORCH_CHECK_VALUE(value.dim() == 4, "value must be (N, S, M, D), got ", value.sizes());
   TORCH_CHECK_VALUE(locations.dim() == 6 && locations.size(5) == 2,
-                    "msda: sampling_locations must be (N, Q, M, L, P, 2), got ", locations.sizes());
-  TORCH_CHECK_VALUE(locations.size(0) == value.size(0) && locations.size(2) == value.size(2),
-                    "msda: value ", value.sizes(), " and sampling_locations ", locations.sizes(), " do not fit");
-  TORCH_CHECK_VALUE(weights.sizes() == locations.sizes().slice(0, 5), "msda: attention_weights must be ",
-                    locations.sizes().slice(0, 5), ", got ", weights.sizes());
+                    "sampling_locations must be (N, Q, M, L, P, 2), got ", locations.sizes());
+  TORCH_CHECK_VALUE(locations.size(0) == value.size(0) && locations.size(2) == value.size(2), "value ", value.sizes(),
+                    " and sampling_locations ", locations.sizes(), " do not fit");
   const int64_t levels = locations.size(3);
-  TORCH_CHECK_VALUE(levels > 0, "msda: there must be at least one level");
-  TORCH_CHECK_VALUE(shapes.dim() == 2 && shapes.size(0) == levels && shapes.size(1) == 2,
-                    "msda: spatial_shapes must be (", levels, ", 2), got ", shapes.sizes());
-  TORCH_CHECK_VALUE(starts.dim() == 1 && starts.size(0) == levels, "msda: level_start_index must be (", levels,
-                    ",), got ", starts.sizes());
+  TORCH_CHECK_VALUE(levels > 0, "there must be at least one level");
+  TORCH_CHECK_VALUE(shapes.dim() == 2 && shapes.size(0) == levels && shapes.size(1) == 2, "spatial_shapes must be (",
+                    levels, ", 2), got ", shapes.sizes());
+  TORCH_CHECK_VALUE(starts.dim() == 1 && starts.size(0) == levels, "level_start_index must be (", levels, ",), got ",
+                    starts.sizes());
   TORCH_CHECK_TYPE(shapes.scalar_type() == at::kLong && starts.scalar_type() == at::kLong,
-                   "msda: spatial_shapes and level_start_index must be int64");
-  for (const at::Tensor& tensor : {locations, weights}) {
-    TORCH_CHECK_VALUE(tensor.device() == value.device(), "msda: found ", tensor.device(), " beside a value on ",
-                      value.device());
-    TORCH_CHECK_TYPE(tensor.is_floating_point(), "msda: locations and weights must be floating point");
-    TORCH_CHECK_TYPE(tensor.scalar_type() != at::kDouble || value.scalar_type() == at::kDouble,
-                     "msda: float64 locations and weights need a float64 value");
-  }
-  TORCH_CHECK_VALUE(value.size(1) < std::numeric_limits<int32_t>::max(), "msda: too many tokens: ", value.size(1));
+                   "spatial_shapes and level_start_index must be int64");
+  check_companion(locations, "sampling_locations", value);
+  TORCH_CHECK_VALUE(value.size(1) < std::numeric_limits<int32_t>::max(), "too many tokens: ", value.size(1));
   return {value.size(0), value.size(1), value.size(2), value.size(3), locations.size(1), levels, locations.size(4)};
+}
+
+inline void check_weights(const at::Tensor& weights, const at::Tensor& locations, const at::Tensor& value) {
+  TORCH_CHECK_VALUE(weights.sizes() == locations.sizes().slice(0, 5), "attention_weights must be ",
+                    locations.sizes().slice(0, 5), ", got ", weights.sizes());
+  check_companion(weights, "attention_weights", value);
+}
+
+inline void check_query(const Sizes& sizes, const at::Tensor& query, const at::Tensor& value) {
+  TORCH_CHECK_VALUE(query.dim() == 4 && query.size(0) == sizes.images && query.size(1) == sizes.queries &&
+                        query.size(2) == sizes.heads && query.size(3) == sizes.depth,
+                    "query must be (", sizes.images, ", ", sizes.queries, ", ", sizes.heads, ", ", sizes.depth,
+                    "), got ", query.sizes());
+  TORCH_CHECK_TYPE(query.scalar_type() == value.scalar_type() && query.device() == value.device(), "query must be ",
+                   value.scalar_type(), " on ", value.device());
 }
 
 inline void check_gradient(const Sizes& sizes, const at::Tensor& grad_output, const at::Tensor& value) {
   TORCH_CHECK_VALUE(grad_output.dim() == 3 && grad_output.size(0) == sizes.images &&
                         grad_output.size(1) == sizes.queries && grad_output.size(2) == sizes.heads * sizes.depth,
-                    "msda: the output's gradient must be (", sizes.images, ", ", sizes.queries, ", ",
+                    "the output's gradient must be (", sizes.images, ", ", sizes.queries, ", ",
                     sizes.heads * sizes.depth, "), got ", grad_output.sizes());
   TORCH_CHECK_TYPE(grad_output.scalar_type() == value.scalar_type() && grad_output.device() == value.device(),
-                   "msda: the output's gradient must be ", value.scalar_type(), " on ", value.device());
+                   "the output's gradient must be ", value.scalar_type(), " on ", value.device());
 }
 
 // Both tensors must be on the CPU. The levels must fill the tokens one after the other without gap.
@@ -56,17 +76,17 @@ inline std::vector<Level> read_levels(const at::Tensor& shapes, const at::Tensor
   for (int64_t l = 0; l < starts.size(0); ++l) {
     const int64_t* size = shapes.const_data_ptr<int64_t>() + l * shapes.stride(0);
     const Level level{size[0], size[shapes.stride(1)], starts.const_data_ptr<int64_t>()[l * starts.stride(0)]};
-    TORCH_CHECK_VALUE(level.height >= 0 && level.width >= 0, "msda: level ", l, " of spatial_shapes is ", level.height,
-                      " x ", level.width);
-    TORCH_CHECK_VALUE(level.start == expected, "msda: level_start_index[", l, "] is ", level.start,
+    TORCH_CHECK_VALUE(level.height >= 0 && level.width >= 0, "level ", l, " of spatial_shapes is ", level.height, " x ",
+                      level.width);
+    TORCH_CHECK_VALUE(level.start == expected, "level_start_index[", l, "] is ", level.start,
                       ", but the levels before it hold ", expected, " tokens");
     // Divided, since the product of two wrong numbers may not fit.
     TORCH_CHECK_VALUE(level.width == 0 || level.height <= (tokens - expected) / level.width,
-                      "msda: spatial_shapes hold more than the ", tokens, " tokens of value");
+                      "spatial_shapes hold more than the ", tokens, " tokens of value");
     expected += level.height * level.width;
     levels.push_back(level);
   }
-  TORCH_CHECK_VALUE(expected == tokens, "msda: spatial_shapes hold ", expected, " tokens, value has ", tokens);
+  TORCH_CHECK_VALUE(expected == tokens, "spatial_shapes hold ", expected, " tokens, value has ", tokens);
   return levels;
 }
 

@@ -3,18 +3,9 @@
 
 #include <cuda_runtime_api.h>
 
-#include "sizes.h"
+#include "device_levels.h"
 
 namespace detrbench {
-
-constexpr int kGivenLevels = 16;
-
-// The levels of a call: read on the device from `shapes` (L, 2) and `starts` (L,), or, where `shapes` is null, given.
-struct DeviceLevels {
-  const int64_t* shapes;
-  const int64_t* starts;
-  Level given[kGivenLevels];
-};
 
 // T: type of the values; C: type of locations and weights, T or the type that sums are kept in (A: float, or double for
 // double). Instantiated for <float, float>, <double, double>, and half types with themselves and with float.

@@ -3,6 +3,7 @@
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAException.h>
@@ -17,6 +18,7 @@
 #include <type_traits>
 
 #include "arguments.h"
+#include "key_aware_cuda.h"
 #include "msda_cuda.h"
 
 namespace detrbench {
@@ -36,24 +38,21 @@ struct Native<c10::BFloat16> {
   using type = __nv_bfloat16;
 };
 
-// The tensors of a call as the kernels take them: contiguous, on one device, locations and weights of one type.
+// The tensors of a call as the kernels take them: contiguous, on one device. `narrow` leaves
+// locations in the value's type; otherwise they take that of the sums.
 struct Call {
   Sizes sizes;
   DeviceLevels levels{};
-  at::Tensor value, locations, weights;
+  at::Tensor value, locations;
   at::Tensor shapes, starts;  // keep alive what `levels` points to
   at::ScalarType accumulate;
 
   Call(const at::Tensor& value_, const at::Tensor& shapes_, const at::Tensor& starts_, const at::Tensor& locations_,
-       const at::Tensor& weights_)
-      : sizes(check_sizes(value_, shapes_, starts_, locations_, weights_)),
+       bool narrow)
+      : sizes(check_sizes(value_, shapes_, starts_, locations_)),
         value(value_.contiguous()),
-        accumulate(value_.scalar_type() == at::kDouble ? at::kDouble : at::kFloat) {
-    const bool same = locations_.scalar_type() == value_.scalar_type() &&
-                      weights_.scalar_type() == value_.scalar_type();
-    const at::ScalarType type = same ? value_.scalar_type() : accumulate;
-    locations = locations_.to(type).contiguous();
-    weights = weights_.to(type).contiguous();
+        locations(locations_.to(narrow ? value_.scalar_type() : accumulate_type(value_)).contiguous()),
+        accumulate(accumulate_type(value_)) {
     // x and y are read as one: a view may start between them.
     if (reinterpret_cast<uintptr_t>(locations.const_data_ptr()) % (2 * locations.element_size()) != 0) {
       locations = locations.clone();
@@ -90,10 +89,10 @@ T* write(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-// Calls body with a T for the value's type, a C for that of locations and weights and an A for that of sums.
+// Calls body with a T for the value's type, a C for that of locations (and given weights) and an A for that of sums.
 template <typename Body>
 void dispatch(const Call& call, const Body& body) {
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.value.scalar_type(), "msda", [&] {
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, call.value.scalar_type(), "detrbench", [&] {
     using T = typename Native<scalar_t>::type;
     using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
     if (call.locations.scalar_type() == call.value.scalar_type()) {
@@ -104,17 +103,24 @@ void dispatch(const Call& call, const Body& body) {
   });
 }
 
+// Locations and weights as one type: the value's where both have it.
+bool all_narrow(const at::Tensor& value, const at::Tensor& locations, const at::Tensor& weights) {
+  return locations.scalar_type() == value.scalar_type() && weights.scalar_type() == value.scalar_type();
+}
+
 at::Tensor msda_cuda(const at::Tensor& value, const at::Tensor& shapes, const at::Tensor& starts,
                      const at::Tensor& locations, const at::Tensor& weights) {
   const c10::cuda::CUDAGuard guard(value.device());
-  const Call call(value, shapes, starts, locations, weights);
+  const Call call(value, shapes, starts, locations, all_narrow(value, locations, weights));
+  check_weights(weights, locations, value);
+  const at::Tensor weights_ = weights.to(call.locations.scalar_type()).contiguous();
   const Sizes& sizes = call.sizes;
   const at::Tensor output = at::empty({sizes.images, sizes.queries, sizes.heads * sizes.depth}, value.options());
   if (call.empty()) return output;
   dispatch(call, [&](auto t, auto c, auto) {
     using T = decltype(t);
     using C = decltype(c);
-    msda_forward_cuda<T, C>(sizes, call.levels, read<T>(call.value), read<C>(call.locations), read<C>(call.weights),
+    msda_forward_cuda<T, C>(sizes, call.levels, read<T>(call.value), read<C>(call.locations), read<C>(weights_),
                             write<T>(output), c10::cuda::getCurrentCUDAStream());
   });
   C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -128,18 +134,20 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> msda_backward_cuda_(const at::Ten
                                                                    const at::Tensor& weights) {
   at::globalContext().alertNotDeterministic("detrbench::msda_backward");
   const c10::cuda::CUDAGuard guard(value.device());
-  const Call call(value, shapes, starts, locations, weights);
+  const Call call(value, shapes, starts, locations, all_narrow(value, locations, weights));
+  check_weights(weights, locations, value);
   check_gradient(call.sizes, grad_output, value);
+  const at::Tensor weights_ = weights.to(call.locations.scalar_type()).contiguous();
   const at::Tensor grad_output_ = grad_output.contiguous();
   const at::Tensor sums = at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
-  const at::Tensor grad_locations = at::zeros_like(call.locations), grad_weights = at::zeros_like(call.weights);
+  const at::Tensor grad_locations = at::zeros_like(call.locations), grad_weights = at::zeros_like(weights_);
   if (!call.empty()) {
     dispatch(call, [&](auto t, auto c, auto a) {
       using T = decltype(t);
       using C = decltype(c);
       using A = decltype(a);
       msda_backward_cuda<T, C, A>(call.sizes, call.levels, read<T>(grad_output_), read<T>(call.value),
-                                  read<C>(call.locations), read<C>(call.weights), write<A>(sums),
+                                  read<C>(call.locations), read<C>(weights_), write<A>(sums),
                                   write<C>(grad_locations), write<C>(grad_weights), c10::cuda::getCurrentCUDAStream());
     });
     C10_CUDA_KERNEL_LAUNCH_CHECK();
@@ -148,11 +156,69 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> msda_backward_cuda_(const at::Ten
           grad_weights.to(weights.scalar_type())};
 }
 
+std::tuple<at::Tensor, at::Tensor> key_aware_cuda(const at::Tensor& value, const at::Tensor& shapes,
+                                                  const at::Tensor& starts, const at::Tensor& locations,
+                                                  const at::Tensor& query) {
+  const c10::cuda::CUDAGuard guard(value.device());
+  const Call call(value, shapes, starts, locations, locations.scalar_type() == value.scalar_type());
+  const Sizes& sizes = call.sizes;
+  check_query(sizes, query, value);
+  const at::Tensor query_ = query.contiguous();
+  const at::Tensor output = at::empty({sizes.images, sizes.queries, sizes.heads * sizes.depth}, value.options());
+  const at::Tensor weights = at::empty(locations.sizes().slice(0, 5), value.options().dtype(call.accumulate));
+  // Without channels all logits are zero.
+  if (call.empty()) return {output, weights.fill_(1.0 / std::max<int64_t>(sizes.samples(), 1))};
+  dispatch(call, [&](auto t, auto c, auto a) {
+    using T = decltype(t);
+    using C = decltype(c);
+    using A = decltype(a);
+    key_aware_forward_cuda<T, C, A>(sizes, call.levels, read<T>(call.value), read<C>(call.locations), read<T>(query_),
+                                    write<T>(output), write<A>(weights), c10::cuda::getCurrentCUDAStream());
+  });
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return {output, weights};
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> key_aware_backward_cuda_(const at::Tensor& grad_output,
+                                                                        const at::Tensor& value,
+                                                                        const at::Tensor& shapes,
+                                                                        const at::Tensor& starts,
+                                                                        const at::Tensor& locations,
+                                                                        const at::Tensor& query,
+                                                                        const at::Tensor& weights) {
+  at::globalContext().alertNotDeterministic("detrbench::key_aware_attention_backward");
+  const c10::cuda::CUDAGuard guard(value.device());
+  const Call call(value, shapes, starts, locations, locations.scalar_type() == value.scalar_type());
+  check_query(call.sizes, query, value);
+  check_weights(weights, locations, value);
+  check_gradient(call.sizes, grad_output, value);
+  const at::Tensor grad_output_ = grad_output.contiguous(), query_ = query.contiguous();
+  const at::Tensor weights_ = weights.to(call.accumulate).contiguous();
+  const at::Tensor sums = at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
+  const at::Tensor grad_locations = at::zeros_like(call.locations), grad_query = at::zeros_like(query_);
+  const at::Tensor grad_logits = at::empty_like(weights_);
+  if (!call.empty()) {
+    dispatch(call, [&](auto t, auto c, auto a) {
+      using T = decltype(t);
+      using C = decltype(c);
+      using A = decltype(a);
+      key_aware_backward_cuda<T, C, A>(call.sizes, call.levels, read<T>(grad_output_), read<T>(call.value),
+                                       read<C>(call.locations), read<T>(query_), read<A>(weights_),
+                                       write<A>(grad_logits), write<A>(sums), write<C>(grad_locations),
+                                       write<T>(grad_query), c10::cuda::getCurrentCUDAStream());
+    });
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+  }
+  return {sums.to(value.scalar_type()), grad_locations.to(locations.scalar_type()), grad_query};
+}
+
 }  // namespace
 
 TORCH_LIBRARY_IMPL(detrbench, CUDA, library) {
   library.impl("msda", &msda_cuda);
   library.impl("msda_backward", &msda_backward_cuda_);
+  library.impl("key_aware_attention", &key_aware_cuda);
+  library.impl("key_aware_attention_backward", &key_aware_backward_cuda_);
 }
 
 }  // namespace detrbench

@@ -7,7 +7,7 @@
 #include <cassert>
 #include <cstdint>
 
-#include "msda_cuda.h"
+#include "device_levels.h"
 
 namespace detrbench {
 
@@ -65,6 +65,15 @@ struct Group {
     for (int step = lanes / 2; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
     return x;
   }
+
+  template <typename A>
+  __device__ __forceinline__ A largest(A x) const {
+    for (int step = lanes / 2; step > 0; step /= 2) {
+      const A other = __shfl_xor_sync(0xffffffffu, x, step);
+      x = other > x ? other : x;
+    }
+    return x;
+  }
 };
 
 // A point: its corners' tokens (top left, top right, bottom left, bottom right; -1 outside), its distance from the
@@ -94,11 +103,11 @@ __device__ inline void check_levels(const Sizes& sizes, const DeviceLevels& leve
   int64_t expected = 0;
   for (int64_t l = 0; l < sizes.levels; ++l) {
     const Level level = level_at(levels, l);
-    assert(level.height >= 0 && level.width >= 0 && "msda: spatial_shapes hold a negative size");
-    assert(level.start == expected && "msda: level_start_index does not fit spatial_shapes");
+    assert(level.height >= 0 && level.width >= 0 && "spatial_shapes hold a negative size");
+    assert(level.start == expected && "level_start_index does not fit spatial_shapes");
     expected += level.height * level.width;
   }
-  assert(expected == sizes.tokens && "msda: spatial_shapes do not fit the tokens of value");
+  assert(expected == sizes.tokens && "spatial_shapes do not fit the tokens of value");
 }
 
 // One point at (x, y), fractions of its level.
@@ -126,19 +135,37 @@ __device__ __forceinline__ Point<A> prepare(const Level& level, int64_t tokens, 
   return point;
 }
 
-// Points [first, first + count) of a group's query and head. Every lane of the warp must call it.
-template <typename C, typename A>
+// Points [first, first + count) of a group's query and head; weight(at) gives a point its weight by its place in the
+// array of all points. Every lane of the warp must call it.
+template <typename C, typename A, typename Weight>
 __device__ __forceinline__ void prepare_tile(const Sizes& sizes, const DeviceLevels& levels, const Group& group,
-                                             bool active, const C* locations, const C* weights, int64_t first,
+                                             bool active, const C* locations, const Weight& weight, int64_t first,
                                              int count, Tile<A>& tile) {
   __syncwarp();  // the tile before this one has been read
   for (int p = group.lane; active && p < count; p += group.lanes) {
     const int64_t at = group.index * sizes.levels * sizes.points + first + p;
     const Pack<C, 2> location = load_pack<C, 2>(locations + 2 * at);
     tile.points[p] = prepare<A>(level_at(levels, (first + p) / sizes.points), sizes.tokens, widen(location.at[0]),
-                                widen(location.at[1]), widen(weights[at]));
+                                widen(location.at[1]), weight(at));
   }
   __syncwarp();
+}
+
+// Calls body(point, number, mine) for each point of a group's query and head, one lane of the group being told that the
+// point is its to write. Every lane of the warp must call it; the points of a group that is not active reach nothing.
+template <typename C, typename A, typename Weight, typename Body>
+__device__ __forceinline__ void for_each_point(const Sizes& sizes, const DeviceLevels& levels, const Group& group,
+                                               bool active, const C* locations, const Weight& weight, Tile<A>& tile,
+                                               const Body& body) {
+  const int64_t points = sizes.levels * sizes.points;
+  for (int64_t first = 0; first < points; first += kTile) {
+    const int count = static_cast<int>(points - first < kTile ? points - first : kTile);
+    prepare_tile(sizes, levels, group, active, locations, weight, first, count, tile);
+    for (int p = 0; p < count; ++p) {
+      const Point<A> point = active ? tile.points[p] : Point<A>{{-1, -1, -1, -1}, A(0), A(0), A(0)};
+      body(point, first + p, active && group.lane == p % group.lanes);
+    }
+  }
 }
 
 }  // namespace detrbench

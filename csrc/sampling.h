@@ -140,15 +140,15 @@ class Corners {
   std::vector<CornerBlock<T, G>> blocks_;
 };
 
-// Calls body(block, lane) for each point of each block.
+// Calls body(block, lane, point) for each point of each block.
 template <typename T, typename G, typename Body>
 DETRBENCH_INLINE void for_each_point(const Corners<T, G>& corners, const Body& body) {
-  int64_t left = corners.size();
+  int64_t point = 0;
   for (const CornerBlock<T, G>& block : corners.blocks()) {
-    const int count = static_cast<int>(std::min<int64_t>(left, kLanes<T>));
+    const int count = static_cast<int>(std::min<int64_t>(corners.size() - point, kLanes<T>));
 #pragma GCC unroll 4
-    for (int i = 0; i < count; ++i) body(block, i);
-    left -= count;
+    for (int i = 0; i < count; ++i) body(block, i, point + i);
+    point += count;
   }
 }
 

@@ -168,6 +168,46 @@ DETRBENCH_INLINE Vec<T> row_sums(Vec<T>* rows) {
   }
 }
 
+// Every lane holds what `combine` makes of all lanes.
+template <typename T, int H = kLanes<T> / 2, typename Combine>
+DETRBENCH_INLINE Vec<T> across(Vec<T> x, const Combine& combine) {
+  Index<T> other;
+  for (int i = 0; i < kLanes<T>; ++i) other[i] = i ^ H;
+  x = combine(x, permute<T>(x, x, other));
+  if constexpr (H == 1) {
+    return x;
+  } else {
+    return across<T, H / 2>(x, combine);
+  }
+}
+
+// -1 in the first `count` lanes, 0 in the others.
+template <typename T>
+DETRBENCH_INLINE Index<T> first_lanes(int64_t count) {
+  Index<T> lanes;
+  for (int i = 0; i < kLanes<T>; ++i) lanes[i] = i;
+  return lanes < static_cast<std::conditional_t<sizeof(T) == 4, int32_t, int64_t>>(std::min<int64_t>(count, kLanes<T>));
+}
+
+// e^x to the last bits, for x <= 0; below the smallest normal number, that one. Not a number stays so.
+template <typename T>
+DETRBENCH_INLINE Vec<T> exp_of_negative(Vec<T> x) {
+  constexpr bool single = sizeof(T) == 4;
+  constexpr T lowest = single ? -87 : -708, log2_e = 1.4426950408889634;
+  // ln 2 in two parts, of which the first has so few digits that its products with whole numbers are exact
+  constexpr T ln2_high = single ? 0.693359375 : 6.93147180369123816490e-01;
+  constexpr T ln2_low = single ? -2.12194440e-4 : 1.90821492927058770002e-10;
+  constexpr int terms = single ? 7 : 13, mantissa_bits = single ? 23 : 52, bias = single ? 127 : 1023;
+  x = x < lowest ? Vec<T>{} + lowest : x;
+  const Index<T> power = floor_index<T>(x * log2_e + T(0.5));
+  const Vec<T> whole = __builtin_convertvector(power, Vec<T>);
+  const Vec<T> rest = x - whole * ln2_high - whole * ln2_low;  // at most half of ln 2
+  Vec<T> sum = Vec<T>{} + 1;
+#pragma GCC unroll 16
+  for (int k = terms; k > 0; --k) sum = 1 + sum * rest * (T(1) / k);  // Taylor's series
+  return sum * reinterpret_cast<Vec<T>>((power + bias) << mantissa_bits);
+}
+
 // Lanes first, first + 1, ... of x and y in turn.
 template <typename T>
 DETRBENCH_INLINE Vec<T> interleave(Vec<T> x, Vec<T> y, int first) {

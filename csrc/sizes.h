@@ -13,6 +13,12 @@ struct Sizes {
   int64_t queries;  // Q
   int64_t levels;   // L
   int64_t points;   // P, of a level
+
+  // Points of one query and head, over all levels.
+  int64_t samples() const { return levels * points; }
+
+  // Where a query's head stands in arrays by (image, query, head).
+  int64_t row(int64_t image, int64_t head, int64_t query) const { return (image * queries + query) * heads + head; }
 };
 
 struct Level {

@@ -56,6 +56,7 @@ FIGURES: Mapping[str, Figure] = {
         Figure("memory", "Memory, forward", "MiB", "memory", ("forward_mib",), "lower", 0.01, 1, relative=True),
         Figure("training_memory", "Memory, training", "MiB", "memory", ("training_step_mib",), "lower", 0.01, 1, True),
         Figure("corr", "Corr", "", "dam", ("corr",), "higher", 0.01, 3),
+        Figure("queries", "Queries per object above 0.7", "", "queries", ("per_object", "0.7"), "higher", 0.05, 2),
     )
 }
 _ALSO = {"latency_ms": "latency"}
@@ -103,18 +104,25 @@ def read(cell: CellResult, figure: Figure, protocol: str | None = None) -> Readi
     version = int(record.get("protocol_version") or 0)
     if figure.measure == "latency":
         return _latency(figure, record, protocol, version, where)
-    estimate = record[figure.path[0]]
+    estimate = _at(record, figure.path)
     evidence = _from_interval(estimate) if isinstance(estimate, Mapping) else Evidence(value)
     images = CellFolder(cell.folder).images if figure.measure == "accuracy" else None
     return Reading(figure, evidence, protocol, version, where, images=images, key=str(envelope.get("key", "")))
 
 
 def _value(record: Mapping[str, Any], figure: Figure) -> float | None:
-    value: Any = record.get(figure.path[0])
+    value = _at(record, figure.path)
     value = value.get("value") if isinstance(value, Mapping) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
+
+
+def _at(record: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = record
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def _from_interval(estimate: Mapping[str, Any]) -> Evidence:

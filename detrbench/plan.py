@@ -10,7 +10,7 @@ import functools
 import hashlib
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,15 +19,21 @@ from detrbench.environment import timing_identity
 from detrbench.errors import DetrbenchError
 from detrbench.measure import protocols
 from detrbench.results import MEASURES, CellFolder, ResultsStore
+from detrbench.reuse import KnownCounts, count_keys
 from detrbench.suite import Cell, digest
 
-_NEEDS_WEIGHTS = ("accuracy", "dam")
+_NEEDS_WEIGHTS = ("accuracy", "dam", "queries", "pictures")
 _TIMED = ("latency", "memory")
+
+ItemState = Literal["todo", "reused", "done", "not_measured"]
 
 
 @dataclass(frozen=True)
 class WorkItem:
     """One measure of one cell. `seconds` is a coarse estimate, None where nothing is known.
+
+    `reused` is due, but an equal cell of some suite has all of its records; `known` names protocols whose record is at
+    hand, and which the step leaves out.
 
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
     their values).
@@ -37,10 +43,11 @@ class WorkItem:
     folder: CellFolder
     measure: str
     key: str
-    state: Literal["todo", "done", "not_measured"]
+    state: ItemState
     why: str | None
     weights: str
     seconds: float | None
+    known: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,14 @@ def make(
 ) -> list[WorkItem]:
     """The work, in the order in which it is best done: all complexity, then cell by cell, then all latency.
 
-    Training is added for cells whose accuracy or DAM correlation needs trained weights.
+    Training is added for cells whose accuracy, DAM correlation or queries need trained weights.
     """
     wanted = set(measures)
     estimate = _Estimates(store, conditions)
     items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh, estimate)]
+    if not fresh:
+        counts = KnownCounts(store.root)
+        items = [_if_counted(item, counts) for item in items]
     phase = {"complexity": 0, "latency": 2}
     return sorted(items, key=lambda item: phase.get(item.measure, 1))  # stable: cells stay in the suite's order
 
@@ -83,12 +93,22 @@ def _of_cell(
             continue
         why = missing or weights.lacking(measure)
         key = "" if why else _key(cell, measure, now, weights)
-        state: Literal["todo", "done", "not_measured"] = "not_measured" if why else "todo"
+        state: ItemState = "not_measured" if why else "todo"
         if not why and not fresh and _is_done(folder, measure, key):
             state = "done"
         seconds = estimate(cell, measure) if state == "todo" else None
         items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds))
     return items
+
+
+def _if_counted(item: WorkItem, counts: KnownCounts) -> WorkItem:
+    """The item as `reused` where an equal cell has been counted under all of its protocols."""
+    if item.measure != "complexity" or item.state != "todo":
+        return item
+    known = counts.of(item.cell)
+    if set(known) != set(item.cell.protocols_of("complexity")):
+        return item
+    return replace(item, state="reused", why=f"counted for {known['common'].counted_for}", seconds=0.0)
 
 
 def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
@@ -156,9 +176,9 @@ class _Weights:
 def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:
     if measure == "training":
         return _training_key(cell, now)
-    rules = [[name, protocols.get(measure, name).version] for name in cell.protocols_of(measure)]
     if measure == "complexity":
-        return digest([measure, rules, cell.model, cell.complexity_options])
+        return digest([measure, *count_keys(cell).values()])
+    rules = [[name, protocols.get(measure, name).version] for name in cell.protocols_of(measure)]
     parts: list[Any] = [measure, rules, cell.model, cell.options, weights.identity, cell.settings.eval_size]
     if measure in _NEEDS_WEIGHTS:
         parts.append(now.fingerprint(cell, "val"))
@@ -174,8 +194,8 @@ def _training_key(cell: Cell, now: Conditions) -> str:
 
 def _is_done(folder: CellFolder, measure: str, key: str) -> bool:
     envelope = folder.read_envelope(measure)
-    done = envelope is not None and envelope["key"] == key
-    return done and (measure != "training" or folder.weights.is_file())
+    beside = {"training": folder.weights, "pictures": folder.traces}.get(measure)  # what the record is nothing without
+    return envelope is not None and envelope["key"] == key and (beside is None or beside.is_file())
 
 
 def file_sha256(path: Path) -> str:
@@ -210,13 +230,13 @@ class _Estimates:
 
     def _from_size(self, cell: Cell, measure: str) -> float:
         if measure == "complexity":
-            return 10.0 * len(cell.protocols_of("complexity"))
+            return 5.0 * len(cell.protocols_of("complexity"))
         forward = self._forward(cell)
         if measure == "training":
             return 3 * forward * self.now.images(cell, "train") * cell.settings.recipe.epochs
-        if measure in _NEEDS_WEIGHTS:
-            return 5 + forward * self.now.images(cell, "val")
-        return 5 + 4 * forward if measure == "memory" else 40 * forward
+        if measure in ("memory", "pictures"):
+            return 5 + 4 * forward
+        return 5 + forward * self.now.images(cell, "val") if measure in _NEEDS_WEIGHTS else 40 * forward
 
     def _forward(self, cell: Cell) -> float:
         tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0

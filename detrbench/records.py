@@ -142,8 +142,73 @@ class DamCorrelation:
 
 
 @dataclass(frozen=True)
+class QuerySpread:
+    """Where queries are, in percent of the image's diagonal; entry 0 is where they start, entry i is behind layer i.
+
+    `to_object` is the distance from an object's centre to its nearest queries, `to_neighbour` that from a query to the
+    nearest other one.
+    """
+
+    to_object: list[Estimate]
+    to_neighbour: list[Estimate]
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Some queries of one image on their way through the decoder, once as it is and once without self-attention.
+
+    All places are fractions (x to the right, y down) of an image of `height` x `width` pixels. `object_boxes` are
+    x1, y1, x2, y2. `queries` numbers the queries that end nearest to these objects, as the decoder is. The other two
+    are [layer][query] -> [x, y], with an entry 0 where the queries start.
+    """
+
+    image_id: int
+    height: int
+    width: int
+    object_boxes: list[list[float]]
+    queries: list[int]
+    with_self_attention: list[list[list[float]]]
+    without_self_attention: list[list[list[float]]]
+
+
+@dataclass(frozen=True)
+class QueryGathering:
+    """How queries gather around objects, and what the decoder's self-attention does to them (DAC-DETR, Figs. 1 and 3).
+
+    `per_object` is the number of queries whose matching score for an object is above a threshold, by threshold.
+    `trajectories` are of the first images that have objects.
+    """
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    num_images: int
+    num_objects: int
+    per_object: dict[str, Estimate]
+    with_self_attention: QuerySpread
+    without_self_attention: QuerySpread
+    trajectories: list[Trajectories]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Of which images a cell keeps traces for pictures; by image the tokens, those any layer kept, and Corr (0..1)."""
+
+    protocol: str
+    protocol_version: int
+    convention: str
+    image_ids: list[int]
+    num_tokens: list[int]
+    num_kept: list[int]
+    corr: list[float]
+
+
+@dataclass(frozen=True)
 class TrainingHistory:
-    """One entry an epoch: {"epoch", "loss", "losses": {term: value}, "lr", "seconds", "AP"?, "AP50"?}."""
+    """One entry an epoch: {"epoch", "loss", "losses": {term: value}, "lr", "seconds"}.
+
+    Epochs that are evaluated have "AP", "AP50" and "queries_above_0.6" (0.7, 0.8: `QueryGathering.per_object`) too.
+    """
 
     recipe: dict[str, Any]
     epochs: list[dict[str, Any]]

@@ -6,6 +6,7 @@
         status.json                                {"cell", "updated", "measures": {measure: {"state", "why"}}}
         <measure>.json                             envelope: key, environment, seconds, records by protocol
         accuracy-images.npz                        what each image contributed to AP
+        traces.npz                                 what happened inside on a few images
         log.txt  checkpoint/                       what the run said; the trained weights
 
 A record goes to a temporary name and is renamed, so a crash, a full disk or two writers never leave half of one.
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = 1
-MEASURES = ("complexity", "training", "accuracy", "dam", "memory", "latency")  # in the order they are taken
+# In the order they are taken.
+MEASURES = ("complexity", "training", "accuracy", "dam", "queries", "pictures", "memory", "latency")
 State = Literal["done", "failed", "not_measured", "running"]
 
 
@@ -73,6 +75,7 @@ class CellFolder:
         self.status = path / "status.json"
         self.log = path / "log.txt"
         self.images = path / "accuracy-images.npz"  # see measure/ap_images.py
+        self.traces = path / "traces.npz"  # see pictures/scene.py
         self.checkpoint = path / "checkpoint"
         self.weights = path / "checkpoint" / "model.safetensors"
 

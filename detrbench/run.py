@@ -1,13 +1,14 @@
 """Executes a plan. A cell that fails is recorded and the rest goes on; whatever was done stays done.
 
-Order: the complexity of all cells, then each cell's training, accuracy, DAM correlation and memory, then the latency
-of all cells together, so that its rounds can alternate between them. Each step writes its record before the next one
-starts; a killed run loses the step it was in, and training loses what came after its last checkpoint.
+Order: the complexity of all cells, then each cell's training, accuracy, DAM correlation, queries and memory, then the
+latency of all cells together, so that its rounds can alternate between them. Each step writes its record before the
+next one starts; a killed run loses the step it was in, and training loses what came after its last checkpoint.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import shutil
@@ -25,6 +26,7 @@ from detrbench.data.spec import DataSpec, Split
 from detrbench.errors import DetrbenchError, NothingSelected
 from detrbench.plan import WorkItem
 from detrbench.results import ResultsStore, ResultsUnwritable, write_atomic
+from detrbench.reuse import Known, KnownCounts, count_keys
 from detrbench.selection import compile_expression
 from detrbench.suite import Cell, LoadedSuite
 
@@ -80,6 +82,7 @@ class PreparedRun:
     store: ResultsStore
     environment: Mapping[str, Any]
     options: RunOptions
+    counts: KnownCounts
 
 
 def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None] | None = None) -> PreparedRun:
@@ -103,7 +106,7 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     items = plan.make(selected, measures, store, conditions, options.fresh)
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
-    return PreparedRun(loaded, scale, cells, items, store, environment, options)
+    return PreparedRun(loaded, scale, cells, items, store, environment, options, KnownCounts(store.root))
 
 
 def select(cells: Iterable[Cell], expression: str | None) -> list[Cell]:
@@ -190,6 +193,8 @@ def _do(item: WorkItem, run: PreparedRun, listener: Listener) -> Outcome:
         if item.measure == "training":
             _prepare_training_folder(item)
         report = functools.partial(listener.advance, item)
+        if item.measure == "complexity":
+            return _count(item, run, report, started)
         records = steps.take(item, run.options.device, dataset_of, report)
         return _keep(item, records, run, time.monotonic() - started)
     except KeyboardInterrupt:
@@ -201,13 +206,31 @@ def _do(item: WorkItem, run: PreparedRun, listener: Listener) -> Outcome:
         return _note_failure(item, error)
 
 
+def _count(item: WorkItem, run: PreparedRun, report: Callable[..., None], started: float) -> Outcome:
+    """Takes the complexity; of what an equal cell of any suite has, a copy that names that cell."""
+    known: Mapping[str, Known] = {} if run.options.fresh else run.counts.of(item.cell)
+    names = item.cell.protocols_of("complexity")
+    fresh = {}
+    if len(known) < len(names):
+        item_left = dataclasses.replace(item, known=tuple(known))
+        fresh = steps.take(item_left, run.options.device, dataset_of, report)
+    records = {name: known[name].record if name in known else fresh[name] for name in names}
+    extra = {
+        "count_keys": count_keys(item.cell),
+        "counted_for": {name: record.counted_for for name, record in known.items()},
+    }
+    environment = run.environment if fresh else known[names[0]].envelope["environment"]
+    outcome = _keep(item, records, run, time.monotonic() - started, environment, **extra)
+    return outcome if fresh else dataclasses.replace(outcome, why=f"counted for {known[names[0]].counted_for}")
+
+
 def _settled(item: WorkItem) -> Outcome | None:
     """The outcome of an item that needs no work, noted in the cell's status."""
     state, why = item.state, item.why
     needs_training = item.weights == "trained" and item.measure not in ("training", "complexity")
     if state == "todo" and needs_training and not item.folder.weights.is_file():
         state, why = "not_measured", _why_untrained(item)
-    if state == "todo":
+    if state == "todo" or state == "reused":
         return None
     if item.folder.read_status()["measures"].get(item.measure) != {"state": state, "why": why}:
         item.folder.set_state(item.cell.id, item.measure, state, why)
@@ -284,9 +307,16 @@ def _time_together(items: list[WorkItem], run: PreparedRun, listener: Listener) 
     return outcomes + [_tell(listener, _keep(item, records[id_], run, seconds)) for id_, (item, _) in ready.items()]
 
 
-def _keep(item: WorkItem, records: Mapping[str, Any], run: PreparedRun, seconds: float) -> Outcome:
-    extra = {"device": run.options.device, "weights": item.weights}
-    item.folder.write_envelope(item.measure, item.key, records, run.environment, seconds, **extra)
+def _keep(
+    item: WorkItem,
+    records: Mapping[str, Any],
+    run: PreparedRun,
+    seconds: float,
+    environment: Mapping[str, Any] | None = None,
+    **extra: Any,
+) -> Outcome:
+    extra |= {"device": run.options.device, "weights": item.weights}
+    item.folder.write_envelope(item.measure, item.key, records, environment or run.environment, seconds, **extra)
     item.folder.set_state(item.cell.id, item.measure, "done")
     if item.measure == "training":  # only now: without its record a finished training would have to be done again
         (item.folder.checkpoint / "state.pt").unlink(missing_ok=True)

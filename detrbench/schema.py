@@ -14,7 +14,7 @@ from detrbench.data.spec import DataSpec
 from detrbench.errors import unknown_name
 from detrbench.training.recipe import Recipe
 
-Measure = Literal["complexity", "accuracy", "latency", "memory", "dam"]
+Measure = Literal["complexity", "accuracy", "latency", "memory", "dam", "queries", "pictures"]
 ALL_MEASURES: tuple[Measure, ...] = typing.get_args(Measure)
 
 
@@ -44,10 +44,12 @@ _RecipeKeys = create_model("_RecipeKeys", __base__=Strict, **_keys_of(Recipe, {}
 class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     """Where a table can be run: which data (keys of DataSpec), how trained (keys of Recipe), at which size.
 
+    `like` names a scale of suites/shared/scales.yaml whose keys hold where this one says nothing.
     `model` holds model options that this scale changes (a tiny backbone); `shortest` and `longest` are the sides to
     which images are resized for evaluation: 800 and 1333 if not given, or the size at which `shapes` are drawn.
     """
 
+    like: str | None = None
     data: Literal["coco", "shapes"] = "coco"
     shortest: int | None = Field(default=None, gt=0)
     longest: int | None = Field(default=None, gt=0)
@@ -82,6 +84,12 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         names = _COCO_KEYS if self.data == "coco" else [name for name in _DataKeys.model_fields if name != "path"]
         data = {"data": self.data, **{name: getattr(self, name) for name in names}}
         return {**data, "eval_size": list(self.eval_size), **dataclasses.asdict(self.recipe)}
+
+
+class SharedScales(Strict):
+    """suites/shared/scales.yaml."""
+
+    scales: dict[str, Scale]
 
 
 class Variant(Strict):

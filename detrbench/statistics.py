@@ -54,6 +54,29 @@ def bootstrap_mean(samples: npt.ArrayLike, unit: str, confidence: float = 0.95, 
     return estimate(float(values.mean()), means if len(values) > 1 else [], unit, len(values), confidence)
 
 
+def bootstrap_ratios(sums: npt.ArrayLike, counts: npt.ArrayLike, unit: str, seed: int = 0) -> list[Estimate]:
+    """Means over items that come in n independent clusters (objects in images), with intervals by resampling clusters.
+
+    Args:
+        sums: (k, n) of k quantities, over the items of each cluster.
+        counts: (n,) items of each cluster.
+        unit: of all k.
+        seed: of the resamples.
+
+    Returns:
+        k estimates; NaN without a single item.
+    """
+    totals, items = np.asarray(sums, dtype=float), np.asarray(counts, dtype=float)
+    if not items.any():
+        return [Estimate(math.nan, unit, len(items)) for _ in totals]
+    drawn = resample_counts(len(items), seed=seed)
+    with np.errstate(invalid="ignore"):  # a resample without items has no mean
+        replicates = (drawn @ totals.T / (drawn @ items)[:, None]).T
+    values = totals.sum(axis=1) / items.sum()
+    enough = len(items) > 1
+    return [estimate(float(v), r if enough else [], unit, len(items)) for v, r in zip(values, replicates)]
+
+
 def median(samples: npt.ArrayLike, unit: str, confidence: float = 0.95) -> Estimate:
     """The median with its distribution-free interval by order statistics; no interval where n is too small for it."""
     values = np.sort(np.asarray(samples, dtype=float))

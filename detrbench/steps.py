@@ -16,9 +16,22 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
-from detrbench.measure import accuracy, ap_images, ap_interval, complexity, dam, latency, memory, protocols, timing
+from detrbench.measure import (
+    accuracy,
+    ap_images,
+    ap_interval,
+    complexity,
+    dam,
+    latency,
+    memory,
+    pictures,
+    protocols,
+    queries,
+    timing,
+)
 from detrbench.measure.protocols import LatencyProtocol
 from detrbench.measure.timing import Timed
+from detrbench.pictures import scene
 from detrbench.plan import WorkItem
 from detrbench.results import write_atomic
 from detrbench.training import loop
@@ -34,6 +47,8 @@ def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> di
         "training": _training,
         "accuracy": _accuracy,
         "dam": _dam,
+        "queries": _queries,
+        "pictures": _pictures,
         "memory": _memory,
     }
     return steps[item.measure](item, device, open_data, report)
@@ -59,12 +74,14 @@ def _create(item: WorkItem, open_data: OpenData | None) -> Any:
 
 
 def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
-    cell, names = item.cell, item.cell.protocols_of("complexity")
+    """Counts under each protocol that is not known; other counters are asked once, beside `common`."""
+    cell = item.cell
+    names = [name for name in cell.protocols_of("complexity") if name not in item.known]
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
         create = functools.partial(models.create, cell.model, **cell.complexity_options)
-        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=i == 0)
+        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=name == "common")
     return records
 
 
@@ -74,11 +91,10 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
     train_set, val_set = (open_data(settings.data_spec, split) for split in ("train", "val"))
 
     def evaluate(detector: Any) -> dict[str, float | None]:
-        rule = protocols.get("accuracy")
-        found = accuracy.evaluate(
-            accuracy.collect(detector, val_set, rule, device, transform=_eval(item)), val_set, rule, replicates=1
-        )
-        return {name: found.stats[name] for name in ("AP", "AP50")}
+        rule, gathering = protocols.get("accuracy"), queries.Gathering(protocols.get("queries").thresholds)
+        found = accuracy.collect(detector, val_set, rule, device, transform=_eval(item), observe=gathering.add)
+        stats = accuracy.evaluate(found, val_set, rule, replicates=1).stats
+        return {"AP": stats["AP"], "AP50": stats["AP50"], **gathering.means()}
 
     def tell(at: loop.TrainProgress) -> None:
         done = at.step % (at.steps // at.epochs) == 0
@@ -97,7 +113,7 @@ def _augmentation(item: WorkItem) -> Transform:
     return Train(scales=(shortest,), longest=longest, crop=False)
 
 
-def _eval(item: WorkItem) -> Transform:
+def _eval(item: WorkItem) -> Eval:
     return Eval(*item.cell.settings.eval_size)
 
 
@@ -129,6 +145,25 @@ def _dam(item: WorkItem, device: str, open_data: OpenData, report: Report) -> di
         protocol, tell = protocols.get("dam", name), _count(report, name)
         records[name] = dam.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
     return records
+
+
+def _queries(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    dataset = open_data(item.cell.settings.data_spec, "val")
+    detector = load(item, device, open_data)
+    records = {}
+    for name in item.cell.protocols_of("queries"):
+        protocol, tell = protocols.get("queries", name), _count(report, name)
+        records[name] = queries.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
+    return records
+
+
+def _pictures(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    """Which images were looked into, and beside the record what was seen in them."""
+    dataset, rule = open_data(item.cell.settings.data_spec, "val"), protocols.get("pictures")
+    tell = _count(report, rule.name)
+    record, scenes = pictures.take(load(item, device, open_data), dataset, rule, device, _eval(item), tell)
+    write_atomic(item.folder.traces, scene.pack(scenes, item.key))
+    return {rule.name: record}
 
 
 def _memory(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -24,7 +25,7 @@ from pydantic import ValidationError
 import detrbench
 from detrbench import yaml12
 from detrbench.errors import DetrbenchError, SuiteError, UsageError, nearest, unknown_name
-from detrbench.schema import ALL_MEASURES, Scale, Suite, Variant
+from detrbench.schema import ALL_MEASURES, Scale, SharedScales, Suite, Variant
 from detrbench.validation import explain
 
 FOLDER = Path(detrbench.__file__).resolve().parent / "suites"
@@ -78,8 +79,12 @@ def digest(value: Any) -> str:
 
 
 def names() -> list[str]:
-    """The suites that come with detrbench."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """The suites that come with detrbench, as a table of contents has them: `table2` before `table10`."""
+    return sorted((path.stem for path in FOLDER.glob("*.yaml")), key=_by_number)
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def locate(suite: str) -> Path:
@@ -145,6 +150,7 @@ def read(document: yaml12.Document) -> LoadedSuite:
         suite = Suite.model_validate(document.value)
     except ValidationError as error:
         raise explain(error, document, Suite) from None
+    suite = _with_shared_scales(suite, document)
     loaded = LoadedSuite(suite, document)
     if suite.default_scale not in (None, *suite.scales):
         raise _unknown_at(loaded, ("default_scale",), suite.default_scale, suite.scales)
@@ -161,6 +167,41 @@ def read(document: yaml12.Document) -> LoadedSuite:
     loaded.check()
     budgets.place(document, suite.budgets)
     return loaded
+
+
+@functools.cache
+def shared_scales() -> Mapping[str, Scale]:
+    """The scales that suites may build on: suites/shared/scales.yaml."""
+    document = yaml12.load(FOLDER / "shared" / "scales.yaml")
+    try:
+        return SharedScales.model_validate(document.value).scales
+    except ValidationError as error:
+        raise explain(error, document, SharedScales) from None
+
+
+def _with_shared_scales(suite: Suite, document: yaml12.Document) -> Suite:
+    """The suite with each `like` replaced by the keys of the scale that it names."""
+
+    def filled(scales: Mapping[str, Scale], key: yaml12.KeyPath) -> dict[str, Scale]:
+        return {name: _filled(scale, document, (*key, name)) for name, scale in scales.items()}
+
+    variants = [
+        variant.model_copy(update={"scales": filled(variant.scales, ("variants", i, "scales"))})
+        if variant.scales
+        else variant
+        for i, variant in enumerate(suite.variants)
+    ]
+    return suite.model_copy(update={"scales": filled(suite.scales, ("scales",)), "variants": variants})
+
+
+def _filled(scale: Scale, document: yaml12.Document, key: yaml12.KeyPath) -> Scale:
+    if scale.like is None:
+        return scale
+    if scale.like not in shared_scales():
+        error = unknown_name("shared scale", scale.like, shared_scales())
+        raise document.error((*key, "like"), error.message, error.hint)
+    own = scale.model_dump(exclude_unset=True, exclude={"like"})
+    return shared_scales()[scale.like].merged(Scale(**own))
 
 
 def check_options(cell: Cell) -> None:
@@ -307,7 +348,7 @@ def _protocols(suite: Suite, variant: Variant) -> tuple[str, ...]:
 def _split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any]]:
     options = {key[6:]: value for key, value in overrides.items() if key.startswith("model.")}
     keys = {key: value for key, value in overrides.items() if not key.startswith("model.")}
-    known = [name for name in Scale.model_fields if name != "model"]
+    known = [name for name in Scale.model_fields if name not in ("model", "like")]
     for key in keys:
         if key not in known:
             match = nearest(key, [*known, "model."])

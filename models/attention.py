@@ -98,7 +98,11 @@ class KeyAwareAttention(nn.Module):
         locations = sampling_locations(reference_points, offsets, tokens)
         heads = (self.layout[0], -1)
         output, weights = ops.key_aware_attention(
-            value.unflatten(-1, heads), tokens.sizes, locations, self.query_proj(query).unflatten(-1, heads)
+            value.unflatten(-1, heads),
+            tokens.spatial_shapes,
+            tokens.level_start_index,
+            locations,
+            self.query_proj(query).unflatten(-1, heads),
         )
         return Sampled(self.output_proj(output), locations, weights)
 

@@ -6,6 +6,7 @@ and decoder, and an auxiliary decoder beside it.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,29 +23,8 @@ from detrbench.models.matcher import Target
 from detrbench.models.parts import ALL_KINDS, CRITERION, KINDS, TRAINING_KINDS, get_part
 from detrbench.models.spec import DetectorSpec
 from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
-
-
-@dataclass
-class Trace:
-    """What happened inside, for measurements and pictures.
-
-    Attributes:
-        kept_tokens: [encoder layer][image] -> indices of the tokens that the image really keeps.
-        scores: (B, S) by which tokens were kept, or None where all are.
-        sampling_locations: by decoder layer, (B, Q, M, L, P, 2) as a fraction of the padded level.
-        attention_weights: by decoder layer, (B, Q, M, L, P).
-        reference_points: by returned decoder layer, (B, Q, 2 or 4) of the valid area.
-        spatial_shapes: (height, width) of each level.
-        padding: (B, S) bool, True on padding.
-    """
-
-    kept_tokens: list[list[Tensor]]
-    scores: Tensor | None
-    sampling_locations: list[Tensor]
-    attention_weights: list[Tensor]
-    reference_points: list[Tensor]
-    spatial_shapes: list[tuple[int, int]]
-    padding: Tensor
+from detrbench.models.trace import Recorder, Trace
+from detrbench.models.trace import make as make_trace
 
 
 @dataclass
@@ -140,7 +120,9 @@ class Detector(nn.Module):
         check_input(images, masks)
         every = (outputs or ("all" if self.training else "final")) == "all"
         tokens = self.neck(self.backbone(images), masks, images.shape[-2:])
-        encoded = self.encoder(tokens, self.proposal_head, every)
+        recorder = Recorder()
+        with recorder.watching(self.encoder) if trace else contextlib.nullcontext():
+            encoded = self.encoder(tokens, self.proposal_head, every)
         tokens = encoded.tokens or tokens
         further = self.one_to_many.further_queries if targets is not None else 0
         queries = self.queries(encoded, tokens, self.proposal_head, every, further)
@@ -157,15 +139,25 @@ class Detector(nn.Module):
             again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads, every)
             out.auxiliary = None if again is None else self._predict(again, queries)
         if trace:
-            out.trace = _trace(out)
+            out.trace = make_trace(out, recorder)
         return out
+
+    def without_self_attention(self, out: DetectorOutput) -> list[Prediction]:
+        """What each decoder layer says of the same queries where no layer lets them attend to each other.
+
+        Args:
+            out: of this detector, in inference.
+        """
+        decoded = self.decoder(out.queries, out.encoded, out.tokens, self.heads, True, mixing_layers=0)
+        return self._predict(decoded, out.queries).layers
 
     def _predict(self, decoded: Decoded, queries: Queries) -> Branch:
         """What the heads say of each decoder layer that was returned, for each group of queries."""
         first = self.spec.options["num_decoder_layers"] - len(decoded.states)
+        references = decoded.reference_points[-len(decoded.states) :]
         layers = [
             self.heads(first + index, state, reference)
-            for index, (state, reference) in enumerate(zip(decoded.states, decoded.reference_points))
+            for index, (state, reference) in enumerate(zip(decoded.states, references))
         ]
         ordinary = queries.ordinary
         return Branch(
@@ -202,19 +194,3 @@ def check_input(images: Tensor, masks: Tensor | None) -> None:
     if masks is not None and (masks.dtype != torch.bool or masks.shape != images.shape[:1] + images.shape[2:]):
         expected = tuple(images.shape[:1] + images.shape[2:])
         raise UsageError(f"masks: expected bool {expected}, True on padding, got {masks.dtype} {tuple(masks.shape)}")
-
-
-def _trace(out: DetectorOutput) -> Trace:
-    kept = out.encoded.kept_tokens
-    if kept is None:
-        starts = out.encoded.updated_from or []
-        kept = [[(~padding[start:]).nonzero()[:, 0] + start for padding in out.tokens.padding] for start in starts]
-    return Trace(
-        kept_tokens=kept,
-        scores=out.encoded.scores,
-        sampling_locations=out.decoded.sampling_locations,
-        attention_weights=out.decoded.attention_weights,
-        reference_points=out.decoded.reference_points,
-        spatial_shapes=out.tokens.sizes,
-        padding=out.tokens.padding,
-    )

@@ -173,11 +173,11 @@ class Queries:
 
 @dataclass
 class Decoded:
-    """What a decoder returns, by layer, for those layers that were asked for (the last one at least).
+    """What a decoder returns, by layer.
 
     Attributes:
-        states: (B, Q, C).
-        reference_points: the reference that the layer's box is relative to, (B, Q, 2 or 4).
+        states: (B, Q, C), for those layers that were asked for (the last one at least).
+        reference_points: the reference that the layer's box is relative to, (B, Q, 2 or 4), for every layer.
         sampling_locations: (B, Q, M, L, P, 2) as a fraction of the padded level, for every layer.
         attention_weights: (B, Q, M, L, P), for every layer.
     """

@@ -1,4 +1,4 @@
-"""Shapes and inputs that the sampled operation is tested on, on every device."""
+"""Shapes and inputs that the sampled operations are tested on, on every device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detrbench.models.ops.reference import msda_backward_reference, msda_reference
+from detrbench.models.ops.reference import (
+    key_aware_backward_reference,
+    key_aware_reference,
+    msda_backward_reference,
+    msda_reference,
+)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,16 @@ def inputs(case: Case, dtype: torch.dtype = torch.float64, device: str = "cpu", 
     return [tensor.to(device) for tensor in (value.to(dtype), shapes, starts, locations.to(dtype), weights.to(dtype))]
 
 
+def key_aware_inputs(
+    case: Case, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0
+) -> list[Tensor]:
+    """Arguments of `ops.key_aware_attention`; some locations lie outside."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    layout = (case.images, case.queries, case.heads, case.depth)
+    query = torch.randn(*layout, generator=generator, dtype=torch.float64)
+    return [*inputs(case, dtype, device, seed)[:4], query.to(dtype).to(device)]
+
+
 def exactly(arguments: list[Tensor]) -> list[Tensor]:
     """The same numbers in float64 on the CPU."""
     return [tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu() for tensor in arguments]
@@ -84,6 +99,16 @@ def true_output(arguments: list[Tensor]) -> Tensor:
 def true_gradients(grad_output: Tensor, arguments: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """What the reference gives in float64 for value, locations and weights."""
     return msda_backward_reference(grad_output.cpu().double(), *exactly(arguments))
+
+
+def true_key_aware(arguments: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Output and weights that the reference gives in float64."""
+    return key_aware_reference(*exactly(arguments))
+
+
+def true_key_aware_gradients(grad_output: Tensor, arguments: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """What the reference gives in float64 for value, locations and query."""
+    return key_aware_backward_reference(grad_output.cpu().double(), *exactly(arguments))
 
 
 def assert_close(found: Tensor, truth: Tensor, tolerance: float) -> None:

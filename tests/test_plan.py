@@ -51,8 +51,8 @@ def test_complexity_comes_first_and_latency_last(tmp_path: Path) -> None:
     assert [(i.cell.id, i.measure) for i in items if i.state == "todo"] == [
         ("sparse", "complexity"),
         ("plain", "complexity"),
-        *(("sparse", m) for m in ("training", "accuracy", "dam", "memory")),
-        *(("plain", m) for m in ("training", "accuracy", "dam", "memory")),
+        *(("sparse", m) for m in ("training", "accuracy", "dam", "queries", "pictures", "memory")),
+        *(("plain", m) for m in ("training", "accuracy", "dam", "queries", "pictures", "memory")),
         ("sparse", "latency"),
         ("plain", "latency"),
     ]
@@ -62,7 +62,8 @@ def test_complexity_comes_first_and_latency_last(tmp_path: Path) -> None:
 
 def test_training_is_planned_only_for_what_needs_it(tmp_path: Path) -> None:
     assert [i.measure for i in make(tmp_path, cells()[:1], ["complexity", "latency"])] == ["complexity", "latency"]
-    assert [i.measure for i in make(tmp_path, cells()[:1], ["dam"])] == ["training", "dam"]
+    for measure in ("dam", "queries"):
+        assert [i.measure for i in make(tmp_path, cells()[:1], [measure])] == ["training", measure]
 
 
 def test_without_data_only_what_needs_none_is_due(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_data_that_cannot_be_opened_is_a_reason(tmp_path: Path) -> None:
     assert [(i.state, i.why) for i in items] == [("not_measured", "coco: no annotations")]
 
 
-WEIGHTED = {"training", "accuracy", "dam", "memory", "latency"}
+WEIGHTED = {"training", "accuracy", "dam", "queries", "pictures", "memory", "latency"}
 
 
 @pytest.mark.parametrize(
@@ -135,3 +136,11 @@ def test_training_is_done_only_with_its_weights(tmp_path: Path) -> None:
     training.folder.weights.write_bytes(b"weights")
     assert make(tmp_path, cells()[:1], ["dam"])[0].state == "done"
     assert make(tmp_path, cells()[:1], ["latency"])[0].weights == "trained"
+
+
+def test_pictures_without_their_traces_are_taken_again(tmp_path: Path) -> None:
+    item = next(i for i in make(tmp_path, cells()[:1], ["pictures"]) if i.measure == "pictures")
+    item.folder.write_envelope("pictures", item.key, {}, ENVIRONMENT, 1.0)
+    assert make(tmp_path, cells()[:1], ["pictures"])[1].state == "todo"
+    item.folder.traces.write_bytes(b"traces")
+    assert make(tmp_path, cells()[:1], ["pictures"])[1].state == "done"

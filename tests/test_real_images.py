@@ -26,7 +26,7 @@ scales:
     {data: coco, path: DATA, epochs: 2, batch_size: 8, lr: 1.0e-3, lr_backbone: 1.0e-3, eval_every_epochs: 1, limit: 40,
      model: {width: 8, hidden_dim: 32, num_heads: 4, ffn_dim: 64, num_queries: 50, num_encoder_layers: 1,
              num_decoder_layers: 2}}
-measure: [accuracy, dam]
+measure: [accuracy, dam, queries, pictures]
 """
 
 
@@ -46,14 +46,20 @@ def test_trains_evaluates_and_predicts(folder: str, classes: int, tmp_path: Path
     assert accuracy["num_images"] == 40
     assert len(accuracy["per_class"]) >= min(classes, 3)
     assert 0 <= accuracy["stats"]["AP"] <= 100
-    losses = [
-        epoch["loss"] for epoch in json.loads((cell / "training.json").read_text())["records"]["training"]["epochs"]
-    ]
-    assert losses[-1] < losses[0]
+    epochs = json.loads((cell / "training.json").read_text())["records"]["training"]["epochs"]
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+    (queries,) = json.loads((cell / "queries.json").read_text())["records"].values()
+    assert queries["per_object"]["0.6"]["value"] == pytest.approx(epochs[-1]["queries_above_0.6"])
+    assert len(queries["trajectories"]) == 4
     image = next((DATA / folder / "val2017").glob("*.jpg"))
     predicted = detrbench("predict", cell, image, "-o", tmp_path / "boxes.png", "--json", cwd=tmp_path)
     assert predicted.returncode == 0, predicted.stderr
     json.loads(predicted.stdout)
     assert (tmp_path / "boxes.png").stat().st_size > 1000
+    assert (cell / "traces.npz").stat().st_size < 300_000
+    inside = detrbench("visualize", cell, image, "-o", tmp_path / "inside", cwd=tmp_path)
+    assert inside.returncode == 0, inside.stderr
+    assert len(list((tmp_path / "inside").glob("*.png"))) == 5
     report = detrbench("report", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
+    assert (tmp_path / "report.html").read_text().count("<img ") == 5

@@ -70,3 +70,14 @@ def test_median_of_many_samples_does_not_underflow() -> None:
 
 def test_percentile() -> None:
     assert statistics.percentile([1, 2, 3, 4, 5], 0.95) == pytest.approx(4.8)
+
+
+def test_ratios_keep_clusters_together() -> None:
+    # Two quantities over clusters of 1, 3 and 0 items.
+    first, second = statistics.bootstrap_ratios([[2, 0, 0], [1, 3, 0]], [1, 3, 0], "each")
+    assert (first.value, first.n, first.unit) == (0.5, 3, "each")
+    # A resample holds only the first cluster (2 an item), only the second (0), or both.
+    assert (first.low, first.high) == (0, 2)
+    assert (second.value, second.low, second.high) == (1, 1, 1)
+    assert math.isnan(statistics.bootstrap_ratios([[0, 0]], [0, 0], "each")[0].value)
+    assert statistics.bootstrap_ratios([[4]], [2], "each")[0].low is None

@@ -178,26 +178,30 @@ def test_the_scale_is_paper_where_data_is_given() -> None:
     assert load(GOOD).suite.pick_scale(None, has_data=False) == "paper"
 
 
-@pytest.mark.parametrize("name", suites.names())
-def test_the_suites_that_come_along_are_sound(name: str) -> None:
-    loaded = suites.load(name)
-    assert loaded.suite.name == name
-    assert all(loaded.cells(scale) for scale in loaded.suite.scales)
+SHARED = GOOD.replace("paper: {data: coco, epochs: 50}", "paper: {like: deformable_50, epochs: 49}")
 
 
-def test_table_6_has_its_fifteen_rows() -> None:
-    loaded = suites.load("table6_keep_ratio")
-    cells = loaded.cells("paper")
-    assert len(cells) == 15
-    assert {tuple(sorted((c.row or {}).items())) for c in cells} == {
-        (("keep_ratio", ratio), ("model", model))
-        for model in ("Sparse DETR", "DINO + Sparse DETR", "Focus-DETR (DINO)")
-        for ratio in (0.1, 0.2, 0.3, 0.4, 0.5)
-    }
-    for c in cells:
-        if c.id.startswith("focus"):
-            ratios = c.options["keep_ratios"]
-            assert sum(ratios) / len(ratios) == pytest.approx((c.row or {})["keep_ratio"])
+def test_a_scale_builds_on_a_shared_one() -> None:
+    settings = cell(load(SHARED), "paper", "sparse-0.1").settings
+    assert (settings.epochs, settings.lr, settings.lr_drop, settings.labels) == (49, 2e-4, 40, "category_id")
+    text = SHARED.replace("options: {whatever: 1}", "scales: {paper: {like: dino_36}}")
+    later = cell(load(text), "paper", "later").settings
+    assert (later.epochs, later.lr, later.lr_sampling) == (36, 1e-4, 1.0)
+    assert load(SHARED).suite.model_dump(exclude_unset=True)["scales"]["paper"]["lr_drop"] == 40
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        ("like: deformable_50", "like: deformable_60", "16:11: scales.paper.like"),
+        ("options: {whatever: 1}", "scales: {paper: {like: dino_30}}", "13:22: variants[1].scales.paper.like"),
+    ],
+)
+def test_an_unknown_shared_scale_has_its_line(old: str, new: str, where: str) -> None:
+    with pytest.raises(SuiteError) as caught:
+        load(SHARED.replace(old, new))
+    assert caught.value.message.startswith(f"demo.yaml:{where}: unknown shared scale")
+    assert "did you mean" in str(caught.value.hint)
 
 
 def test_suites_are_found_from_any_directory(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from detrbench.cli import (
     run,
     show,
     validate,
+    visualize,
 )
 
 
@@ -80,6 +81,7 @@ for _module, _name in (
     (doctor, "doctor"),
     (profile, "profile"),
     (predict, "predict"),
+    (visualize, "visualize"),
     (convert, "convert"),
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)

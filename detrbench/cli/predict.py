@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +9,8 @@ import typer
 
 from detrbench.cli import output
 from detrbench.cli.output import Json, Set
-from detrbench.errors import DataError, UsageError
+from detrbench.cli.source import Source, open_image, sample_of
+from detrbench.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,13 +39,13 @@ def command(
 ) -> None:
     """Detect objects in images. Boxes are drawn with -o; without it (or with --json) they are printed."""
     targets = _targets(images, target)
-    source = _Source.of(model, checkpoint, output.settings(set_), data)
-    pictures = [_open(path) for path in images]
+    source = Source.of(model, checkpoint, output.settings(set_), data)
+    pictures = [open_image(path) for path in images]
 
     from detrbench.environment import pick_device
 
     detector = source.load(pick_device(device))
-    found = [source.detect(detector, picture, threshold) for picture in pictures]
+    found = [_detect(source, detector, picture, threshold) for picture in pictures]
     for picture, objects, path in zip(pictures, found, targets, strict=False):
         _save(draw(picture, objects), path)
     if as_json:
@@ -74,128 +74,32 @@ def _targets(images: list[Path], target: Path | None) -> list[Path]:
     return targets
 
 
-def _open(path: Path) -> Image.Image:
-    from PIL import Image, ImageOps
+def _detect(source: Source, detector: Any, picture: Image.Image, threshold: float) -> list[dict[str, Any]]:
+    """Objects, best first: name, label, score, box x1 y1 x2 y2 in pixels."""
+    import torch
 
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such image") from None
-    except Exception as error:  # Pillow raises many kinds for broken files
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+    from detrbench import models
+    from detrbench.data.transforms import Eval
 
-
-class _Source:
-    """Which detector, with which weights, at which image size, and what its classes are called."""
-
-    def __init__(
-        self, model: str, options: dict[str, Any], weights: Path | None, size: tuple[int, int], names: dict[int, str]
-    ) -> None:
-        self.model, self.options, self.weights, self.size, self.names = model, options, weights, size, names
-
-    @classmethod
-    def of(cls, model: str, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> _Source:
-        cell = Path(model)
-        if (cell / "cell.yaml").is_file():
-            return cls._of_cell(cell, checkpoint, options, data)
-        if checkpoint is None:
-            hint = "give --checkpoint FILE, or the folder of a trained cell instead of a model"
-            raise UsageError(f"{model}: random weights detect nothing", hint=hint)
-        from detrbench import models
-
-        spec = models.resolve(model, options)
-        names = (
-            _class_names({"data": "coco", "path": str(data)}) if data else _coco_names(spec.options.get("num_classes"))
-        )
-        return cls(model, options, checkpoint, (800, 1333), names)
-
-    @classmethod
-    def _of_cell(cls, path: Path, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> _Source:
-        from detrbench.results import CellFolder, ResultsStore
-
-        result = ResultsStore(path.parent).read_cell(path)
-        weights = checkpoint or CellFolder(path).weights
-        if result is None or not weights.is_file():
-            raise UsageError(f"{path}: no trained weights", hint="detrbench run trains its cell; or give --checkpoint")
-        cell, resolved = result.cell, dict(result.cell["resolved"])
-        names = _class_names(resolved if data is None else {"data": "coco", "path": str(data)})
-        chosen = {"num_classes": max(names) + 1, **cell["options"], **options}
-        return cls(cell["model"], chosen, weights, tuple(resolved["eval_size"]), names)
-
-    def load(self, device: str) -> Any:
-        """The detector in eval mode."""
-        from detrbench import models
-
-        detector = models.create(self.model, **self.options)
-        if self.weights is not None:
-            models.load_checkpoint(detector, self.weights)
-        return detector.to(device).eval()
-
-    def detect(self, detector: Any, picture: Image.Image, threshold: float) -> list[dict[str, Any]]:
-        """Objects, best first: name, label, score, box x1 y1 x2 y2 in pixels."""
-        import torch
-
-        from detrbench import models
-
-        image = _tensor(picture, self.size).to(next(detector.parameters()).device)
-        with torch.inference_mode():
-            out = detector(image[None], None)
-        found = models.postprocess(out, [(picture.height, picture.width)])[0]
-        return [
-            {
-                "name": self.names.get(label, f"class {label}"),
-                "label": label,
-                "score": score,
-                "box": _inside(box, picture),
-            }
-            for score, label, box in zip(
-                found.scores.tolist(), found.labels.tolist(), found.boxes.tolist(), strict=True
-            )
-            if score >= threshold
-        ]
+    image = Eval(*source.size)(sample_of(picture))[0].to(next(detector.parameters()).device)
+    with torch.inference_mode():
+        out = detector(image[None], None)
+    found = models.postprocess(out, [(picture.height, picture.width)])[0]
+    return [
+        {
+            "name": source.names.get(label, f"class {label}"),
+            "label": label,
+            "score": score,
+            "box": _inside(box, picture),
+        }
+        for score, label, box in zip(found.scores.tolist(), found.labels.tolist(), found.boxes.tolist(), strict=True)
+        if score >= threshold
+    ]
 
 
 def _inside(box: list[float], picture: Image.Image) -> list[float]:
     limits = (picture.width, picture.height) * 2
     return [min(max(value, 0.0), float(limit)) for value, limit in zip(box, limits, strict=True)]
-
-
-def _tensor(picture: Image.Image, size: tuple[int, int]) -> Any:
-    import numpy as np
-
-    from detrbench.data import Sample, Target
-    from detrbench.data.transforms import Eval
-
-    empty = Target(
-        0, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.bool_), np.zeros(0, np.float32)
-    )
-    image, _ = Eval(*size)(Sample(picture, empty, picture.height, picture.width))
-    return image
-
-
-def _class_names(settings: Mapping[str, Any]) -> dict[int, str]:
-    """Label -> class name of the data that a scale's settings describe."""
-    from detrbench.data import open_dataset
-    from detrbench.suite import Scale
-
-    dataset = open_dataset(Scale(**{k: v for k, v in settings.items() if k in Scale.model_fields}).data_spec, "val")
-    by_id = {category.id: category.name for category in dataset.categories}
-    names = {}
-    for label in range(dataset.num_classes):
-        try:
-            names[label] = by_id.get(dataset.to_category_id(label), f"class {label}")
-        except LookupError:
-            names[label] = f"class {label}"
-    return names
-
-
-def _coco_names(num_classes: int | None) -> dict[int, str]:
-    from detrbench.data.coco_names import CATEGORIES
-
-    if num_classes == 80:
-        return dict(enumerate(CATEGORIES.values()))
-    return dict(CATEGORIES) if num_classes == 91 else {}
 
 
 def draw(picture: Image.Image, objects: list[dict[str, Any]]) -> Image.Image:

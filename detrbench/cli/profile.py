@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
-from typing import Annotated, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,10 +17,14 @@ from detrbench.cli.output import Json, Set
 from detrbench.errors import UsageError
 from detrbench.suite import Cell
 
+if TYPE_CHECKING:
+    from detrbench.published_counts import PublishedCount
+
 EXAMPLES = output.examples(
     "detrbench profile sparse_detr_r50 --set keep_ratio=0.1",
     "detrbench profile deformable_detr_r50 --size 800x1216",
     "detrbench profile efficient_detr_r50 --protocol deformable_table",
+    "detrbench profile --published",
     "detrbench profile --published sparse_table1",
     "detrbench profile --published sparse_detr/readme_main",
 )
@@ -33,11 +40,14 @@ def command(
     published: Annotated[
         bool, typer.Option("--published", help="All published GFLOPs of detectors that are built, beside ours.")
     ] = False,
+    results_folder: Annotated[
+        Path, typer.Option("--results", metavar="DIR", help="With --published: counts that are there are not repeated.")
+    ] = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Count parameters and GFLOPs (1 multiply-add = 1). Needs neither data nor weights."""
     if published:
-        _published(model, as_json)
+        _published(model, results_folder, as_json)
     elif model is None:
         raise UsageError("expected a model, got none", hint="detrbench list models")
     else:
@@ -86,79 +96,44 @@ def _count(model: str, options: dict[str, Any], rule: Any, cross_check: bool = T
     return complexity.measure(functools.partial(models.create, model, **options), rule, cross_check=cross_check)
 
 
-def _published(suite: str | None, as_json: bool) -> None:
-    rows = [_compare(*found) for found in _published_cells(suite)]
+def _published(what: str | None, results_folder: Path, as_json: bool) -> None:
+    from detrbench import published_counts
+    from detrbench.reuse import KnownCounts
+
+    known = KnownCounts(results_folder)
+
+    def count(cell: Cell, protocol: str) -> Mapping[str, Any]:
+        found = known.of(cell)
+        if protocol in found:
+            return found[protocol].record
+        from detrbench.measure import protocols
+
+        output.note(f"counting {cell.suite}:{cell.id} under {protocol}")
+        rule = protocols.get("complexity", protocol)
+        return records.to_json(_count(str(cell.model), cell.complexity_options, rule, cross_check=False))
+
+    rows = published_counts.compare(what, count)
     if not rows:
         raise UsageError("no published GFLOPs of a detector that is built", hint="detrbench list suites")
     if as_json:
-        output.print_json({"rows": rows})
+        shown = [{**dataclasses.asdict(row), "difference_percent": row.difference_percent} for row in rows]
+        output.print_json({"rows": shown})
         return
-    shown = [
-        (
-            row["suite"],
-            row["cell"],
-            f"{row['published']:g}",
-            row["protocol"] or "unknown",
-            "" if row["ours"] is None else f"{row['ours']:.2f}",
-            "" if row["difference_percent"] is None else f"{row['difference_percent']:+.2f} %",
-            f"{row['common']:.2f}",
-        )
-        for row in rows
-    ]
-    columns = ["suite", "cell", ">published", "its protocol", ">ours", ">difference", ">ours, common"]
+    columns = ["suite", "cell", "figure", ">published", "its protocol", ">ours", ">difference", ">ours, common", "why"]
     print("GFLOPs of one forward, 1 multiply-add = 1\n")
-    output.console().print(output.table(columns, shown))
+    output.console().print(output.table(columns, map(_published_row, rows)))
 
 
-def _published_cells(what: str | None) -> list[tuple[Cell, float]]:
-    """The built cells at paper scale whose published row gives GFLOPs.
-
-    `what` is a suite, or a table (`paper/table`) that takes the place of the one that suites of this paper name.
-    """
-    from detrbench import models
-    from detrbench import suite as suites
-    from detrbench.report import published as tables
-
-    other = tables.load(what) if what and "/" in what and not what.endswith((".yaml", ".yml")) else None
-    found = []
-    for name in [what] if what and not other else suites.names():
-        loaded = suites.load(name)
-        if loaded.suite.published is None:
-            continue
-        table = tables.load(loaded.suite.published)
-        if other:
-            if other.reference.partition("/")[0] != table.reference.partition("/")[0]:
-                continue
-            table = other
-        for cell in loaded.cells(loaded.suite.pick_scale(None, has_data=True)):
-            if cell.model in models.names() and (gflops := _gflops(table, cell)) is not None:
-                found.append((cell, gflops))
-    return found
-
-
-def _gflops(table: Any, cell: Cell) -> float | None:
-    try:
-        value = table.select(cell.row).values.get("gflops") if cell.row else None
-    except UsageError:  # another table need not have this row
-        return None
-    return None if value is None else float(value)
-
-
-def _compare(cell: Cell, published: float) -> dict[str, Any]:
-    from detrbench.measure import protocols
-
-    common, *own = cell.protocols_of("complexity")
-    figures = {
-        name: _count(str(cell.model), cell.complexity_options, protocols.get("complexity", name), False).gflops
-        for name in [common, *own]
-    }
-    ours = figures[own[0]] if own else None
-    return {
-        "suite": cell.suite,
-        "cell": cell.id,
-        "published": published,
-        "protocol": own[0] if own else None,
-        "ours": ours,
-        "difference_percent": None if ours is None else 100 * (ours / published - 1),
-        "common": figures[common],
-    }
+def _published_row(row: PublishedCount) -> tuple[str, ...]:
+    difference = row.difference_percent
+    return (
+        row.suite,
+        row.cell,
+        row.figure.removesuffix("_gflops").replace("gflops", "all"),
+        f"{row.published:g}",
+        row.protocol or "unknown",
+        "" if row.ours is None else f"{row.ours:.2f}",
+        "" if difference is None else f"{difference:+.2f} %",
+        f"{row.common:.2f}",
+        row.reason or "",
+    )

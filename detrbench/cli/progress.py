@@ -21,7 +21,7 @@ class Clock:
 
     def __init__(self, items: Sequence[WorkItem], now: Callable[[], float] = time.monotonic) -> None:
         self.now = now
-        self.pending = [item for item in items if item.state == "todo"]
+        self.pending = [item for item in items if item.state in ("todo", "reused")]
         self.ratios: dict[str, float] = {}
         self.current: WorkItem | None = None
         self.started = now()
@@ -38,7 +38,8 @@ class Clock:
 
     def end(self, outcome: Outcome) -> None:
         self.pending = [item for item in self.pending if item is not outcome.item]
-        if outcome.state == "done" and outcome.item.seconds and outcome.seconds:
+        # A reason stands beside what was copied from an equal cell, which tells nothing of how long counting takes.
+        if outcome.state == "done" and not outcome.why and outcome.item.seconds and outcome.seconds:
             self.ratios[outcome.item.measure] = outcome.seconds / outcome.item.seconds
 
     def item_left(self) -> float | None:
@@ -99,7 +100,7 @@ class PlainLines:
 
     def end(self, outcome: Outcome) -> None:
         self.clock.end(outcome)
-        if outcome.item.state == "todo":
+        if outcome.item.state in ("todo", "reused"):
             self.done += 1
             self._print(f"[{min(self.done, self.total)}/{self.total}] {outcome_line(outcome)}")
 
@@ -139,7 +140,7 @@ class LiveBars:
 
     def end(self, outcome: Outcome) -> None:
         self.clock.end(outcome)
-        if outcome.item.state == "todo":
+        if outcome.item.state in ("todo", "reused"):
             self.progress.advance(self.run_bar)
             self.progress.console.print(outcome_line(outcome), markup=False, highlight=False)
         self._show_left()

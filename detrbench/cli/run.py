@@ -38,7 +38,10 @@ def command(
         ),
     ] = None,
     measure: Annotated[
-        str | None, typer.Option(metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam.")
+        str | None,
+        typer.Option(
+            metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam, queries, pictures."
+        ),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="A folder in COCO layout.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,
@@ -109,9 +112,10 @@ def _headline(prepared: Any) -> str:
     counts = Counter(item.state for item in prepared.items)
     known = [item.seconds for item in prepared.items if item.state == "todo" and item.seconds is not None]
     about = f", about {output.duration(sum(known))}" if known else ""
+    reused = f"{counts['reused']} from equal cells; " if counts["reused"] else ""
     return (
         f"{prepared.loaded.suite.name} at scale {prepared.scale} on {prepared.options.device}: "
-        f"{counts['todo']} to do{about}; {counts['done']} done; {counts['not_measured']} cannot be measured"
+        f"{counts['todo']} to do{about}; {counts['done']} done; {reused}{counts['not_measured']} cannot be measured"
     )
 
 

@@ -11,24 +11,30 @@ import typer
 from detrbench import suite as suites
 from detrbench.cli import output
 from detrbench.cli.output import Json
-from detrbench.errors import Findings
+from detrbench.errors import Findings, UsageError
 
 EXAMPLES = output.examples(
     "detrbench validate my_suite.yaml",
+    "detrbench validate suites/*.yaml",
     "detrbench validate ~/coco",
 )
 
 
 def command(
-    target: Annotated[str, typer.Argument(metavar="SUITE|DATA", help="A suite (file or name), or a COCO folder.")],
+    targets: Annotated[
+        list[str], typer.Argument(metavar="SUITE|DATA...", help="Suites (files or names), or COCO folders.")
+    ],
     as_json: Json = False,
 ) -> None:
-    """Check a suite's file, or the images and annotations of a data set."""
-    path = Path(target).expanduser()
-    if path.is_dir():
-        _data(path, as_json)
-    else:
-        _suite(target, as_json)
+    """Check suites' files, or the images and annotations of data sets."""
+    if as_json and len(targets) > 1:
+        raise UsageError("--json: expected one suite or data set, for it prints one document")
+    for target in targets:
+        path = Path(target).expanduser()
+        if path.is_dir():
+            _data(path, as_json)
+        else:
+            _suite(target, as_json)
 
 
 def _suite(target: str, as_json: bool) -> None:

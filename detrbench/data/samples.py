@@ -46,6 +46,18 @@ class Sample:
     width: int
 
 
+def class_names(dataset: Dataset) -> dict[int, str]:
+    """Label -> class; labels that stand for no category of the data set are "class N"."""
+    by_id = {category.id: category.name for category in dataset.categories}
+    names = {}
+    for label in range(dataset.num_classes):
+        try:
+            names[label] = by_id.get(dataset.to_category_id(label), f"class {label}")
+        except LookupError:
+            names[label] = f"class {label}"
+    return names
+
+
 class Dataset(Protocol):
     """What training and measuring need of a data set; ids ascend and index i is the i-th id."""
 

@@ -5,6 +5,8 @@ accuracy.py     COCO box AP with its bootstrap interval         -> Accuracy
 latency.py      interleaved timings of several detectors        -> Latency
 memory.py       peak of one forward and of one training step    -> Memory
 dam.py          share of attention on kept tokens (Corr)        -> DamCorrelation
+queries.py      how queries gather around objects               -> QueryGathering
+pictures.py     what happens inside, on a few images            -> Pictures
 
 protocols.py    the named, versioned rules that they follow     (torch-free)
 inputs.py       image sizes of the complexity protocols         (torch-free)

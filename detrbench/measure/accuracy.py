@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from detrbench.data.transforms import Eval, Transform
 from detrbench.measure import ap_interval
 from detrbench.measure.ap_interval import Replicates
 from detrbench.measure.protocols import AccuracyProtocol
+from detrbench.models.detector import DetectorOutput
 from detrbench.records import Accuracy, Estimate
 
 # pycocotools' 12 figures, in its order.
@@ -52,6 +54,7 @@ def collect(
     transform: Transform | None = None,
     progress: Progress | None = None,
     num_workers: int = 0,
+    observe: Callable[[DetectorOutput, Batch], None] = lambda out, batch: None,
 ) -> list[Detection]:
     """Run the detector over a data set.
 
@@ -64,6 +67,7 @@ def collect(
         transform: by default the papers' test transform (800/1333).
         progress: called after each batch.
         num_workers: threads that load images.
+        observe: is shown each batch with the detector's output, for what else can be read from the same forward.
 
     Returns:
         COCO's result format, boxes in pixels of the stored image. Labels without a category are dropped.
@@ -73,16 +77,18 @@ def collect(
     detector.to(device)
     with evaluating(detector):
         for batch in batches(dataset, transform or Eval(), batch_size, num_workers=num_workers):
-            detections += _detect(detector, batch.to(device), protocol, categories)
+            batch = batch.to(device)
+            out = detector(batch.images, unless_unpadded(batch.masks))
+            observe(out, batch)
+            detections += _detected(out, batch, protocol, categories)
             if progress is not None:
                 progress(min(dataset.image_ids.index(batch.image_ids[-1]) + 1, len(dataset)), len(dataset))
     return detections
 
 
-def _detect(
-    detector: nn.Module, batch: Batch, protocol: AccuracyProtocol, categories: dict[int, int]
+def _detected(
+    out: DetectorOutput, batch: Batch, protocol: AccuracyProtocol, categories: dict[int, int]
 ) -> list[Detection]:
-    out = detector(batch.images, unless_unpadded(batch.masks))
     found = models.postprocess(out, batch.sizes, top=protocol.top, nms=protocol.nms)
     return [
         {"image_id": image_id, "category_id": categories[label], "bbox": _xywh(box), "score": score}
@@ -160,7 +166,7 @@ def summarise(scored: Any, dataset: Dataset, protocol: AccuracyProtocol, drawn: 
     return Accuracy(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=f"{protocol.convention}; intervals: bootstrap over images",
+        convention=f"{protocol.convention}; intervals: 1.96 standard deviations of the bootstrap over images",
         num_images=num_images,
         stats=stats,
         per_class=_per_class(scored, dataset),
@@ -214,6 +220,14 @@ def _points(value: float) -> float | None:
 
 
 def _estimate(value: float | None, drawn: np.ndarray, num_images: int) -> Estimate:
+    """The value with its standard error as a normal distribution, within what an AP can be.
+
+    Not the replicates' own quantiles: a resample holds fewer distinct images, and COCO's AP takes the best precision
+    at or beyond each recall, so the replicates lie above the value by as much as the value above the truth.
+    """
     if value is None:
         return Estimate(math.nan, "AP points", num_images)
-    return statistics.estimate(value, drawn if num_images > 1 else [], "AP points", num_images)
+    found = statistics.from_replicates(value, drawn if num_images > 1 else []).estimate("AP points", num_images)
+    if found.low is None or found.high is None:
+        return found
+    return dataclasses.replace(found, low=max(found.low, 0.0), high=min(found.high, 100.0))

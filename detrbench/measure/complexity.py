@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from math import prod
 
+import torch
 from torch import nn
 
 from detrbench.errors import UsageError
@@ -13,8 +14,8 @@ from detrbench.measure.counters import OTHER, by_fvcore, by_torch, count
 from detrbench.measure.protocols import ComplexityProtocol
 from detrbench.records import Complexity, CrossCheck
 
-# Other counters need a real forward. This size is quick, and has tokens enough for every encoder's selections.
-CROSS_CHECK_SIZE = (384, 512)
+# Other counters need a real forward. This size is quick, and on four levels has tokens enough for DINO's 900 queries.
+CROSS_CHECK_SIZE = (192, 256)
 
 
 def measure(
@@ -31,10 +32,8 @@ def measure(
     Raises:
         UsageError: a detector was given, and the protocol asks for other options.
     """
-    real = _detector(create, protocol)
-    total, trainable, parameters_by_part = parameters(real)
-    real.requires_grad_(False)
-    detector = copy.deepcopy(real).to("meta")
+    detector = _on_meta(create, protocol)
+    total, trainable, parameters_by_part = parameters(detector)
     tallies = {size: count(detector, *size, protocol.outputs) for size in protocol.inputs.sizes()}
     weights = protocol.inputs.sizes()
     images = sum(weights.values())
@@ -58,12 +57,22 @@ def measure(
             for (height, width), weight in weights.items()
         ],
         uncounted=any_tally.uncounted(protocol.rule),
-        cross_check=_cross_check(real, protocol) if cross_check else {},
+        cross_check=_cross_check(_detector(create, protocol), protocol) if cross_check else {},
     )
 
 
+def _on_meta(create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol) -> nn.Module:
+    """The detector without weights, which take far longer to draw than all of its shapes to work out."""
+    try:
+        with torch.device("meta"):
+            detector = _detector(create, protocol)
+    except (NotImplementedError, RuntimeError):  # a part that reads values when it is built
+        detector = _detector(create, protocol)
+    return detector.to("meta")
+
+
 def _detector(create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol) -> nn.Module:
-    """A detector of our own, on the CPU and in eval mode."""
+    """A detector of our own, in eval mode."""
     if not isinstance(create, nn.Module):
         return create(**protocol.overrides).eval()
     if protocol.overrides:
@@ -83,6 +92,7 @@ def _part_names(detector: nn.Module) -> dict[str, str]:
 
 def _cross_check(real: nn.Module, protocol: ComplexityProtocol) -> dict[str, CrossCheck]:
     """Our count, fvcore's and torch's, of one and the same forward on the CPU."""
+    real.requires_grad_(False)
     height, width = min([*protocol.inputs.sizes(), CROSS_CHECK_SIZE], key=prod)
     tally = count(real, height, width, protocol.outputs)
     checks = {

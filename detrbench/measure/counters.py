@@ -1,5 +1,8 @@
 """Counting a detector's work by running it once on meta tensors: shapes without storage, so any size takes a moment.
 
+PyTorch works out the shape of a meta operator's output in Python, which is nearly all that such a forward takes. As
+layers repeat, and as detectors share their backbones, `shapes.MetaOutputs` remembers them.
+
 `OperationCounter` sees every operator below autograd and books it where it is *executed*: a shared head that the
 query selection calls is query selection's work. Two other counters, fvcore and torch's `FlopCounterMode`, are asked
 about a smaller real forward as a check; what they pass over is listed.
@@ -23,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detrbench.measure.operations import work
 from detrbench.measure.rules import CountingRule
+from detrbench.measure.shapes import META_OUTPUTS
 from detrbench.records import CrossCheck
 
 Scope = tuple[str, ...]  # names of the modules that were running, outermost first
@@ -79,7 +83,7 @@ class OperationCounter(TorchDispatchMode):
                 out = func.decompose(*args, **(kwargs or {}))
                 if out is not NotImplemented:
                     return out
-        out = func(*args, **(kwargs or {}))
+        out = META_OUTPUTS.run(func, args, kwargs or {})
         if not self._frozen_norms:
             self._book(func._schema.name, work(func, args, out))
         return out

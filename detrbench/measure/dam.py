@@ -20,7 +20,7 @@ from detrbench.data.transforms import Eval, Transform
 from detrbench.measure.accuracy import evaluating, unless_unpadded
 from detrbench.measure.protocols import DamProtocol
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
-from detrbench.models.detector import Trace
+from detrbench.models.trace import Trace
 from detrbench.records import DamCorrelation
 
 Progress = Callable[[int, int], None]  # (images done, images in all)

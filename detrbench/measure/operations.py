@@ -104,8 +104,21 @@ def _deformable_attention(args: tuple[Any, ...], out: Tensor) -> Work:
     return [("deformable_attention", sampled_channels(value.shape, locations.shape))]
 
 
+def _key_aware_attention(args: tuple[Any, ...], out: Any) -> Work:
+    """Logits and weighting are matrix products, as in dense attention; x, y to pixels (4) and the scaled logit (1)."""
+    value, locations = args[0], args[3]
+    channels, points = sampled_channels(value.shape, locations.shape), prod(locations.shape[:-1])
+    return [
+        ("key_aware_sampling", channels),
+        ("matmul", 2 * channels),
+        ("softmax", points),
+        ("elementwise", 5 * points),
+    ]
+
+
 _FORMULAS: dict[str, Formula] = {
     "detrbench::msda": _deformable_attention,
+    "detrbench::key_aware_attention": _key_aware_attention,
     "aten::mm": _matmul(0),
     "aten::mv": _matmul(0),
     "aten::bmm": _matmul(0),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from detrbench.errors import unknown_name
 from detrbench.measure.inputs import Inputs, detectron2_size
-from detrbench.measure.rules import DETREX, DETREX_SAMPLED, EVERY_OP, FVCORE, CountingRule
+from detrbench.measure.rules import DETREX, DETREX_SAMPLED, EVERY_OP, FVCORE, FVCORE_KEYS_APART, CountingRule
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,10 @@ COMPLEXITY = {
             "lite_table",
             "Lite DETR's tables",
             Inputs.single(800, 1066),
-            FVCORE,
+            FVCORE_KEYS_APART,
             "all",
             source="fits one 800x1066 image within 1 %; the repository names no size",
+            version=2,
         ),
         *(
             ComplexityProtocol(
@@ -133,13 +134,13 @@ class AccuracyProtocol:
     top: int
     nms: float | None = None
     max_detections: int = 100  # of one class in one image, in the scoring
-    version: int = 1
+    version: int = 2
 
     @property
     def convention(self) -> str:
         """The rule in words."""
-        nms = "no NMS" if self.nms is None else f"NMS at IoU {self.nms}"
-        kept = f"top {self.top} scores over queries x classes, {nms}"
+        kept = f"top {self.top} scores over queries x classes"
+        kept = f"{kept}, no NMS" if self.nms is None else f"NMS within each class at IoU {self.nms}, then the {kept}"
         return f"COCO box AP (pycocotools), {kept}, maxDets {self.max_detections}"
 
 
@@ -268,12 +269,79 @@ class DamProtocol:
 
 DAM = {"common": DamProtocol("common", "Sparse DETR's Corr as its code computes it")}
 
+
+@dataclass(frozen=True)
+class QueriesProtocol:
+    """How queries gather around objects: DAC-DETR's Figures 3 and 1.
+
+    Args:
+        thresholds: of the matching score.
+        nearest: of so many queries the distance to an object is taken; DAC-DETR trains at most six for each.
+    """
+
+    name: str
+    title: str
+    thresholds: tuple[float, ...] = (0.6, 0.7, 0.8)
+    nearest: int = 6
+    version: int = 1
+
+    @property
+    def convention(self) -> str:
+        """The rule in words."""
+        return (
+            "matching score: 0.7 x IoU + 0.3 x probability of the object's class, of the boxes and logits that "
+            "inference returns; queries above the threshold, mean over objects, crowd left out. Distances in percent "
+            "of the image's diagonal, between centres of the boxes that each layer predicts (layer 0: where queries "
+            f"start): of an object to its {self.nearest} nearest queries, mean over objects; of a query to the nearest "
+            "other one, mean over queries; with the decoder's self-attention, and without it in all layers. "
+            "Intervals: bootstrap over images"
+        )
+
+
+QUERIES = {"common": QueriesProtocol("common", "DAC-DETR's Figures 3 and 1")}
+
+
+@dataclass(frozen=True)
+class PicturesProtocol:
+    """Which images are looked into, and how much is kept of each.
+
+    Args:
+        images: the first so many of the evaluated images that hold two objects or more.
+        longest: side of the stored image in pixels; smaller images stay as they are.
+        detections: best ones that are stored.
+        objects: whose queries' sampling points are stored: the largest ones.
+        queries: whose way through the decoder is stored.
+    """
+
+    name: str
+    title: str
+    images: int = 2
+    longest: int = 480
+    detections: int = 50
+    objects: int = 3
+    queries: int = 24
+    version: int = 1
+
+    @property
+    def convention(self) -> str:
+        """The rule in words."""
+        return (
+            f"the first {self.images} evaluated images with two objects or more, batch 1 without padding; the best "
+            f"{self.detections} detections, sampling points for the {self.objects} largest objects, the way of the "
+            f"{self.queries} queries that come nearest to the largest one"
+        )
+
+
+PICTURES = {"common": PicturesProtocol("common", "what happens inside, on a few images")}
+
 ALL: Mapping[str, Mapping[str, Any]] = {
     "complexity": COMPLEXITY,
     "accuracy": ACCURACY,
     "latency": LATENCY,
     "memory": MEMORY,
     "dam": DAM,
+    "queries": QUERIES,
+    "pictures": PICTURES,
 }
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 class CountingRule:
     """What one unit of each kind of work costs, in multiply-adds; a kind that is not named costs nothing.
 
-    Kinds and their units (`counters` produces them): "matmul", "convolution" (multiply-adds); "deformable_attention"
-    (sampled channels: queries x heads x levels x points x channels of a head); "norm" (layer and group norms),
-    "batch_norm", "frozen_batch_norm", "softmax", "grid_sample", "nearest", "bilinear", "elementwise" (elements of the
-    output); "reduction" (elements of the input).
+    Kinds and their units (`counters` produces them): "matmul", "convolution" (multiply-adds); "deformable_attention",
+    "key_aware_sampling" (sampled channels: queries x heads x levels x points x channels of a head); "norm" (layer and
+    group norms), "batch_norm", "frozen_batch_norm", "softmax", "grid_sample", "nearest", "bilinear", "elementwise"
+    (elements of the output); "reduction" (elements of the input).
     """
 
     name: str
@@ -30,6 +30,7 @@ EVERY_OP = CountingRule(
         "matmul": 1,
         "convolution": 1,
         "deformable_attention": 5,
+        "key_aware_sampling": 4,
         "norm": 5,
         "batch_norm": 2,
         "frozen_batch_norm": 2,
@@ -51,12 +52,20 @@ FVCORE = CountingRule(
         "matmul": 1,
         "convolution": 1,
         "deformable_attention": 4,
+        "key_aware_sampling": 4,
         "norm": 5,
         "batch_norm": 2,
         "grid_sample": 4,
         "nearest": 1,
         "bilinear": 4,
     },
+)
+
+# Lite DETR's key-aware attention samples keys and values one after the other, though they are the same; ours once.
+FVCORE_KEYS_APART = CountingRule(
+    "fvcore_keys_apart",
+    FVCORE.text + "; key-aware attention as if it sampled keys and values apart",
+    {**FVCORE.costs, "grid_sample": 8},
 )
 
 # detrex's tool is fvcore too, but detectron2's frozen batch norm is a call that fvcore knows (2 an element), and with
@@ -70,5 +79,5 @@ DETREX = CountingRule(
     "detrex",
     FVCORE.text.replace("sampling of the deformable attention and ", "")
     + "; frozen batch norm 2 an element; the compiled deformable attention op 0",
-    {**DETREX_SAMPLED.costs, "deformable_attention": 0, "grid_sample": 0},
+    {**DETREX_SAMPLED.costs, "deformable_attention": 0, "key_aware_sampling": 0, "grid_sample": 0},
 )

@@ -61,7 +61,8 @@ def _published(*keys: str) -> Make:
         for key in keys:
             value, doubt = entry.published.values.get(key), entry.published.doubtful.get(key)
             if value is not None or doubt:
-                note = f"doubtful: {doubt}" if doubt else None
+                missed = entry.published.not_reproduced.get(key)
+                note = f"doubtful: {doubt}" if doubt else f"not reproduced: {missed}" if missed else None
                 return Cell(labels.printed(value), "published", value, note=note)
         return EMPTY
 

@@ -11,7 +11,8 @@ def _keys(section: Section) -> list[str]:
     """Columns that say which row is which: the published ones, then options of the cells."""
     published = section.published.columns if section.published else ()
     options = [key for entry in section.entries for key in entry.options]
-    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key != "model"]
+    # Each threshold has columns of its own, see `gathering`.
+    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in ("model", "threshold")]
     return list(dict.fromkeys(keys))
 
 
@@ -26,7 +27,7 @@ def _differs(section: Section, key: str) -> bool:
 
 def _heading(section: Section, key: str) -> str:
     is_published = section.published is not None and key in section.published.columns
-    return f"{labels.label(key)} (published)" if is_published and key == "epochs" else labels.label(key)
+    return f"{labels.label(key)} (published)" if is_published and key in ("epoch", "epochs") else labels.label(key)
 
 
 def folded(section: Section) -> tuple[tuple[str, str], ...]:

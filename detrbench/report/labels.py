@@ -16,7 +16,8 @@ FIGURES = frozenset(
         *("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL"),
         *("AP_gain", "AP_in_sup", "AP_scrl", "AP_original", "AP_approx", "APS_gain"),
         *("params_M", "gflops", "gflops_approx", "backbone_gflops", "encoder_gflops", "encoder_gflops_approx"),
-        *("decoder_gflops", "encoder_cut_percent", "fps", "fps_batch4", "latency_ms", "corr_mean", "corr_std"),
+        *("decoder_gflops", "encoder_cut_percent", "fps", "fps_batch4", "corr_mean", "corr_std"),
+        *("encoder_latency_ms", "decoder_latency_ms"),
         *("train_mem_GB", "train_gpu_hours", "train_gpu_hours_per_epoch"),
         *("queries_per_object_approx", "token_share_percent"),
     ]
@@ -28,6 +29,8 @@ MEASURES = {
     "latency": "latency",
     "memory": "memory",
     "dam": "Corr",
+    "queries": "queries per object",
+    "pictures": "pictures",
     "training": "training",
 }
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from detrbench.pictures.gallery import Entry
 from detrbench.report import (
     contents,
     counts,
@@ -16,6 +16,7 @@ from detrbench.report import (
     frontier,
     labels,
     overview,
+    pictures,
     provenance,
     sections,
     tables,
@@ -45,7 +46,7 @@ class SectionView:
     figures: list[Figure]
     compact: bool
     findings: Findings
-    pictures: tuple[Any, ...]
+    pictures: list[Entry]
     rules: list[Rule]
     settings: list[tuple[str, str]]
     measured_rows: int
@@ -104,7 +105,7 @@ def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
         compact=not any(map(section.is_measured, ("accuracy", "latency", "memory", "dam")))
         and not section.asks("plots"),
         findings=findings.make(section),
-        pictures=(),
+        pictures=pictures.make(section),
         rules=list(provenance.rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],
         measured_rows=sum(bool(cell.records) for cell in section.cells),

@@ -21,7 +21,7 @@ class Rule:
 
 
 def rules(
-    section: Section, measures: tuple[str, ...] = ("accuracy", "complexity", "latency", "memory", "dam")
+    section: Section, measures: tuple[str, ...] = ("accuracy", "complexity", "latency", "memory", "dam", "queries")
 ) -> Iterator[Rule]:
     """Each protocol that stands behind a figure of the section, once, in its own words."""
     for measure in measures:

@@ -1,8 +1,11 @@
 """The papers' own figures, as data: reports/published/<paper>.yaml.
 
 A file holds a paper's tables; a table holds rows as {column: value}. A value of None was not published or is illegible;
-a row's `doubtful` names the cells that are not certain and why. A suite points at a table as "focus_detr/table6" and
-each of its variants at one row with a selector such as {model: Sparse DETR, keep_ratio: 0.3}.
+a row's `doubtful` names the cells that are not certain and why, `not_reproduced` those that the official code does not
+give, and why; a table's `not_reproduced` holds for all of its rows.
+
+A suite points at a table as "focus_detr/table6" and each of its variants at one row with a selector such as
+{model: Sparse DETR, keep_ratio: 0.3}.
 """
 
 from __future__ import annotations
@@ -23,12 +26,13 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row: `values` by column, for cells that are not certain the reason in `doubtful`, and its `table`."""
+    """One row of `table`: `values` by column, and why one is `doubtful`, or not what the official code gives."""
 
     index: int
     values: Row
     table: str
     doubtful: Mapping[str, str] = field(default_factory=dict)
+    not_reproduced: Mapping[str, str] = field(default_factory=dict)
 
     def matches(self, selector: Row) -> bool:
         return all(column in self.values and self.values[column] == value for column, value in selector.items())
@@ -121,13 +125,18 @@ def _table(paper: str, document: dict[str, Any], table: dict[str, Any]) -> Publi
         measured_on=table.get("measured_on"),
         notes=tuple(table.get("notes", ())),
         columns=tuple(table["columns"]),
-        rows=tuple(_row(f"{paper}/{table['id']}", index, values) for index, values in enumerate(table["rows"])),
+        rows=tuple(
+            _row(f"{paper}/{table['id']}", index, values, table.get("not_reproduced", {}))
+            for index, values in enumerate(table["rows"])
+        ),
     )
 
 
-def _row(table: str, index: int, values: dict[str, Any]) -> PublishedRow:
-    doubtful = values.get("doubtful", {})
-    return PublishedRow(index, {key: value for key, value in values.items() if key != "doubtful"}, table, doubtful)
+def _row(table: str, index: int, values: dict[str, Any], of_table: Mapping[str, str]) -> PublishedRow:
+    figures = {key: value for key, value in values.items() if key not in ("doubtful", "not_reproduced")}
+    reasons = {**of_table, **values.get("not_reproduced", {})}
+    not_reproduced = {column: reason for column, reason in reasons.items() if figures.get(column) is not None}
+    return PublishedRow(index, figures, table, values.get("doubtful", {}), not_reproduced)
 
 
 def _agreement(row: PublishedRow, selector: Row) -> int:

@@ -13,6 +13,8 @@ from detrbench.results import CellResult, ResultsStore
 
 COMMON = "common"
 NOT_RUN = "not run yet"  # what the results folder says of a measure that nobody has asked for
+# Columns that number the points of a published curve; the cell that answers to one of its points answers to all.
+CURVE = ("epoch", "threshold")
 COCO_VAL_IMAGES = 5000  # val2017; an AP over fewer images is no AP that a paper published
 
 Record = Mapping[str, Any]
@@ -205,14 +207,30 @@ def make(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Secti
     cells = [cell for cell in cells if not cell.cell.get("published_only")]
     chosen = {cell.id: _row(table, cell, problems) for cell in cells}
     entries: list[Entry] = []
+    answered = {_curve(row) for row in chosen.values() if row is not None}
     for row in table.rows if table else ():
         matching = [cell for cell in cells if chosen[cell.id] is row]
         name = str(row.values.get("model", f"row {row.index + 1}"))
         entries += [Entry(cell.id, name, row, cell) for cell in matching]
-        if not matching:
+        if not matching and _curve(row) not in answered:
             entries.append(Entry(f"published-{row.index + 1}", name, row, None))
     entries += [Entry(cell.id, str(cell.cell.get("model", cell.id)), None, cell) for cell in _rest(cells, chosen)]
     return Section(suite, scale, spec, table, entries, problems)
+
+
+def point(table: PublishedTable | None, row: PublishedRow | None, **at: Any) -> PublishedRow | None:
+    """Another point of the curve that a row belongs to: the row that is the same but for `at` and its figures."""
+    if table is None or row is None:
+        return None
+    wanted = {key: value for key, value in {**row.values, **at}.items() if key not in labels.FIGURES}
+    return next((other for other in table.rows if other.matches(wanted)), None)
+
+
+def _curve(row: PublishedRow) -> tuple[tuple[str, str], ...] | int:
+    """What the points of a curve have in common; a row of a table without curves is alone."""
+    if not any(name in row.values for name in CURVE):
+        return row.index
+    return tuple((key, str(v)) for key, v in row.values.items() if key not in CURVE and key not in labels.FIGURES)
 
 
 def families(sections: list[Section]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from detrbench.report import columns, descriptors, labels
+from detrbench.report import columns, descriptors, gathering, labels
 from detrbench.report.columns import EMPTY, Cell, Column
 from detrbench.report.sections import Entry, Section, number
 
@@ -54,7 +54,7 @@ class Table:
 
 
 def main_table(section: Section) -> Table:
-    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr."""
+    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr, queries."""
     made = [
         *descriptors.make(section),
         *columns.accuracy(section, ["AP"]),
@@ -63,22 +63,29 @@ def main_table(section: Section) -> Table:
         *columns.speed(section),
         *columns.memory(section),
         *columns.corr(section),
+        *gathering.per_object(section),
     ]
     caption = section.published.caption if section.published else section.title
     return fill("main", caption, section, made, section.entries, descriptors.folded(section))
 
 
-DETAILS = ("accuracy", "per_class", "gflops_by_part", "latency_by_part", "training")  # for `report: {tables: ...}`
+# What a suite may list as `report: {tables: ...}`.
+DETAILS = (
+    "accuracy", "per_class", "gflops_by_part", "latency_by_part", "spread", "queries_by_epoch", "training",
+)  # fmt: skip
 
 
 def detail_tables(section: Section) -> list[Table]:
     """What the main table has no room for, as far as the suite asks for it; all by default."""
     measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    epochs = gathering.epochs(section)
     tables = [
         fill("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
         per_class(section),
         fill("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
         fill("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
+        fill("spread", "Where queries end", section, gathering.spread(section), measured),
+        fill("queries_by_epoch", "Queries by epoch", section, gathering.by_epoch(section, epochs), list(epochs)),
         fill("training", "Training", section, columns.training(section), measured),
     ]
     wanted = section.wanted("tables", DETAILS)

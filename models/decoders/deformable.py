@@ -62,10 +62,10 @@ class DeformableDecoder(nn.Module):
             content, sampled = layer(content, position, scaled, encoded.memory, tokens, queries.blocked, mixing)
             decoded.sampling_locations.append(sampled.sampling_locations)
             decoded.attention_weights.append(sampled.attention_weights)
+            decoded.reference_points.append(reported)
             last = index == len(self.layers) - 1
             if every_layer or last:
                 decoded.states.append(self.norm(content))
-                decoded.reference_points.append(reported)
             if self.refine_boxes and (every_layer or not last):
                 reported = heads.boxes(index, content, reference_points)
                 reference_points = reported.detach()

@@ -1,10 +1,13 @@
-"""The sampled operation that every detector here is built on: multi-scale deformable attention.
+"""The sampled operations that the detectors here are built on: deformable attention, plain and key-aware.
 
     from detrbench.models import ops
 
     output = ops.msda(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    output, attention_weights = ops.key_aware_attention(
+        value, spatial_shapes, level_start_index, sampling_locations, query
+    )
 
-The native kernels (`csrc/`) are compiled when the operation first runs, never at import. Where they cannot be
+The native kernels (`csrc/`) are compiled when an operation first runs, never at import. Where they cannot be
 compiled the reference in PyTorch runs instead and says so; `ops.status()` tells which of the two it is, and why.
 """
 
@@ -14,11 +17,10 @@ from torch import Tensor
 
 from detrbench.models.ops import registration
 from detrbench.models.ops.build import status
-from detrbench.models.ops.checks import check_inputs
-from detrbench.models.ops.flops import grid_sample_macs, msda_macs
-from detrbench.models.ops.key_aware import key_aware_attention
+from detrbench.models.ops.checks import check_key_aware, check_msda
+from detrbench.models.ops.flops import grid_sample_macs, key_aware_macs, msda_macs
 
-__all__ = ["grid_sample_macs", "key_aware_attention", "msda", "msda_macs", "status"]
+__all__ = ["grid_sample_macs", "key_aware_attention", "key_aware_macs", "msda", "msda_macs", "status"]
 
 
 def msda(
@@ -53,5 +55,42 @@ def msda(
         TypeError: a type that the operation does not take.
         ValueError: shapes, devices or levels that do not fit each other.
     """
-    check_inputs(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    check_msda(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     return registration.MSDA(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+
+
+def key_aware_attention(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    sampling_locations: Tensor,
+    query: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Key-aware deformable attention (Lite DETR, section 3.4), without its projections.
+
+    Each query and head attends to the values at its own L x P locations by scaled dot product: logit = query . key /
+    sqrt(D), one softmax over all of them. Keys are the sampled values themselves. Sampling is that of `msda`; a point
+    that reaches no pixel has key and value zero, so its logit is 0 and it takes its share of the weight.
+
+    Args:
+        value: (N, S, M, D), S tokens of M heads: the levels' pixels one after the other, row by row.
+        spatial_shapes: (L, 2) int64, height and width of each level; on the device of `value` or on the CPU.
+        level_start_index: (L,) int64, the first token of each level; on the device of `value` or on the CPU.
+        sampling_locations: (N, Q, M, L, P, 2), x and y as fractions of the level.
+        query: (N, Q, M, D), in the type of `value`.
+
+    Returns:
+        Output (N, Q, M * D) in the type of `value`, and the weights (N, Q, M, L, P), which are not differentiable, in
+        the type that sums are kept in: float32, or float64 for float64. Under autocast `value` and `query` take the
+        autocast type and locations keep theirs.
+
+    A point whose location is not finite gets zero gradients. Gradients of `value` are the same bits on every run and
+    with any number of threads on the CPU; on a GPU they are sums in no fixed order.
+
+    Raises:
+        TypeError: a type that the operation does not take.
+        ValueError: shapes, devices or levels that do not fit each other.
+    """
+    check_key_aware(value, spatial_shapes, level_start_index, sampling_locations, query)
+    output, weights = registration.KEY_AWARE(value, spatial_shapes, level_start_index, sampling_locations, query)
+    return output, weights

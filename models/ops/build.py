@@ -28,7 +28,10 @@ from detrbench.models.ops import toolchain
 
 SOURCES = Path(detrbench.__file__).parent / "csrc"
 TORCH = Path(torch.__file__).parent
-UNITS = {"cpu": ("msda_cpu.cpp", "registration.cpp"), "cuda": ("msda_cuda.cu", "registration_cuda.cpp")}
+UNITS = {
+    "cpu": ("msda_cpu.cpp", "key_aware_cpu.cpp", "registration.cpp"),
+    "cuda": ("msda_cuda.cu", "key_aware_cuda.cu", "registration_cuda.cpp"),
+}
 INSTALL_CXX = "install g++ 9 or newer (Debian, Ubuntu: apt-get install g++) or set CXX to a C++ compiler"
 INSTALL_NVCC = "install the CUDA toolkit of torch's major version, or set CUDA_HOME to where it is"
 

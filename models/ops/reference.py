@@ -1,7 +1,7 @@
-"""Multi-scale deformable attention in plain PyTorch: the truth that the kernels are held against.
+"""The sampled operations in plain PyTorch: the truth that the kernels are held against.
 
-It also runs where the kernels cannot be compiled. Shapes: value (N, S, M, D), locations (N, Q, M, L, P, 2),
-weights (N, Q, M, L, P).
+They also run where the kernels cannot be compiled. Shapes: value (N, S, M, D), locations (N, Q, M, L, P, 2),
+weights (N, Q, M, L, P), query (N, Q, M, D).
 """
 
 from __future__ import annotations
@@ -49,22 +49,59 @@ def sample_points(value: Tensor, sizes: Sequence[Sequence[int]], locations: Tens
     return torch.stack(sampled, dim=-2).flatten(-2)
 
 
+def key_aware(value: Tensor, sizes: Sequence[Sequence[int]], locations: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+    """Dot-product attention of each query to the values at its own points; keys are the values (Lite DETR, 3.4).
+
+    Args:
+        value: (N, S, M, D).
+        sizes: height and width of each level.
+        locations: (N, Q, M, L, P, 2).
+        query: (N, Q, M, D).
+
+    Returns:
+        (N, Q, M * D) output and (N, Q, M, L, P) weights.
+    """
+    batch, _, heads, levels, points, _ = locations.shape
+    sampled = sample_points(value, sizes, locations)  # (NM, D, Q, LP)
+    asked = query.transpose(1, 2).flatten(0, 1)  # (NM, Q, D)
+    logits = torch.einsum("xqd,xdqp->xqp", asked, sampled) * max(value.shape[-1], 1) ** -0.5
+    weights = logits.softmax(-1)
+    output = torch.einsum("xqp,xdqp->xqd", weights, sampled)
+    return (
+        output.unflatten(0, (batch, heads)).transpose(1, 2).flatten(2),
+        weights.unflatten(0, (batch, heads)).transpose(1, 2).unflatten(-1, (levels, points)).contiguous(),
+    )
+
+
 def msda_reference(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """`ops.msda`, differentiable by autograd: half types in float32, points that reach no pixel masked out."""
+    sizes, locations, reached = _exact_points(value, shapes, starts, locations)
+    weights = torch.where(reached, weights.to(locations), 0.0)
+    return grid_sample_msda(value.to(locations), sizes, locations, weights).to(value.dtype)
+
+
+def key_aware_reference(
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`ops.key_aware_attention`, differentiable by autograd: half types in float32, which the weights stay in."""
+    sizes, locations, _ = _exact_points(value, shapes, starts, locations)
+    output, weights = key_aware(value.to(locations), sizes, locations, query.to(locations))
+    return output.to(value.dtype), weights
+
+
+def _exact_points(
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor
+) -> tuple[list[list[int]], Tensor, Tensor]:
+    """Checked level sizes; locations in the type of the sums, those that reach no pixel moved to where `grid_sample`
+    gives exact zeros; and (N, Q, M, L, P) bool, which of them reach one.
+    """
     sizes = shapes.tolist()
     check_levels(sizes, starts.tolist(), value.shape[1])
-    exact = torch.promote_types(value.dtype, torch.float32)
-    locations, weights = locations.to(exact), weights.to(exact)
+    locations = locations.to(torch.promote_types(value.dtype, torch.float32))
     extent = shapes.flip(-1).to(locations)[:, None]  # (L, 1, 2) width, height
     pixel = locations.detach() * extent - 0.5
     reached = ((pixel > -1) & (pixel < extent)).all(-1)  # not a number compares false
-    output = grid_sample_msda(
-        value.to(exact),
-        sizes,
-        torch.where(reached[..., None], locations, -1.0),  # -1 lies outside any level
-        torch.where(reached, weights, 0.0),
-    )
-    return output.to(value.dtype)
+    return sizes, torch.where(reached[..., None], locations, -1.0), reached  # -1 lies outside any level
 
 
 def msda_backward_reference(
@@ -74,5 +111,16 @@ def msda_backward_reference(
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (value, locations, weights)]
         output = msda_reference(inputs[0], shapes, starts, inputs[1], inputs[2])
+        gradients = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
+    return gradients[0], gradients[1], gradients[2]
+
+
+def key_aware_backward_reference(
+    grad_output: Tensor, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `value`, `locations` and `query`, each in the type of its tensor."""
+    with torch.enable_grad():
+        inputs = [tensor.detach().requires_grad_() for tensor in (value, locations, query)]
+        output, _ = key_aware_reference(inputs[0], shapes, starts, inputs[1], inputs[2])
         gradients = torch.autograd.grad(output, inputs, grad_output, materialize_grads=True)
     return gradients[0], gradients[1], gradients[2]

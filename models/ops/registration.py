@@ -1,7 +1,7 @@
 """The operations as PyTorch knows them: schema, shapes, gradients, autocast, multiply-adds, and a first kernel.
 
-The kernel registered here for every device compiles the native ones when it first runs. Those then take the calls
-of their device, and this one stays as the way to the reference where there are none.
+The kernels registered here for every device compile the native ones when they first run. Those then take the calls
+of their device, and these stay as the way to the reference where there are none.
 """
 
 from __future__ import annotations
@@ -14,39 +14,77 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from detrbench.models.ops import build
-from detrbench.models.ops.checks import check_inputs
-from detrbench.models.ops.flops import msda_macs
-from detrbench.models.ops.reference import msda_backward_reference, msda_reference
+from detrbench.models.ops.checks import check_key_aware, check_msda
+from detrbench.models.ops.flops import key_aware_macs, msda_macs
+from detrbench.models.ops.reference import (
+    key_aware_backward_reference,
+    key_aware_reference,
+    msda_backward_reference,
+    msda_reference,
+)
 
-ARGUMENTS = (
-    "Tensor value, Tensor spatial_shapes, Tensor level_start_index, Tensor sampling_locations, Tensor attention_weights"
-)
+Three = tuple[Tensor, Tensor, Tensor]
+
+SAMPLED = "Tensor value, Tensor spatial_shapes, Tensor level_start_index, Tensor sampling_locations"
 _library = torch.library.Library("detrbench", "FRAGMENT")
-_library.define(f"msda({ARGUMENTS}) -> Tensor", tags=(torch.Tag.pt2_compliant_tag,))
-_library.define(
-    f"msda_backward(Tensor grad_output, {ARGUMENTS}) -> (Tensor, Tensor, Tensor)",
-    tags=(torch.Tag.pt2_compliant_tag,),
-)
+for _schema in (
+    f"msda({SAMPLED}, Tensor attention_weights) -> Tensor",
+    f"msda_backward(Tensor grad_output, {SAMPLED}, Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
+    f"key_aware_attention({SAMPLED}, Tensor query) -> (Tensor, Tensor)",
+    f"key_aware_attention_backward(Tensor grad_output, {SAMPLED}, Tensor query, Tensor attention_weights)"
+    " -> (Tensor, Tensor, Tensor)",
+):
+    _library.define(_schema, tags=(torch.Tag.pt2_compliant_tag,))
 
 MSDA = torch.ops.detrbench.msda.default
 MSDA_BACKWARD = torch.ops.detrbench.msda_backward.default
+KEY_AWARE = torch.ops.detrbench.key_aware_attention.default
+KEY_AWARE_BACKWARD = torch.ops.detrbench.key_aware_attention_backward.default
+
+
+# --- the first kernel: native ones, or the reference --------------------------------------------------------------
 
 
 def _msda(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     if build.native_kernels(value.device.type):
         return MSDA(value, shapes, starts, locations, weights)
-    check_inputs(value, shapes, starts, locations, weights)
+    check_msda(value, shapes, starts, locations, weights)
     return msda_reference(value, shapes, starts, locations, weights)
 
 
 def _msda_backward(
     grad_output: Tensor, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Three:
     if build.native_kernels(value.device.type):
         return MSDA_BACKWARD(grad_output, value, shapes, starts, locations, weights)
-    check_inputs(value, shapes, starts, locations, weights)
+    check_msda(value, shapes, starts, locations, weights)
     with _autograd_inside_a_kernel():
         return msda_backward_reference(grad_output, value, shapes, starts, locations, weights)
+
+
+def _key_aware(
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor
+) -> tuple[Tensor, Tensor]:
+    if build.native_kernels(value.device.type):
+        return KEY_AWARE(value, shapes, starts, locations, query)
+    check_key_aware(value, shapes, starts, locations, query)
+    return key_aware_reference(value, shapes, starts, locations, query)
+
+
+def _key_aware_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: Tensor,
+    starts: Tensor,
+    locations: Tensor,
+    query: Tensor,
+    weights: Tensor,
+) -> Three:
+    if build.native_kernels(value.device.type):
+        return KEY_AWARE_BACKWARD(grad_output, value, shapes, starts, locations, query, weights)
+    check_key_aware(value, shapes, starts, locations, query)
+    with _autograd_inside_a_kernel():
+        return key_aware_backward_reference(grad_output, value, shapes, starts, locations, query)
 
 
 def _autograd_inside_a_kernel() -> AbstractContextManager[None]:
@@ -60,60 +98,112 @@ def _autograd_inside_a_kernel() -> AbstractContextManager[None]:
 
 _library.impl("msda", _msda, "CompositeExplicitAutograd")
 _library.impl("msda_backward", _msda_backward, "CompositeExplicitAutograd")
+_library.impl("key_aware_attention", _key_aware, "CompositeExplicitAutograd")
+_library.impl("key_aware_attention_backward", _key_aware_backward, "CompositeExplicitAutograd")
+
+
+# --- shapes -------------------------------------------------------------------------------------------------------
 
 
 @torch.library.register_fake("detrbench::msda", lib=_library)
 def _msda_shape(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    check_inputs(value, shapes, starts, locations, weights)
+    check_msda(value, shapes, starts, locations, weights)
     return value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
 
 
 @torch.library.register_fake("detrbench::msda_backward", lib=_library)
 def _msda_backward_shapes(
     grad_output: Tensor, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    check_inputs(value, shapes, starts, locations, weights)
-    return (
-        value.new_empty(value.shape),
-        locations.new_empty(locations.shape),
-        weights.new_empty(weights.shape),
-    )
+) -> Three:
+    check_msda(value, shapes, starts, locations, weights)
+    return value.new_empty(value.shape), locations.new_empty(locations.shape), weights.new_empty(weights.shape)
+
+
+@torch.library.register_fake("detrbench::key_aware_attention", lib=_library)
+def _key_aware_shapes(
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor
+) -> tuple[Tensor, Tensor]:
+    check_key_aware(value, shapes, starts, locations, query)
+    output = value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
+    return output, value.new_empty(locations.shape[:5], dtype=torch.promote_types(value.dtype, torch.float32))
+
+
+@torch.library.register_fake("detrbench::key_aware_attention_backward", lib=_library)
+def _key_aware_backward_shapes(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: Tensor,
+    starts: Tensor,
+    locations: Tensor,
+    query: Tensor,
+    weights: Tensor,
+) -> Three:
+    check_key_aware(value, shapes, starts, locations, query)
+    return value.new_empty(value.shape), locations.new_empty(locations.shape), query.new_empty(query.shape)
+
+
+# --- gradients ----------------------------------------------------------------------------------------------------
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     ctx.save_for_backward(*inputs)
 
 
-def _gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+def _msda_gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     grad_value, grad_locations, grad_weights = MSDA_BACKWARD(grad_output, *ctx.saved_tensors)
     return grad_value, None, None, grad_locations, grad_weights
 
 
+def _keep_weights(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _key_aware_gradients(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    grad_value, grad_locations, grad_query = KEY_AWARE_BACKWARD(grad_output, *ctx.saved_tensors)
+    return grad_value, None, None, grad_locations, grad_query
+
+
 def _no_second_gradient(ctx: Any, *grad_outputs: Tensor) -> None:
-    raise NotImplementedError("msda has no second derivative")
+    raise NotImplementedError("the sampled operations have no second derivative")
 
 
-torch.library.register_autograd("detrbench::msda", _gradients, setup_context=_keep_inputs, lib=_library)
+torch.library.register_autograd("detrbench::msda", _msda_gradients, setup_context=_keep_inputs, lib=_library)
+torch.library.register_autograd(
+    "detrbench::key_aware_attention", _key_aware_gradients, setup_context=_keep_weights, lib=_library
+)
 torch.library.register_autograd("detrbench::msda_backward", _no_second_gradient, lib=_library)
+torch.library.register_autograd("detrbench::key_aware_attention_backward", _no_second_gradient, lib=_library)
 
 
-def _autocast(device_type: str) -> None:
-    """Let `value` take the autocast type. `torch.library.register_autocast` knows fixed types only."""
+# --- autocast -----------------------------------------------------------------------------------------------------
+
+
+def _autocast(operation: Any, narrowed: tuple[int, ...], device_type: str) -> None:
+    """Let some arguments take the autocast type. `torch.library.register_autocast` knows fixed types only."""
     below = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
         torch._C.DispatchKey.AutocastCUDA
     )
 
-    def kernel(value: Tensor, *others: Tensor) -> Tensor:
-        if value.dtype != torch.float64:  # as autocast treats every op: float64 stays
-            value = value.to(torch.get_autocast_dtype(device_type))
+    def kernel(*arguments: Tensor) -> Any:
+        given = list(arguments)
+        for index in narrowed:
+            if given[index].dtype != torch.float64:  # as autocast treats every op: float64 stays
+                given[index] = given[index].to(torch.get_autocast_dtype(device_type))
         with torch._C._ExcludeDispatchKeyGuard(below):
-            return MSDA(value, *others)
+            return operation(*given)
 
-    _library.impl("msda", kernel, f"Autocast{device_type.upper()}")
+    _library.impl(operation, kernel, f"Autocast{device_type.upper()}")
 
 
-_autocast("cpu")
-_autocast("cuda")
+for _device in ("cpu", "cuda"):
+    _autocast(MSDA, (0,), _device)  # value
+    _autocast(KEY_AWARE, (0, 4), _device)  # value and query
+
+
+# --- multiply-adds ------------------------------------------------------------------------------------------------
+# A backward is one pass for the gradients of what each query reads, one for those of `value`, as torch counts a
+# convolution.
 
 
 @register_flop_formula(torch.ops.detrbench.msda)
@@ -122,14 +212,17 @@ def _msda_flops(value_shape: Any, shapes: Any, starts: Any, locations_shape: Any
 
 
 @register_flop_formula(torch.ops.detrbench.msda_backward)
-def _msda_backward_flops(
-    grad_shape: Any,
-    value_shape: Any,
-    shapes: Any,
-    starts: Any,
-    locations_shape: Any,
-    *others: Any,
-    **kwargs: Any,
+def _msda_backward_flops(grad_shape: Any, *inputs: Any, **kwargs: Any) -> int:
+    return 2 * _msda_flops(*inputs)
+
+
+@register_flop_formula(torch.ops.detrbench.key_aware_attention)
+def _key_aware_flops(
+    value_shape: Any, shapes: Any, starts: Any, locations_shape: Any, *others: Any, **kwargs: Any
 ) -> int:
-    # One pass for the gradients of locations and weights, one for those of `value`, as torch counts a convolution.
-    return 2 * _msda_flops(value_shape, shapes, starts, locations_shape)
+    return 2 * key_aware_macs(value_shape, locations_shape)
+
+
+@register_flop_formula(torch.ops.detrbench.key_aware_attention_backward)
+def _key_aware_backward_flops(grad_shape: Any, *inputs: Any, **kwargs: Any) -> int:
+    return 2 * _key_aware_flops(*inputs)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from detrbench.models.zoo import Variant, register_family
 from detrbench.models.zoo.deformable import TWO_STAGE
 from detrbench.models.zoo.dino import DINO
+from detrbench.models.zoo.h_detr import HYBRID
 
 DOC = (
     "Blocks of encoder layers update the coarse levels several times and the finest ones once, with a narrow "
@@ -28,6 +29,7 @@ def on_base(name: str, base: Variant, title: str) -> Variant:
 LITE_DINO = on_base("lite_dino", DINO, "DINO")
 LITE_DINO = replace(LITE_DINO, options={**LITE_DINO.options, "boxes_of": "selected"})
 LITE_DEFORMABLE = on_base("lite_deformable_detr", TWO_STAGE, "two-stage Deformable DETR")
+LITE_H_DETR = on_base("lite_h_detr", HYBRID, "H-DETR")
 
-for _variant in (LITE_DINO, LITE_DEFORMABLE):
+for _variant in (LITE_DINO, LITE_DEFORMABLE, LITE_H_DETR):
     register_family(_variant)

@@ -10,11 +10,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import xmlschema
 from check_bench import Bench, times
 
 from detrbench import cli
 from detrbench.results import ResultsStore
 
+JUNIT_SCHEMA = Path(__file__).parents[1] / "check" / "junit.xsd"
 Type = Any  # (arguments) -> (exit code, stdout, stderr)
 
 
@@ -204,19 +206,13 @@ def test_junit_is_what_readers_accept(check: Type, bench: Bench) -> None:
     bench.latency("sparse", times(3, 8.0, noise=0.3))
     bench.state("deformable", "accuracy", "not_measured", "no <data> & \x07 no weights")
     assert check("gflops <= 3.5\nlatency(sparse) <= 0.8 x latency(deformable)\nap >= 1", "--junit", "out/c.xml")[0] == 1
+    xmlschema.XMLSchema(JUNIT_SCHEMA).validate(bench.folder / "out/c.xml")
     root = ElementTree.parse(bench.folder / "out/c.xml").getroot()
-    assert root.tag == "testsuites"
     for suite in root:
-        assert suite.tag == "testsuite"
-        assert set(suite.attrib) == {"name", "tests", "failures", "errors", "skipped", "time"}
-        cases = list(suite)
+        cases = suite.findall("testcase")
         assert int(suite.attrib["tests"]) == len(cases)
         assert int(suite.attrib["failures"]) == len(suite.findall("testcase/failure")) == 1
         assert int(suite.attrib["errors"]) == len(suite.findall("testcase/error")) == 2
-        for case in cases:
-            assert (case.tag, set(case.attrib)) == ("testcase", {"classname", "name", "time"})
-            assert [child.tag for child in case] in ([], ["failure"], ["error"])
-            assert all(set(child.attrib) == {"message", "type"} for child in case)
         assert len({case.attrib["name"] for case in cases}) == len(cases)
 
 

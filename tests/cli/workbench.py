@@ -23,6 +23,7 @@ scales:
   smoke: {data: shapes, num_train: 4, num_val: 2, image_size: 64, epochs: 2}
   paper: {data: coco}
 default_scale: smoke
+measure: [complexity, accuracy, latency, memory, dam]
 """
 
 

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-REAL_DATA = Path(os.environ.get("DETRBENCH_DATA", Path(__file__).parents[3] / "shared" / "data"))
+REAL_DATA = Path(os.environ.get("DETRBENCH_SHARED", Path(__file__).parents[3] / "shared")) / "data"
 
 
 @pytest.fixture
 def real_data():
     """Folder of the real data sets, `bccd` and `tiny_coco_free`."""
     if not (REAL_DATA / "bccd").is_dir():
-        pytest.skip(f"no real images at {REAL_DATA}; set DETRBENCH_DATA to the folder that holds them")
+        pytest.skip(f"no real images at {REAL_DATA}; set DETRBENCH_SHARED to the folder above")
     return REAL_DATA
 
 

@@ -164,3 +164,12 @@ def test_measuring_leaves_the_detector_alone() -> None:
     complexity.measure(toy, toy_protocol())
     assert toy.training
     assert next(toy.parameters()).device.type == "cpu"
+
+
+def test_a_part_that_reads_values_when_it_is_built_is_counted_too() -> None:
+    class Reading(Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rate = torch.linspace(0, 1, 3)[1].item()
+
+    assert complexity.measure(Reading, toy_protocol()).gflops == complexity.measure(Toy, toy_protocol()).gflops

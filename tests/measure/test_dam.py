@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detrbench.measure import dam, protocols
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
-from detrbench.models.detector import Trace
+from detrbench.models.trace import Trace
 
 SIZES = [(4, 6), (2, 3)]
 

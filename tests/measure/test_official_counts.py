@@ -1,7 +1,8 @@
 """Our counts against what the official code's own counter gives for the official code.
 
-Figures: fvcore with its default handles run on kakaobrain/sparse-detr@f40632c (util/benchmark.py), GFLOPs at 1 a
-multiply-add; `published` are the papers' rows, met under the protocol that reproduces them.
+Figures: fvcore with its default handles run on kakaobrain/sparse-detr@f40632c (util/benchmark.py), detrex's
+tools/analyze_model.py for what detrex has, and fvcore run on IDEA-Research/DINO, IDEA-Research/Lite-DETR, H-DETR and
+DAC-DETR, GFLOPs at 1 a multiply-add; `published` are the papers' rows, met under the protocol that reproduces them.
 """
 
 from __future__ import annotations
@@ -51,6 +52,57 @@ def test_published_figures_to_the_last_digit(
 )
 def test_official_counter(name: str, options: dict[str, Any], protocol: str, gflops: float) -> None:
     assert measured(name, protocol, **options) == pytest.approx(gflops, abs=1e-3)
+
+
+LITE_6X1 = {"high_updates": 6, "blocks": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "protocol", "gflops"),
+    [
+        # The original DINO runs the box head on all tokens, Lite DETR's on the selected ones: two GFLOPs.
+        ("dino_r50", {}, "official_800x1066", 236.845),
+        ("dino_r50", {"source": "lite_detr"}, "lite_table", 234.61),
+        ("dino_r50", {"source": "lite_detr"}, "official_850x1040", 243.853),
+        ("lite_dino_r50", {}, "lite_table", 152.361),
+        ("lite_dino_r50", LITE_6X1, "lite_table", 142.41),
+        ("lite_dino_r50", {"high_levels": 2}, "lite_table", 130.19),
+        ("lite_dino_r50", {"key_aware": False}, "lite_table", 148.23),
+        ("deformable_detr_pp_r50", {}, "official_800x1066", 227.326),
+        ("h_detr_r50", {}, "official_800x1066", 227.326),
+        ("dac_detr_r50", {}, "official_800x1066", 236.113),
+        ("deformable_detr_two_stage_r50", {"source": "detrex"}, "detrex_800x1066", 168.865),
+        ("deformable_detr_two_stage_r50", {"source": "detrex"}, "detrex_sampled_850x1040", 177.708),
+        ("dino_r50", {"source": "detrex"}, "detrex_800x1066", 235.417),
+        ("dino_r50", {"source": "detrex"}, "detrex_sampled_850x1040", 246.609),
+        ("focus_detr_r50", {}, "detrex_800x1066", 148.997),
+        ("focus_detr_r50", {}, "detrex_sampled_850x1040", 155.356),
+        ("deformable_detr_swin_t", {"source": "sparse_detr"}, "deformable_table", 180.398),
+        ("efficient_detr_swin_t", {}, "deformable_table", 184.797),
+        ("sparse_detr_swin_t", {"keep_ratio": 0.3}, "sparse_table1", 128.540),
+    ],
+)
+def test_official_counter_of_other_code_within_a_thousandth(
+    name: str, options: dict[str, Any], protocol: str, gflops: float
+) -> None:
+    assert measured(name, protocol, **options) == pytest.approx(gflops, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "protocol", "gflops"),
+    [
+        ("deformable_detr_two_stage_r50", {"source": "detrex"}, "focus_table", 175.638),
+        ("dino_r50", {"source": "detrex"}, "focus_table", 244.457),
+        ("focus_detr_r50", {}, "focus_table", 154.514),
+        ("efficient_detr_r50", {}, "official_first100", 177.106),
+        ("sparse_detr_r50", {"keep_ratio": 0.1, "encoder_auxiliary": False}, "official_first100", 109.551),
+        ("dino_r50", {"source": "lite_detr"}, "official_first100", 243.605),
+        ("dac_detr_r50", {}, "official_first100", 245.202),
+    ],
+)
+@pytest.mark.full
+def test_official_counter_over_100_images(name: str, options: dict[str, Any], protocol: str, gflops: float) -> None:
+    assert measured(name, protocol, **options) == pytest.approx(gflops, rel=1e-3)
 
 
 # Means over the first 100 images by part; names of modules on our side, sums of rows on theirs where the cut differs.

@@ -219,6 +219,7 @@ def test_inference_pays_for_nothing(pair: tuple[Any, Any], outputs: str) -> None
     assert counts[0] == counts[1] > 0
     assert results[0].auxiliary is None
     assert torch.equal(results[0].pred_boxes, results[1].pred_boxes)
+    assert torch.equal(results[0].pred_logits, results[1].pred_logits)
     assert [sum(p.numel() for p in part.parameters()) for part in pair[0].parts.values()] == [
         sum(p.numel() for p in part.parameters()) for part in pair[1].parts.values()
     ]

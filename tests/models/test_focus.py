@@ -76,7 +76,6 @@ def test_trains_on_every_base(name: str) -> None:
     "options",
     [
         {"modulation": "bottom_up"},
-        {"modulation": "none", "foreground_supervision": False},
         {"dual_attention": False},
         {"category_score": False, "fine_tokens": 4},
     ],
@@ -84,6 +83,11 @@ def test_trains_on_every_base(name: str) -> None:
 )
 def test_ablations_train(options: dict[str, Any]) -> None:
     check_trains(tiny("focus_detr_tiny", **options))
+
+
+def test_nothing_trains_scores_that_are_neither_supervised_nor_modulate() -> None:
+    detector = tiny("focus_detr_tiny", modulation="none", foreground_supervision=False)
+    check_trains(detector, untrained="encoder.selector.score_network")
 
 
 def test_batch_is_single() -> None:

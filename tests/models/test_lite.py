@@ -56,7 +56,7 @@ def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.Monkey
         check_losses(training, losses, section["losses_with_denoising_on"], denoising=True)
 
 
-@pytest.mark.parametrize("name", ["lite_dino_tiny", "lite_deformable_detr_tiny"])
+@pytest.mark.parametrize("name", ["lite_dino_tiny", "lite_deformable_detr_tiny", "lite_h_detr_tiny"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -103,11 +103,27 @@ def test_key_aware_attention_is_softmax_of_query_times_key() -> None:
     # The centres of the four cells, and a point far outside, whose key and value are zero.
     points = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75], [5.0, 5.0]], dtype=torch.float64)
     locations = points.expand(1, 1, 2, 1, 5, 2)
-    output, weights = ops.key_aware_attention(value, [(2, 2)], locations, query)
+    shapes, starts = torch.tensor([[2, 2]]), torch.tensor([0])
+    output, weights = ops.key_aware_attention(value, shapes, starts, locations, query)
     keys = torch.cat([value[0], torch.zeros(1, 2, 3, dtype=torch.float64)])  # (5, M, D)
     expected = torch.einsum("md,pmd->mp", query[0, 0], keys).div(3**0.5).softmax(-1)
     assert torch.allclose(weights[0, 0, :, 0], expected)
     assert torch.allclose(output[0, 0], torch.einsum("mp,pmd->md", expected, keys).flatten())
+
+
+def test_nothing_of_the_hybrid_branch_runs_at_inference() -> None:
+    hybrid = tiny("lite_h_detr_tiny", one_to_many_queries=10).eval()
+    plain = tiny("deformable_detr_pp_tiny", encoder="lite", key_aware=True).eval()
+    state = hybrid.state_dict()
+    assert len(state["queries.embedding"]) == 30
+    plain.load_state_dict({**state, "queries.embedding": state["queries.embedding"][:20]})
+    images, targets = random_batch()
+    with torch.no_grad():
+        assert hybrid(images, targets=targets).one_to_many[-1].boxes.shape == (2, 10, 4)
+        found, expected = hybrid(images), plain(images)
+    assert not found.one_to_many
+    assert torch.equal(found.pred_boxes, expected.pred_boxes)
+    assert torch.equal(found.pred_logits, expected.pred_logits)
 
 
 def test_runs_on_the_meta_device() -> None:

@@ -1,0 +1,115 @@
+"""Where a detector for a user's own images comes from: a model and its checkpoint, or the folder of a trained cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detrbench.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from detrbench.data import Sample
+
+
+class Source:
+    """Which detector, with which weights, at which image size, and what its classes are called."""
+
+    def __init__(
+        self, model: str, options: dict[str, Any], weights: Path | None, size: tuple[int, int], names: dict[int, str]
+    ) -> None:
+        self.model, self.options, self.weights, self.size, self.names = model, options, weights, size, names
+
+    @classmethod
+    def of(cls, model: str, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> Source:
+        """What the command line names.
+
+        Args:
+            model: a model's name, or a cell's folder.
+            checkpoint: its weights; a cell has its own.
+            options: on top of the model's, or the cell's.
+            data: a COCO folder whose class names are shown.
+
+        Raises:
+            UsageError: no weights to be had.
+        """
+        cell = Path(model)
+        if (cell / "cell.yaml").is_file():
+            return cls._of_cell(cell, checkpoint, options, data)
+        if checkpoint is None:
+            hint = "give --checkpoint FILE, or the folder of a trained cell instead of a model"
+            raise UsageError(f"{model}: random weights detect nothing", hint=hint)
+        from detrbench import models
+
+        spec = models.resolve(model, options)
+        names = (
+            _class_names({"data": "coco", "path": str(data)}) if data else _coco_names(spec.options.get("num_classes"))
+        )
+        return cls(model, options, checkpoint, (800, 1333), names)
+
+    @classmethod
+    def _of_cell(cls, path: Path, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> Source:
+        from detrbench.results import CellFolder, ResultsStore
+
+        result = ResultsStore(path.parent).read_cell(path)
+        weights = checkpoint or CellFolder(path).weights
+        if result is None or not weights.is_file():
+            raise UsageError(f"{path}: no trained weights", hint="detrbench run trains its cell; or give --checkpoint")
+        cell, resolved = result.cell, dict(result.cell["resolved"])
+        names = _class_names(resolved if data is None else {"data": "coco", "path": str(data)})
+        chosen = {"num_classes": max(names) + 1, **cell["options"], **options}
+        return cls(cell["model"], chosen, weights, tuple(resolved["eval_size"]), names)
+
+    def load(self, device: str) -> Any:
+        """The detector in eval mode."""
+        from detrbench import models
+
+        detector = models.create(self.model, **self.options)
+        if self.weights is not None:
+            models.load_checkpoint(detector, self.weights)
+        return detector.to(device).eval()
+
+
+def open_image(path: Path) -> Image.Image:
+    """The image, upright, in RGB; raises DataError for what is none."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such image") from None
+    except Exception as error:  # Pillow raises many kinds for broken files
+        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+
+
+def sample_of(picture: Image.Image) -> Sample:
+    """An image that nobody annotated, as a data set hands it out."""
+    import numpy as np
+
+    from detrbench.data import Sample, Target
+
+    empty = Target(
+        0, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.bool_), np.zeros(0, np.float32)
+    )
+    return Sample(picture, empty, picture.height, picture.width)
+
+
+def _class_names(settings: Mapping[str, Any]) -> dict[int, str]:
+    """Label -> class name of the data that a scale's settings describe."""
+    from detrbench.data import open_dataset
+    from detrbench.data.samples import class_names
+    from detrbench.suite import Scale
+
+    spec = Scale(**{k: v for k, v in settings.items() if k in Scale.model_fields}).data_spec
+    return class_names(open_dataset(spec, "val"))
+
+
+def _coco_names(num_classes: int | None) -> dict[int, str]:
+    from detrbench.data.coco_names import CATEGORIES
+
+    if num_classes == 80:
+        return dict(enumerate(CATEGORIES.values()))
+    return dict(CATEGORIES) if num_classes == 91 else {}

@@ -1,0 +1,87 @@
+"""The suites that come along: every published row of their table is there, and every cell can be built and run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from detrbench import models
+from detrbench import suite as suites
+from detrbench.report import published
+
+NAMES = suites.names()
+# Suites whose published table is not theirs row by row: the curves of a figure, and rows of another table.
+SOME_ROWS = {"dac_figure3": "one row for each of twelve epochs and three scores", "sparse_ablations": "Table 1's bases"}
+
+
+def cells(name: str, scale: str) -> list[suites.Cell]:
+    return suites.load(name).cells(scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_suite_is_sound(name: str) -> None:
+    loaded = suites.load(name)
+    assert loaded.suite.name == name
+    assert all(cells(name, scale) for scale in loaded.suite.scales)
+    assert {cell.model for cell in cells(name, next(iter(loaded.suite.scales)))} - {None} <= set(models.names())
+
+
+def test_they_are_listed_in_the_order_of_their_numbers() -> None:
+    tables = [name for name in NAMES if name.startswith("table")]
+    assert tables == sorted(tables, key=lambda name: int(name.removeprefix("table").partition("_")[0]))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if suites.load(name).suite.published and name not in SOME_ROWS]
+)
+def test_no_published_row_is_dropped_and_none_stands_twice(name: str) -> None:
+    table = published.load(str(suites.load(name).suite.published))
+    found = [table.select(cell.row).index for cell in cells(name, "paper") if cell.row]
+    assert sorted(found) == list(range(len(table.rows)))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("complexity", "quickstart")])
+def test_a_table_has_three_scales_that_differ(name: str) -> None:
+    """And no scale makes two rows equal that differ at the paper's."""
+    for scale in ("paper", "mini", "smoke"):
+        built = [cell for cell in cells(name, scale) if cell.model]
+        made = {cell.id: (models.resolve(str(cell.model), cell.options), cell.settings.resolved()) for cell in built}
+        same = {(a, b) for a in made for b in made if a < b and made[a] == made[b]}
+        assert not {pair for pair in same if not _differ_in_backbone_alone(name, *pair)}, scale
+
+
+def _differ_in_backbone_alone(name: str, *pair: str) -> bool:
+    """The tiny backbone of the smoke scale stands for all of them."""
+    at_paper = {cell.id: cell for cell in cells(name, "paper")}
+    backbones = {models.resolve(str(c.model), c.options).parts["backbone"] for c in map(at_paper.__getitem__, pair)}
+    return len(backbones) == 2
+
+
+def test_a_cascade_has_the_mean_that_its_row_says() -> None:
+    for name in ("table6_keep_ratio", "table7_cascade", "figure7_ap_gflops"):
+        for cell in cells(name, "paper"):
+            if cell.row and "keep_ratios" in cell.options:
+                ratios: list[float] = cell.options["keep_ratios"]
+                assert sum(ratios) / len(ratios) == pytest.approx(cell.row["keep_ratio"]), cell.id
+                if name == "table7_cascade":
+                    assert published.load("focus_detr/table7").select(cell.row).values["layer_ratios"] == ratios
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in NAMES if "smoke" in suites.load(name).suite.scales])
+def test_every_smoke_cell_runs_a_training_step(name: str) -> None:
+    import torch
+
+    from detrbench.measure import memory, protocols
+
+    tried: list[Any] = []
+    for cell in cells(name, "smoke"):
+        if cell.model is None or models.resolve(cell.model, cell.options) in tried:
+            continue
+        tried.append(models.resolve(cell.model, cell.options))
+        torch.manual_seed(0)
+        detector = models.create(cell.model, **{"num_classes": 6, **cell.options})
+        record = memory.measure(detector, protocols.get("memory").at(*cell.settings.eval_size))
+        assert record.training_step_mib is not None, cell.id
+        assert record.training_step_mib > record.forward_mib > 0, cell.id
