@@ -135,3 +135,26 @@ def test_training_is_done_only_with_its_weights(tmp_path: Path) -> None:
     training.folder.weights.write_bytes(b"weights")
     assert make(tmp_path, cells()[:1], ["dam"])[0].state == "done"
     assert make(tmp_path, cells()[:1], ["latency"])[0].weights == "trained"
+
+
+BORROWED = SUITE.replace(
+    "  - {id: plain",
+    "  - {id: sparser, model: sparse_detr_tiny, options: {keep_ratio: 0.1}, weights_of: sparse}\n  - {id: plain",
+)
+
+
+def test_a_cell_with_anothers_weights_is_not_trained_and_depends_on_that_training(tmp_path: Path) -> None:
+    items = make(tmp_path, cells(text=BORROWED)[:2], ["accuracy", "complexity"])
+    assert [(i.cell.id, i.measure) for i in items] == [
+        ("sparse", "complexity"),
+        ("sparser", "complexity"),
+        ("sparse", "training"),
+        ("sparse", "accuracy"),
+        ("sparser", "accuracy"),
+    ]
+    sparse, sparser = (items[i] for i in (3, 4))
+    assert sparser.weights == "trained"
+    assert sparser.trained_in.path == sparse.folder.path == sparse.trained_in.path
+    assert keys(items, "sparser")["accuracy"] != keys(items)["accuracy"]
+    again = make(tmp_path, cells(text=BORROWED, lr=1e-3)[:2], ["accuracy"])
+    assert keys(again, "sparser")["accuracy"] != keys(items, "sparser")["accuracy"]
