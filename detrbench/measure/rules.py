@@ -65,7 +65,7 @@ FVCORE = CountingRule(
 FVCORE_KEYS_APART = CountingRule(
     "fvcore_keys_apart",
     FVCORE.text + "; key-aware attention as if it sampled keys and values apart",
-    {**FVCORE.costs, "grid_sample": 8},
+    {**FVCORE.costs, "key_aware_sampling": 8},
 )
 
 # detrex's tool is fvcore too, but detectron2's frozen batch norm is a call that fvcore knows (2 an element), and with
