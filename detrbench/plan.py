@@ -49,6 +49,12 @@ class WorkItem:
     seconds: float | None
     known: tuple[str, ...] = ()
 
+    @property
+    def trained_in(self) -> CellFolder:
+        """Where the weights are, if they are trained: with the cell, or with the one whose weights it takes."""
+        source = self.cell.weights_of
+        return CellFolder(self.folder.path.parent / source.folder_name) if source else self.folder
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -137,7 +143,7 @@ class _Weights:
         if not (self.needed or "training" in wanted or folder.record("training").exists()):
             return
         try:
-            key = _training_key(self.cell, self.now)
+            key = _training_key(self.cell.weights_of or self.cell, self.now)
             if self.needed or "training" in wanted or _is_done(folder, "training", key):
                 self.trained_key = key
             if self.needed:
@@ -147,7 +153,8 @@ class _Weights:
 
     @property
     def to_train(self) -> bool:
-        return self.needed and self.cell.checkpoint is None and self.trained_key is not None
+        own = self.cell.checkpoint is None and self.cell.weights_of is None
+        return self.needed and own and self.trained_key is not None
 
     @property
     def kind(self) -> str:

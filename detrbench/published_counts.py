@@ -31,7 +31,7 @@ Count = Callable[[Cell, str], Mapping[str, Any]]  # (cell, protocol) -> a comple
 
 @dataclass(frozen=True)
 class PublishedCount:
-    """One published figure and ours, in GFLOPs; without a rule `ours` is None. `reason`: why they need not be equal."""
+    """One published figure and ours, in GFLOPs; without a rule `ours` is None, and `reason` is why they may differ."""
 
     suite: str
     cell: str

@@ -228,7 +228,7 @@ def _settled(item: WorkItem) -> Outcome | None:
     """The outcome of an item that needs no work, noted in the cell's status."""
     state, why = item.state, item.why
     needs_training = item.weights == "trained" and item.measure not in ("training", "complexity")
-    if state == "todo" and needs_training and not item.folder.weights.is_file():
+    if state == "todo" and needs_training and not item.trained_in.weights.is_file():
         state, why = "not_measured", _why_untrained(item)
     if state == "todo" or state == "reused":
         return None
@@ -238,8 +238,10 @@ def _settled(item: WorkItem) -> Outcome | None:
 
 
 def _why_untrained(item: WorkItem) -> str:
-    training = item.folder.read_status()["measures"].get("training", {})
-    return f"training failed: {training['why']}" if training.get("state") == "failed" else "not trained"
+    training = item.trained_in.read_status()["measures"].get("training", {})
+    if training.get("state") == "failed":
+        return f"training failed: {training['why']}"
+    return f"{item.cell.weights_of.id} is not trained" if item.cell.weights_of else "not trained"
 
 
 def _start(item: WorkItem, listener: Listener) -> float:

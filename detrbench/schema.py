@@ -97,7 +97,8 @@ class Variant(Strict):
 
     `model: null` with `published_only: true` is a row of which only the published figures are shown.
     `protocols` names protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`); `scales`
-    changes a scale for this variant only.
+    changes a scale for this variant only. `weights_of` names an earlier cell, with whose weights this one is measured
+    instead of being trained.
     """
 
     id: str = Field(min_length=1)
@@ -109,6 +110,7 @@ class Variant(Strict):
     note: str | None = None
     protocols: list[str] = []
     checkpoint: str | None = None
+    weights_of: str | None = None
     scales: dict[str, Scale] = {}
 
 

@@ -60,7 +60,7 @@ def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     if item.weights == "checkpoint":
         models.load_checkpoint(detector, Path(str(item.cell.checkpoint)))
     elif item.weights == "trained":
-        models.load_checkpoint(detector, item.folder.weights)
+        models.load_checkpoint(detector, item.trained_in.weights)
     return detector.to(device).eval()
 
 

@@ -37,6 +37,7 @@ class Cell:
 
     `options` build the detector that is trained, timed and evaluated; `complexity_options` the one whose operations
     are counted, at paper scale wherever the suite has that scale. `protocols` are recorded beside `common`.
+    `weights_of` is the cell whose training gives the weights, where it is not this one.
     """
 
     id: str
@@ -52,11 +53,14 @@ class Cell:
     protocols: tuple[str, ...] = ()
     checkpoint: str | None = None
     published_only: bool = False
+    weights_of: Cell | None = None
 
     @property
     def folder_name(self) -> str:
         """`<id>-<hash8>`, safe as a file name; another setting anywhere gives another hash."""
         parts = [self.id, self.model, self.options, self.complexity_options, self.settings.resolved(), self.checkpoint]
+        if self.weights_of:
+            parts.append(self.weights_of.folder_name)
         return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', self.id)}-{digest(parts)[:8]}"
 
     def protocols_of(self, measure: str) -> list[str]:
@@ -69,6 +73,7 @@ class Cell:
         """cell.yaml."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "settings"}
         values |= {"protocols": list(self.protocols), "resolved": self.settings.resolved()}
+        values["weights_of"] = self.weights_of.id if self.weights_of else None
         return typing.cast("dict[str, Any]", json.loads(json.dumps(values, default=str)))
 
 
@@ -118,7 +123,22 @@ class LoadedSuite:
         changed, options = _split_overrides(overrides or {})
         cells = list(_expand(self, scale, changed))
         self._check_unique(cells)
-        return _with_options(cells, options) if options else cells
+        return list(self._linked(_with_options(cells, options) if options else cells))
+
+    def _linked(self, cells: Iterable[Cell]) -> Iterator[Cell]:
+        """The cells, each with the earlier cell whose weights it is measured with."""
+        wanted = dict(_weights_wanted(self.suite))
+        earlier: dict[str, Cell] = {}
+        for cell in cells:
+            if cell.id in wanted:
+                position, source = wanted[cell.id]
+                with _located(self.document, ("variants", position, "weights_of")):
+                    if source not in earlier:
+                        raise unknown_name("earlier cell", source, earlier)
+                cell = dataclasses.replace(cell, weights_of=earlier[source])
+            elif cell.model and cell.checkpoint is None:
+                earlier[cell.id] = cell
+            yield cell
 
     def check(self) -> None:
         """Finds what only shows when the suite is expanded: at every scale, options, rows, protocols."""
@@ -238,6 +258,14 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
                 )
                 check_options(cell)
             yield cell
+
+
+def _weights_wanted(suite: Suite) -> Iterator[tuple[str, tuple[int, str]]]:
+    """(cell id, (position of its variant, id of the cell whose weights it takes))."""
+    for i, variant in enumerate(suite.variants):
+        if variant.weights_of is not None:
+            for values in _combinations(variant.matrix):
+                yield str(_fill(variant.id, values)), (i, str(_fill(variant.weights_of, values)))
 
 
 @contextlib.contextmanager

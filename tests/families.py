@@ -20,11 +20,12 @@ SMALL = {
     "num_encoder_layers": 2,
     "num_decoder_layers": 2,
 }
-# What a small detector needs beside that: a share for each of the two layers, as many further queries as there are
-# tokens for.
+# What some need beside that to be small: a share for each of two layers, further queries for which there are tokens,
+# one block of two layers.
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "focus": {"keep_ratios": [0.5, 0.3]},
     "h_detr": {"one_to_many_queries": 60, "one_to_many_repeats": 3},
+    "lite": {"blocks": 1},
 }
 FAMILIES = [name.removesuffix("_tiny") for name in models.names() if name.endswith("_tiny")]
 

@@ -144,3 +144,26 @@ def test_pictures_without_their_traces_are_taken_again(tmp_path: Path) -> None:
     assert make(tmp_path, cells()[:1], ["pictures"])[1].state == "todo"
     item.folder.traces.write_bytes(b"traces")
     assert make(tmp_path, cells()[:1], ["pictures"])[1].state == "done"
+
+
+BORROWED = SUITE.replace(
+    "  - {id: plain",
+    "  - {id: sparser, model: sparse_detr_tiny, options: {keep_ratio: 0.1}, weights_of: sparse}\n  - {id: plain",
+)
+
+
+def test_a_cell_with_anothers_weights_is_not_trained_and_depends_on_that_training(tmp_path: Path) -> None:
+    items = make(tmp_path, cells(text=BORROWED)[:2], ["accuracy", "complexity"])
+    assert [(i.cell.id, i.measure) for i in items] == [
+        ("sparse", "complexity"),
+        ("sparser", "complexity"),
+        ("sparse", "training"),
+        ("sparse", "accuracy"),
+        ("sparser", "accuracy"),
+    ]
+    sparse, sparser = (items[i] for i in (3, 4))
+    assert sparser.weights == "trained"
+    assert sparser.trained_in.path == sparse.folder.path == sparse.trained_in.path
+    assert keys(items, "sparser")["accuracy"] != keys(items)["accuracy"]
+    again = make(tmp_path, cells(text=BORROWED, lr=1e-3)[:2], ["accuracy"])
+    assert keys(again, "sparser")["accuracy"] != keys(items, "sparser")["accuracy"]

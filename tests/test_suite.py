@@ -178,6 +178,32 @@ def test_the_scale_is_paper_where_data_is_given() -> None:
     assert load(GOOD).suite.pick_scale(None, has_data=False) == "paper"
 
 
+BORROWER = """\
+  - {id: "at-{keep_ratio}", model: sparse_detr_r50, matrix: {keep_ratio: [0.2]}, weights_of: sparse-0.1}
+  - id: later
+"""
+BORROWED = GOOD.replace("  - id: later\n", BORROWER)
+
+
+def test_a_cell_can_take_the_weights_of_an_earlier_one() -> None:
+    loaded = load(BORROWED)
+    borrower, source = cell(loaded, "smoke", "at-0.2"), cell(loaded, "smoke", "sparse-0.1")
+    assert borrower.weights_of == source
+    assert borrower.describe()["weights_of"] == "sparse-0.1"
+    assert source.describe()["weights_of"] is None
+    changed = cell(loaded, "smoke", "at-0.2", epochs=2)
+    assert changed.weights_of is not None
+    assert changed.weights_of.settings.epochs == 2
+    own = cell(load(BORROWED.replace(", weights_of: sparse-0.1", "")), "smoke", "at-0.2")
+    assert own.folder_name != borrower.folder_name
+
+
+@pytest.mark.parametrize("source", ["sparse-0.9", "later", "at-0.2"])
+def test_weights_of_no_earlier_cell_are_an_error(source: str) -> None:
+    with pytest.raises(SuiteError, match=r"demo.yaml:11:82: variants\[1\].weights_of: unknown earlier cell"):
+        load(BORROWED.replace("weights_of: sparse-0.1", f"weights_of: {source}"))
+
+
 SHARED = GOOD.replace("paper: {data: coco, epochs: 50}", "paper: {like: deformable_50, epochs: 49}")
 
 

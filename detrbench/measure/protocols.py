@@ -84,6 +84,15 @@ COMPLEXITY = {
             source=f"{_DETREX_COUNTER}, compiled op; found by matching digits",
         ),
         ComplexityProtocol(
+            "focus_table_sparse",
+            "rows with Sparse DETR's encoder in Focus-DETR's tables",
+            Inputs.first_100(detectron2_size),
+            DETREX,
+            "all",
+            _NO_AUXILIARY_HEADS,
+            source=f"{_DETREX_COUNTER}, compiled op, without the encoder's auxiliary heads; found by matching digits",
+        ),
+        ComplexityProtocol(
             "lite_table",
             "Lite DETR's tables",
             Inputs.single(800, 1066),

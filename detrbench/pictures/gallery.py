@@ -33,9 +33,9 @@ def of_image(scene: Scene, threshold: float) -> list[Entry]:
     """
     lead = f"{scene.name}:"
     legend = objects.LEGEND if scene.truth is not None else ()
-    found = sheet([[objects.detections(scene, threshold)]], lead=lead, width=480, legend=legend)
+    found = sheet([[objects.detections(scene, threshold, points=7.5)]], lead=lead, width=480, legend=legend)
     made = [
-        Entry("detections", "Detections", _detected(threshold), found),
+        Entry("detections", "Detections", _detected(threshold, scene.truth is not None), found),
         Entry("tokens", "Tokens that the encoder updates", KEPT_BY_LEVEL, tokens.kept_by_level(scene)),
         Entry("attention", "What the decoder looks at", ATTENTION, tokens.attention_by_level(scene)),
         Entry("sampling", "Sampling points", SAMPLING, _sampling(scene)),
@@ -68,7 +68,7 @@ def side_by_side(scenes: Mapping[str, Sequence[Scene]], threshold: float) -> lis
         Entry("kept", "Tokens that the encoder updates", KEPT, _arranged(_multiples(shown, tokens.kept), lead)),
         Entry("attention", "What the decoder looks at", ATTENTION,
               _arranged(_multiples(shown, tokens.attention), lead, tokens.ATTENTION)),
-        Entry("detections", "Detections", _detected(threshold), _arranged(detected, lead, legend)),
+        Entry("detections", "Detections", _detected(threshold, bool(legend)), _arranged(detected, lead, legend)),
     ]  # fmt: skip
     return [*made, *_of_queries(first)]
 
@@ -140,7 +140,7 @@ def _sampling(scene: Scene) -> Picture:
 
 KEPT = (
     "The clearer a place, the more of its tokens (one on each level) are updated by at least one encoder layer; pale "
-    "ones reach the decoder as the backbone made them."
+    "ones reach the decoder as the neck made them."
 )
 KEPT_BY_LEVEL = (
     "One row a level, one column for each run of layers that update the same tokens: clear where a token is updated, "
@@ -157,10 +157,12 @@ SAMPLING = (
     "fits the object best."
 )
 PATHS = (
-    "The queries that come nearest to the object, from where they start to their last box (dot), as the detector runs "
-    "and with the self-attention of every decoder layer left out."
+    "The queries that come nearest to the largest annotated object (without annotations, to the best detection), from "
+    "where they start to their last box (dot), as the detector runs and with the self-attention of every decoder layer "
+    "left out."
 )
 
 
-def _detected(threshold: float) -> str:
-    return f"Detections with a score of {threshold:g} or more; found means the right class at IoU 0.5 or more."
+def _detected(threshold: float, annotated: bool) -> str:
+    found = "; found means the right class at IoU 0.5 or more" if annotated else ""
+    return f"Detections with a score of {threshold:g} or more{found}."

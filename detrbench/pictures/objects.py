@@ -21,8 +21,8 @@ NAMED = 12  # objects that are given their names; more would cover the image
 LEGEND = ((GREEN, "found"), (ORANGE, "detected, but not there"), (RED, "missed"))
 
 
-def detections(scene: Scene, threshold: float) -> Panel:
-    """Boxes with at least that score; with ground truth: found, falsely detected, missed."""
+def detections(scene: Scene, threshold: float, points: float = 5.6) -> Panel:
+    """Boxes with at least that score, named in letters of that size; with ground truth: found, false, missed."""
     found = scene.found.above(threshold)
     pixels = overlay.enlarged(scene.pixels)
     if scene.truth is None:
@@ -41,7 +41,7 @@ def detections(scene: Scene, threshold: float) -> Panel:
         show(axes, pixels)
         for box in missed if missed is not None else ():
             outline(axes, box, RED, 1.3, dashed=True)
-        _draw_found(axes, scene, found, hits, colours)
+        _draw_found(axes, scene, found, hits, colours, points)
 
     return Panel(draw, pixels.shape[0] / pixels.shape[1], title, says)
 
@@ -50,14 +50,16 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _draw_found(axes: Axes, scene: Scene, found: Objects, hits: Array, colours: Mapping[bool, str]) -> None:
+def _draw_found(
+    axes: Axes, scene: Scene, found: Objects, hits: Array, colours: Mapping[bool, str], points: float
+) -> None:
     for index in reversed(range(len(found.boxes))):  # the best on top
         colour, (x, y) = colours[bool(hits[index])], found.boxes[index, :2]
         outline(axes, found.boxes[index], colour, 1.3)
         if len(found.boxes) <= NAMED:
             text = f"{scene.named(found.labels[index])} {found.scores[index]:.2f}"
             ground = {"facecolor": colour, "edgecolor": "none", "pad": 1.2}
-            axes.text(max(x, 0) + 0.01, max(y, 0.03), text, fontsize=5.6, color="white", va="bottom",
+            axes.text(max(x, 0) + 0.01, max(y, 0.03), text, fontsize=points, color="white", va="bottom",
                       bbox=ground, clip_on=True)  # fmt: skip
 
 

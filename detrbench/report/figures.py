@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from detrbench.report import columns, labels, plots
-from detrbench.report.plots import Bar, Curve, Point
+from detrbench.report.plots import Bar, Curve, Point, Spread
 from detrbench.report.sections import Entry, Section, number
 
 Colours = Mapping[str, int]
@@ -33,7 +33,13 @@ class Figure:
     legend: tuple[Legend, ...]
 
 
-KEYS = ("ap_gflops", "ap_latency", "gflops_by_part", "ap_epochs")  # what a suite may list as `report: {plots: ...}`
+KEYS = (
+    "ap_gflops",
+    "ap_latency",
+    "gflops_by_part",
+    "ap_epochs",
+    "ap_size",
+)  # what a suite may list as `report: {plots: ...}`
 
 
 def make(section: Section, colours: Colours) -> list[Figure]:
@@ -43,6 +49,7 @@ def make(section: Section, colours: Colours) -> list[Figure]:
         _against_latency(section, colours),
         _by_part(section),
         _by_epoch(section, colours),
+        _by_size(section),
     ]
     wanted = section.wanted("plots", KEYS)
     return [figure for figure in made if figure is not None and figure.key in wanted]
@@ -187,6 +194,31 @@ def _by_epoch(section: Section, colours: Colours) -> Figure | None:
     y_label = f"AP, {section.condition}"
     svg = plots.curves(f"{section.anchor}-epochs", lines, colours, y_label, f"{title}. {summary}")
     return Figure("ap_epochs", title, f"Measured at {section.condition}.", svg, ())
+
+
+_SIZES = {"APS": ("small", "v"), "APM": ("medium", "o"), "APL": ("large", "^")}
+
+
+def _by_size(section: Section) -> Figure | None:
+    rows = []
+    for entry in section.entries:
+        record = entry.record("accuracy", entry.either("accuracy"))
+        values = tuple(number(record, "stats", key) for key in _SIZES)
+        if sum(value is not None for value in values) > 1:
+            rows.append(Spread(_name(entry), entry.id, values))
+    if not rows:
+        return None
+    title, kinds = "AP by object size", dict(_SIZES.values())
+    told = [
+        f"{row.label} {', '.join(f'{k} {labels.fixed(v, 1)}' for k, v in zip(kinds, row.values, strict=True))}"
+        for row in rows
+    ]
+    svg = plots.spreads(
+        f"{section.anchor}-sizes", rows, kinds, f"AP, {section.condition}", f"{title}. {'; '.join(told)}"
+    )
+    legend = tuple(Legend(kind, f"--series-{i + 1}", shape) for i, (kind, shape) in enumerate(kinds.items()))
+    caption = f"Measured at {section.condition}; objects below 32x32 pixels, up to 96x96, and above."
+    return Figure("ap_size", title, caption, svg, legend)
 
 
 # ------------------------------------------------------------------------------------------------ words

@@ -42,11 +42,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """`facts` about the whole table, `comparisons` of its rows, and `basis`: how these were made."""
+    """`facts` about the whole table, `comparisons` of its rows, and `basis`: how these were made.
+
+    The first `open` comparisons stand open; those that hold nothing but exact counts are folded away.
+    """
 
     facts: tuple[Finding, ...]
     comparisons: tuple[Finding, ...]
     basis: str
+    open: int = 8
 
     def __bool__(self) -> bool:
         return bool(self.facts or self.comparisons)
@@ -59,16 +63,24 @@ def make(section: Section) -> Findings:
     said = [note for note in dict.fromkeys(notes) if len(comparisons) > 1 and notes.count(note) == len(comparisons)]
     quieter = [replace(made, notes=tuple(note for note in made.notes if note not in said)) for made in comparisons]
     basis = _basis(section, said) if comparisons else ""
-    return Findings((*_gflops_met(section), *_span(section)), tuple(quieter), basis)
+    estimated = section.is_measured("accuracy") or section.is_measured("latency")
+    facts = (*_gflops_met(section), *_span(section))
+    return Findings(facts, tuple(quieter), basis, open=8 if estimated else 0)
 
 
 def _basis(section: Section, notes: list[str]) -> str:
     """How the comparisons were made; `notes` hold for every one of them."""
-    margins = [("accuracy", f"{FIGURES['ap'].margin:g} AP"), ("latency", f"{100 * FIGURES['latency'].margin:g} %")]
+    margins = [
+        ("accuracy", f"{FIGURES['ap'].margin:g} AP"),
+        ("latency", f"{100 * FIGURES['latency'].margin:g} % of latency"),
+    ]
     measured = [text for measure, text in margins if section.is_measured(measure)]
     words = ["The first of two rows against the second."]
     if section.is_measured("accuracy"):
-        words.append(f"AP at {section.condition}, protocol {COMMON}, both on the same images drawn together.")
+        paired = (
+            "" if any(note.startswith("unpaired") for note in notes) else ", both on the same images drawn together"
+        )
+        words.append(f"AP at {section.condition}, protocol {COMMON}{paired}.")
     if measured:
         words.append(f"Same: the 95 % interval of the difference lies within {' or '.join(measured)}.")
         words.append("Better or worse: it lies on one side of no difference. Unclear: neither.")

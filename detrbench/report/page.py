@@ -131,6 +131,8 @@ class Overview:
 
 
 def _overview(found: list[Section], detectors: overview.Detectors, colours: Mapping[str, int]) -> Overview:
+    if len(found) < 2:  # all of one suite is that suite
+        return Overview(None, "", [], [], None, [], [], provenance.dates(found))
     conditions, counted = overview.conditions(found), counts.make(found)
     drawn = [frontier.measured(section, colours) for section in conditions]
     drawn = [frontier.published(found, detectors, colours), *drawn[:MOST_CONDITIONS]]

@@ -48,6 +48,15 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """A few figures of one row on one axis, in a fixed order; None where there is no such figure."""
+
+    label: str
+    row: str
+    values: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
 class Curve:
     """One line of a plot by epoch."""
 
@@ -114,6 +123,27 @@ def stacked(name: str, bars: list[Bar], parts: list[str], unit: str, title: str)
         axes.set_xlabel(unit)
 
     return draw_svg(name, draw, title, (5.2, 0.8 + 0.28 * len(bars)))
+
+
+def spreads(name: str, rows: list[Spread], kinds: Mapping[str, str], x_label: str, title: str) -> str:
+    """Figures of one kind each (`kinds`: name and marker) beside each other: a line a row."""
+
+    def draw(axes: Axes, marks: Marks) -> None:
+        for y, row in enumerate(rows):
+            known = [value for value in row.values if value is not None]
+            axes.plot([min(known), max(known)], [y, y], color=MUTED, linewidth=1.0, alpha=0.6)
+            for (kind, shape), value in zip(kinds.items(), row.values, strict=True):
+                if value is not None:
+                    gid = marks.add(row.row, f"{row.label}, {kind}: {labels.fixed(value, 1)} AP")
+                    colour = series_colour(list(kinds).index(kind))
+                    axes.plot([value], [y], marker=shape, markersize=6, color=colour, linestyle="", gid=gid)
+        axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.invert_yaxis()
+        axes.margins(y=0.5 / len(rows))
+        axes.set_xlabel(_short(x_label, 60))
+
+    return draw_svg(name, draw, title, (5.2, 0.8 + 0.24 * len(rows)))
 
 
 def _draw_ghost(axes: Axes, bar: Bar, total: float, y: int, marks: Marks, unit: str) -> None:

@@ -317,3 +317,18 @@ def test_an_internal_error_is_one_line_and_with_debug_a_traceback(
         err.strip() == "internal error: ZeroDivisionError: of all things; run it again with --debug for the traceback"
     )
     assert "Traceback" in bench.type("run", "demo.yaml", "--debug")[2]
+
+
+def test_a_cell_with_anothers_weights_waits_for_that_training(bench: Workbench) -> None:
+    path = bench.folder / "demo.yaml"
+    borrower = "  - {id: sparser, model: sparse_detr_r50, options: {keep_ratio: 0.05}, weights_of: sparse-0.1}\n"
+    path.write_text(path.read_text().replace("  - {id: later", borrower + "  - {id: later"))
+    assert bench.type("run", "demo.yaml", "-k", "sparser", "--measure", "accuracy")[0] == 0
+    assert bench.calls == []
+    assert states(bench, "sparser")["accuracy"] == ("not_measured", "sparse-0.1 is not trained")
+    assert bench.type("run", "demo.yaml", "-k", "sparse", "--measure", "accuracy")[0] == 0
+    assert [call for call in bench.calls if "0.3" not in call[0]] == [
+        ("sparse-0.1", "training"),
+        ("sparse-0.1", "accuracy"),
+        ("sparser", "accuracy"),
+    ]

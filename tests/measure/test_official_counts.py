@@ -94,6 +94,7 @@ def test_official_counter_of_other_code_within_a_thousandth(
         ("deformable_detr_two_stage_r50", {"source": "detrex"}, "focus_table", 175.638),
         ("dino_r50", {"source": "detrex"}, "focus_table", 244.457),
         ("focus_detr_r50", {}, "focus_table", 154.514),
+        ("dn_deformable_detr_r50", {}, "focus_table", 231.3),
         ("efficient_detr_r50", {}, "official_first100", 177.106),
         ("sparse_detr_r50", {"keep_ratio": 0.1, "encoder_auxiliary": False}, "official_first100", 109.551),
         ("dino_r50", {"source": "lite_detr"}, "official_first100", 243.605),

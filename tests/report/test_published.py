@@ -19,7 +19,7 @@ def test_tables_are_complete(table: published.PublishedTable) -> None:
     assert table.rows
     for row in table.rows:
         assert set(row.values) <= set(table.columns), row
-        assert set(row.doubtful) <= set(table.columns), row
+        assert set(row.doubtful) | set(row.not_reproduced) <= set(table.columns), row
         for column in set(row.values) & labels.FIGURES:
             value = row.values[column]
             assert value is None or isinstance(value, int | float), (column, value)
@@ -69,3 +69,11 @@ def test_doubtful_cells_are_marked() -> None:
     row = published.load("focus_detr/table6").select({"model": "Sparse DETR", "keep_ratio": 0.1})
     assert row.values["gflops"] == 105
     assert "illegible" in row.doubtful["gflops"]
+
+
+def test_a_tables_reason_holds_for_the_rows_that_have_the_figure() -> None:
+    table = published.load("lite_detr/table3")
+    lite = table.select({"model": "Lite-Deformable DETR H3L1-(2+1)x3"})
+    assert set(lite.not_reproduced) == {"gflops", "encoder_gflops"}
+    assert set(table.select({"model": "Efficient DETR"}).not_reproduced) == {"encoder_gflops"}
+    assert not published.load("lite_detr/table4").select({"model": "YOLOv5-X"}).not_reproduced

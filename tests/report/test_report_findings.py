@@ -103,6 +103,7 @@ def test_counts_alone_are_compared_too(results: Path) -> None:
     found = comparison(results, "sparse-0.1 against deformable")
     assert [clause.verdict for clause in found.clauses] == ["worse"]
     assert found.clauses[0].text == "119.1 against 111.2 GFLOPs, +7.1 %"
+    assert findings.make(section(results)).open == 0
 
 
 def test_rows_trained_for_other_numbers_of_epochs_say_so(results: Path) -> None:

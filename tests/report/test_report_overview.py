@@ -158,6 +158,13 @@ def test_thirty_suites_stay_small(results: Path) -> None:
     assert html.count("<section") == 10 + 4
 
 
+def test_one_suite_has_no_overview(results: Path) -> None:
+    assert '<section id="all"' in render(results)
+    html = render(results, ["quickstart"])
+    assert '<section id="all"' not in html
+    assert "How each published figure was counted" not in html
+
+
 def test_overview_in_text_formats(results: Path) -> None:
     document = json.loads(render(results, None, "json"))
     assert [table["key"] for table in document["all"]] == ["detectors", "counts"]

@@ -124,7 +124,7 @@ def test_hostile_text_stays_text(results: Path) -> None:
 
 def test_drawings(results: Path) -> None:
     drawings = re.findall(r'<svg class="plot".*?</svg>', render(results), re.DOTALL)
-    assert len(drawings) == 9 + 3  # of the two suites, and over all: published AP, AP of each condition
+    assert len(drawings) == 11 + 3  # of the two suites, and over all: published AP, AP of each condition
     for drawing in drawings:
         assert len(drawing) < 20_000
         assert 'role="img"' in drawing

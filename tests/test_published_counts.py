@@ -1,0 +1,84 @@
+"""Published GFLOPs beside ours: which figures, under which rule, and that every gap has a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from detrbench import published_counts
+from detrbench.suite import Cell
+
+Found = list[published_counts.PublishedCount]
+
+
+def counting(found: Mapping[str, float]) -> tuple[published_counts.Count, list[tuple[str, str]]]:
+    """A counter that gives every part `found[protocol]`, and the (cell, protocol) pairs that it was asked for."""
+    asked: list[tuple[str, str]] = []
+
+    def count(cell: Cell, protocol: str) -> Mapping[str, Any]:
+        asked.append((cell.id, protocol))
+        parts = dict.fromkeys(("backbone", "neck", "encoder", "queries", "decoder", "heads"), found[protocol])
+        return {"gflops": sum(parts.values()), "gflops_by_part": parts}
+
+    return count, asked
+
+
+def test_figures_of_one_suite_by_part() -> None:
+    count, asked = counting({"common": 1.0, "lite_table": 10.0})
+    found = published_counts.compare("lite_table1", count)
+    assert [(row.cell, row.figure, row.published, row.ours, row.common) for row in found[:4]] == [
+        ("dino-4scale", "gflops", 235, 60.0, 6.0),
+        ("dino-4scale", "backbone_gflops", 70, 10.0, 1.0),
+        ("dino-4scale", "encoder_gflops", 137, 10.0, 1.0),
+        ("dino-4scale", "decoder_gflops", 28, 20.0, 2.0),
+    ]
+    assert found[0].difference_percent == pytest.approx(100 * (60 / 235 - 1))
+    assert len(asked) == len(set(asked)) == 4
+    assert found[0].reason is None
+    assert "what is left of the total" in str(found[3].reason)
+
+
+def test_all_suites_show_each_figure_once_and_equal_detectors_are_counted_once() -> None:
+    from detrbench.measure import protocols
+
+    count, asked = counting(dict.fromkeys(protocols.names("complexity"), 1.0))
+    found = published_counts.compare(None, count)
+    figures = [(row.table, row.published, row.cell, row.figure) for row in found]
+    assert len(figures) == len(set(figures)) > 100
+    assert {row.table.partition("/")[0] for row in found} == {"focus_detr", "lite_detr", "sparse_detr"}
+    assert all(row.protocol for row in found)
+    assert len(asked) < len(found)
+    # table6_keep_ratio and table3_correlation have the same detectors under the same rules
+    assert [protocol for cell, protocol in asked if cell in ("sparse-0.3", "priori-sparse")].count("sparse_table1") == 1
+
+
+def test_a_table_takes_the_place_of_its_papers_others() -> None:
+    count, _ = counting({"common": 1.0, "deformable_table": 2.0, "sparse_table1": 3.0})
+    found = published_counts.compare("sparse_detr/readme_main", count)
+    assert {row.table for row in found} == {"sparse_detr/readme_main"}
+    assert {row.cell: row.published for row in found}["sparse-0.3"] == 120.5
+
+
+@pytest.mark.full
+def test_every_published_figure_is_met_or_has_its_reason() -> None:
+    """Within 1 %, under the rule of its table."""
+    import functools
+
+    from detrbench import models, records
+    from detrbench.measure import complexity, protocols
+
+    def count(cell: Cell, protocol: str) -> Mapping[str, Any]:
+        create = functools.partial(models.create, cell.model, **cell.complexity_options)
+        rule = protocols.get("complexity", protocol)
+        if protocol == "common":
+            rule = rule.at(64, 64)  # not what is looked at here
+        return dict(records.to_json(complexity.measure(create, rule, cross_check=False)))
+
+    missed = [
+        f"{row.table} {row.cell} {row.figure}: {row.published} {row.ours}"
+        for row in published_counts.compare(None, count)
+        if row.reason is None and abs(row.difference_percent or 0.0) > 1
+    ]
+    assert missed == []
