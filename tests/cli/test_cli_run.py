@@ -22,12 +22,10 @@ ORDER = [
     ("sparse-0.1", "training"),
     ("sparse-0.1", "accuracy"),
     ("sparse-0.1", "dam"),
-    ("sparse-0.1", "queries"),
     ("sparse-0.1", "memory"),
     ("sparse-0.3", "training"),
     ("sparse-0.3", "accuracy"),
     ("sparse-0.3", "dam"),
-    ("sparse-0.3", "queries"),
     ("sparse-0.3", "memory"),
     ("sparse-0.1 sparse-0.3", "latency"),
 ]
@@ -67,7 +65,7 @@ def test_a_failing_cell_stops_nobody_and_is_retried(bench: Workbench) -> None:
     bench.before = fail_at("sparse-0.1", "training", CheckpointError("boom\nsecond line"))
     code, _, err = bench.type("run", "demo.yaml")
     assert code == 1
-    assert "1 of 26 failed, first sparse-0.1 training: boom" in err
+    assert "1 of 22 failed, first sparse-0.1 training: boom" in err
     assert states(bench, "sparse-0.1")["training"] == ("failed", "boom")
     assert states(bench, "sparse-0.1")["accuracy"] == ("not_measured", "training failed: boom")
     assert states(bench, "sparse-0.3")["accuracy"] == ("done", None)
@@ -75,7 +73,7 @@ def test_a_failing_cell_stops_nobody_and_is_retried(bench: Workbench) -> None:
     assert "Traceback" in log.read_text()
     bench.before = lambda cell, measure: None
     assert bench.type("run", "demo.yaml")[0] == 0
-    assert bench.calls == [*ORDER[2:7], ORDER[-1]]
+    assert bench.calls == [*ORDER[2:6], ORDER[-1]]
 
 
 def test_out_of_memory_says_so(bench: Workbench) -> None:
@@ -265,8 +263,8 @@ def test_json_is_one_document_on_stdout(bench: Workbench) -> None:
 
 def test_plain_lines_tell_epochs_and_time_left(bench: Workbench) -> None:
     _, out, _ = bench.type("run", "demo.yaml")
-    assert "[3/14] sparse-0.1  training  epoch 2/2, loss 1.00  (0 s left, " in out
-    assert "[14/14] sparse-0.3  latency  done" in out
+    assert "[3/12] sparse-0.1  training  epoch 2/2, loss 1.00  (0 s left, " in out
+    assert "[12/12] sparse-0.3  latency  done" in out
 
 
 def test_results_of_a_deleted_cell_are_taken_again(bench: Workbench) -> None:
