@@ -25,9 +25,10 @@ bench: $(READY)  ## the op against the grid_sample reference, both sides in one 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/op.py --device cuda
 
-check-self: $(READY)  ## GFLOPs and parameters of every detector against their baseline, exactly
-	$(BIN)/detrbench run complexity --results build/self --fresh
-	$(BIN)/detrbench check complexity --results build/self
+check-self: $(READY)  ## detrbench's own budgets: exact GFLOPs of every detector, the op's ratio, two detectors that learn
+	$(BIN)/detrbench run complexity self_check --results build/self
+	$(BIN)/detrbench check complexity self_check --results build/self --junit build/self/check.xml
+	$(BIN)/python benchmarks/op.py --operations msda --rounds 3 --at-least 10
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,6 +2,7 @@
 
     python benchmarks/op.py --threads 1,2
     python benchmarks/op.py --device cuda --json
+    python benchmarks/op.py --operations msda --rounds 3 --at-least 10      # for CI: exit 1 where it is less
 
 Both sides run in turn, round after round, so that a noisy machine disturbs both alike. Printed are the fastest and
 the median round, and the ratio of the two sides within a round: its median, and that of the fastest rounds. The
@@ -189,6 +190,7 @@ def main() -> None:
     )
     parser.add_argument("--operations", default=",".join(OPERATIONS), help="which of them, by comma")
     parser.add_argument("--json", action="store_true", help="one document on stdout")
+    parser.add_argument("--at-least", type=float, help="exit 1 where the encoder's float32 ratio is below this")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device")
@@ -226,6 +228,9 @@ def main() -> None:
             )
     if options.json:
         print(json.dumps({"torch": torch.__version__, "kernels": ops.status()[options.device], "timings": found}))
+    judged = [t["ratio_median"] for t in found if (t["case"], t["type"]) == ("encoder", "float32")]
+    if options.at_least is not None and min(judged) < options.at_least:
+        sys.exit(f"expected at the encoder's size at least {options.at_least:g}x, got {min(judged):.1f}x")
 
 
 if __name__ == "__main__":
