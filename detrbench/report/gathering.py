@@ -83,6 +83,8 @@ def by_epoch(section: Section, rows: list[AtEpoch]) -> list[Column]:
 
 def spread(section: Section) -> list[Column]:
     """Where queries end, with the decoder's self-attention and without it: to objects, and to one another."""
+    if not section.is_measured("queries"):
+        return []
 
     def column(figure: str, words: str, way: str) -> Column:
         last = _measured(f"{way}_self_attention", figure, -1)
