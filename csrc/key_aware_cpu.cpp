@@ -320,9 +320,6 @@ void key_aware_backward_cpu(const Sizes& sizes, const Level* levels, const T* gr
                                          Accumulate<T>*);                                                            \
   template void key_aware_backward_cpu<T>(const Sizes&, const Level*, const T*, const T*, const Accumulate<T>*,      \
                                           const T*, const Accumulate<T>*, Accumulate<T>*, T*, Accumulate<T>*, T*);
-DETRBENCH_INSTANTIATE(float)
-DETRBENCH_INSTANTIATE(double)
-DETRBENCH_INSTANTIATE(c10::BFloat16)
-DETRBENCH_INSTANTIATE(c10::Half)
+DETRBENCH_FOR_CPU_TYPES(DETRBENCH_INSTANTIATE)
 
 }  // namespace detrbench

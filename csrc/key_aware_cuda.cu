@@ -230,11 +230,6 @@ void key_aware_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, con
   template void key_aware_backward_cuda<T, C, Accumulate<T>>(                                                         \
       const Sizes&, const DeviceLevels&, const T*, const T*, const C*, const T*, const Accumulate<T>*, Accumulate<T>*, \
       Accumulate<T>*, C*, T*, cudaStream_t);
-DETRBENCH_INSTANTIATE(float, float)
-DETRBENCH_INSTANTIATE(double, double)
-DETRBENCH_INSTANTIATE(__half, __half)
-DETRBENCH_INSTANTIATE(__half, float)
-DETRBENCH_INSTANTIATE(__nv_bfloat16, __nv_bfloat16)
-DETRBENCH_INSTANTIATE(__nv_bfloat16, float)
+DETRBENCH_FOR_CUDA_TYPES(DETRBENCH_INSTANTIATE)
 
 }  // namespace detrbench

@@ -171,9 +171,6 @@ void msda_backward_cpu(const Sizes& sizes, const Level* levels, const T* grad_ou
                                     const Accumulate<T>*, T*);                                                      \
   template void msda_backward_cpu<T>(const Sizes&, const Level*, const T*, const T*, const Accumulate<T>*,          \
                                      const Accumulate<T>*, T*, Accumulate<T>*, Accumulate<T>*);
-DETRBENCH_INSTANTIATE(float)
-DETRBENCH_INSTANTIATE(double)
-DETRBENCH_INSTANTIATE(c10::BFloat16)
-DETRBENCH_INSTANTIATE(c10::Half)
+DETRBENCH_FOR_CPU_TYPES(DETRBENCH_INSTANTIATE)
 
 }  // namespace detrbench

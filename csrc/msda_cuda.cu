@@ -124,11 +124,6 @@ void msda_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T*
                                         cudaStream_t);                                                               \
   template void msda_backward_cuda<T, C, Accumulate<T>>(const Sizes&, const DeviceLevels&, const T*, const T*,       \
                                                         const C*, const C*, Accumulate<T>*, C*, C*, cudaStream_t);
-DETRBENCH_INSTANTIATE(float, float)
-DETRBENCH_INSTANTIATE(double, double)
-DETRBENCH_INSTANTIATE(__half, __half)
-DETRBENCH_INSTANTIATE(__half, float)
-DETRBENCH_INSTANTIATE(__nv_bfloat16, __nv_bfloat16)
-DETRBENCH_INSTANTIATE(__nv_bfloat16, float)
+DETRBENCH_FOR_CUDA_TYPES(DETRBENCH_INSTANTIATE)
 
 }  // namespace detrbench

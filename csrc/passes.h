@@ -12,6 +12,9 @@
 
 namespace detrbench {
 
+// X(T) for each type of values that the CPU kernels are compiled for.
+#define DETRBENCH_FOR_CPU_TYPES(X) X(float) X(double) X(c10::BFloat16) X(c10::Half)
+
 constexpr int kMaxVectors = 4;          // vectors of a row that are kept in registers
 constexpr int64_t kQueriesAtOnce = 32;  // least work worth a thread
 constexpr int64_t kAhead = 8;           // queries; a head's inputs lie too far apart for the hardware to prefetch

@@ -11,6 +11,11 @@
 
 namespace detrbench {
 
+// X(T, C) for each type of values and type of locations that the CUDA kernels are compiled for.
+#define DETRBENCH_FOR_CUDA_TYPES(X)                                 \
+  X(float, float) X(double, double) X(__half, __half) X(__half, float) \
+  X(__nv_bfloat16, __nv_bfloat16) X(__nv_bfloat16, float)
+
 constexpr int kWarp = 32;
 constexpr int kTile = 16;  // points prepared at once
 

@@ -42,12 +42,12 @@ Report = Callable[..., None]  # (fraction, text, milestone=False)
 
 def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
     """One measure of one cell: records by protocol."""
-    steps = {
+    steps: dict[str, Callable[..., dict[str, Any]]] = {
         "complexity": _complexity,
         "training": _training,
         "accuracy": _accuracy,
-        "dam": _dam,
-        "queries": _queries,
+        "dam": functools.partial(_over_images, dam.measure),
+        "queries": functools.partial(_over_images, queries.measure),
         "pictures": _pictures,
         "memory": _memory,
     }
@@ -137,23 +137,16 @@ def _count(report: Report, protocol: str, unit: str = "images") -> Callable[[int
     return lambda done, total: report(done / total, f"{protocol}: {done} of {total} {unit}")
 
 
-def _dam(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+def _over_images(
+    measure: Callable[..., Any], item: WorkItem, device: str, open_data: OpenData, report: Report
+) -> dict[str, Any]:
+    """A measure of the evaluation images that leaves nothing but its record."""
     dataset = open_data(item.cell.settings.data_spec, "val")
     detector = load(item, device, open_data)
     records = {}
-    for name in item.cell.protocols_of("dam"):
-        protocol, tell = protocols.get("dam", name), _count(report, name)
-        records[name] = dam.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
-    return records
-
-
-def _queries(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
-    dataset = open_data(item.cell.settings.data_spec, "val")
-    detector = load(item, device, open_data)
-    records = {}
-    for name in item.cell.protocols_of("queries"):
-        protocol, tell = protocols.get("queries", name), _count(report, name)
-        records[name] = queries.measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
+    for name in item.cell.protocols_of(item.measure):
+        protocol, tell = protocols.get(item.measure, name), _count(report, name)
+        records[name] = measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
     return records
 
 

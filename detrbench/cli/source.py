@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from detrbench.errors import DataError, UsageError
 
@@ -12,6 +14,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from detrbench.data import Sample
+
+
+# What every command asks that runs a detector on a user's images.
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model, or the folder of a trained cell.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to look at.")]
+Checkpoint = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or ours.")]
+Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A COCO folder whose class names are shown.")]
+Threshold = Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
 
 class Source:

@@ -10,7 +10,7 @@ import typer
 
 from detrbench.cli import output
 from detrbench.cli.output import Json, Set
-from detrbench.cli.source import Source, open_image, sample_of
+from detrbench.cli.source import Checkpoint, Data, Device, Images, Model, Source, Threshold, open_image, sample_of
 from detrbench.errors import EnvironmentLacking, UsageError
 
 if TYPE_CHECKING:
@@ -24,19 +24,17 @@ EXAMPLES = output.examples(
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model, or the folder of a trained cell.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to look at.")],
-    checkpoint: Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or ours.")] = None,
+    model: Model,
+    images: Images,
+    checkpoint: Checkpoint = None,
     target: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="DIR|FILE.html", help="A folder of PNG files with a page, or the page."),
     ] = Path("pictures"),
     set_: Set = None,
-    data: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="A COCO folder whose class names are shown.")
-    ] = None,
-    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")] = 0.3,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    data: Data = None,
+    threshold: Threshold = 0.3,
+    device: Device = "auto",
     as_json: Json = False,
 ) -> None:
     """Draw what happens inside a detector: kept tokens, attention, sampling points, the way of queries, detections."""

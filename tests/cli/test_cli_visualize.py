@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from workbench import Workbench
+from workbench import Workbench, tiny_weights
 
 OPTIONS = ["hidden_dim=32", "ffn_dim=32", "num_queries=8", "num_encoder_layers=2", "num_decoder_layers=2"]
 SETTINGS = [part for pair in OPTIONS for part in ("--set", pair)]
@@ -17,12 +17,7 @@ KEYS = ["attention", "detections", "paths", "sampling", "tokens"]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from detrbench import models
-
-    options = {pair.partition("=")[0]: int(pair.partition("=")[2]) for pair in OPTIONS}
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    models.save_checkpoint(models.create("sparse_detr_tiny", **options), path)
-    return path
+    return tiny_weights("sparse_detr_tiny", OPTIONS, tmp_path_factory.mktemp("weights"))
 
 
 def arguments(weights: Path, *more: str) -> list[str]:

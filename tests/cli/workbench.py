@@ -76,3 +76,13 @@ class FakeData:
 
     def __len__(self) -> int:
         return 4
+
+
+def tiny_weights(model: str, settings: list[str], folder: Path) -> Path:
+    """Random weights of a model with those `key=integer` settings, saved."""
+    from detrbench import models
+
+    path = folder / "tiny.safetensors"
+    pairs = (pair.partition("=") for pair in settings)
+    models.save_checkpoint(models.create(model, **{key: int(value) for key, _, value in pairs}), path)
+    return path
