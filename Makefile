@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 .PHONY: check-self quickstart test test-full test-gpu bench bench-gpu lint clean
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
-	$(BIN)/detrbench run quickstart
+	$(BIN)/detrbench run quickstart --jobs 2
 	$(BIN)/detrbench report
 
 test: $(READY)  ## the tests that run on every change
@@ -26,7 +26,7 @@ bench-gpu: $(READY)
 	$(BIN)/python benchmarks/op.py --device cuda
 
 check-self: $(READY)  ## detrbench's own budgets: exact GFLOPs of every detector, the op's ratio, two detectors that learn
-	$(BIN)/detrbench run complexity self_check --results build/self
+	$(BIN)/detrbench run complexity self_check --jobs 2 --results build/self
 	$(BIN)/detrbench check complexity self_check --results build/self --junit build/self/check.xml
 	$(BIN)/python benchmarks/op.py --operations msda --rounds 3 --at-least 10
 

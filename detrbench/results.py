@@ -101,7 +101,7 @@ class CellFolder:
             ResultsUnwritable: no space, no permission.
         """
         theirs, ours = source.beside(measure), self.beside(measure)
-        if theirs is None or ours is None or not theirs.is_file():
+        if theirs is None or ours is None or not theirs.is_file() or source.path == self.path:
             return
         temporary = _temporary(ours)
         with _disk_errors(ours):

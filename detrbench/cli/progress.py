@@ -5,62 +5,80 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from detrbench.cli.output import duration
-from detrbench.plan import WorkItem
-from detrbench.run import Listener, Outcome
+from detrbench.plan import TIMED, WorkItem
+from detrbench.work import Listener, Outcome
 
 _QUIET_SECONDS = 20.0
 
 
-class Clock:
-    """Time left, from the plan's estimates corrected by what measures of the same kind really took."""
+@dataclass
+class _Active:
+    """An item that is being done, and since when; a resumed training does not start at 0."""
 
-    def __init__(self, items: Sequence[WorkItem], now: Callable[[], float] = time.monotonic) -> None:
-        self.now = now
+    started: float
+    fraction: float = 0.0
+    first_fraction: float | None = None
+
+
+class Clock:
+    """Time left, from the plan's estimates corrected by what measures of the same kind really took.
+
+    Args:
+        items: of the plan.
+        jobs: so many are done at once.
+        now: the time in seconds.
+    """
+
+    def __init__(self, items: Sequence[WorkItem], jobs: int = 1, now: Callable[[], float] = time.monotonic) -> None:
+        self.now, self.jobs = now, jobs
         self.pending = [item for item in items if item.state in ("todo", "reused")]
         self.ratios: dict[str, float] = {}
-        self.current: WorkItem | None = None
-        self.started = now()
-        self.fraction = 0.0
-        self.first_fraction: float | None = None  # a resumed training does not start at 0
+        self.active: dict[int, _Active] = {}  # by the item's identity: items cannot be hashed
 
     def start(self, item: WorkItem) -> None:
-        self.current, self.started, self.fraction, self.first_fraction = item, self.now(), 0.0, None
+        self.active[id(item)] = _Active(self.now())
 
-    def advance(self, fraction: float) -> None:
-        self.fraction = fraction
-        if self.first_fraction is None:
-            self.first_fraction = fraction
+    def advance(self, item: WorkItem, fraction: float) -> None:
+        active = self.active[id(item)]
+        active.fraction = fraction
+        if active.first_fraction is None:
+            active.first_fraction = fraction
 
     def end(self, outcome: Outcome) -> None:
+        self.active.pop(id(outcome.item), None)
         self.pending = [item for item in self.pending if item is not outcome.item]
         # A reason stands beside what was copied from an equal cell, which tells nothing of how long counting takes.
         if outcome.state == "done" and not outcome.why and outcome.item.seconds and outcome.seconds:
             self.ratios[outcome.item.measure] = outcome.seconds / outcome.item.seconds
 
-    def item_left(self) -> float | None:
-        """Seconds left of the current item."""
-        if self.current is None:
-            return None
-        elapsed, done = self.now() - self.started, self.fraction - (self.first_fraction or 0.0)
+    def item_left(self, item: WorkItem) -> float | None:
+        """Seconds left of an item; of one that is not being done, all of its own."""
+        active, estimate = self.active.get(id(item)), self._estimate(item)
+        if active is None:
+            return estimate
+        elapsed, done = self.now() - active.started, active.fraction - (active.first_fraction or 0.0)
         if done > 0.01:
-            return elapsed / done * (1 - self.fraction)
-        estimate = self._estimate(self.current)
+            return elapsed / done * (1 - active.fraction)
         return None if estimate is None else max(estimate - elapsed, 0.0)
 
     def total_left(self) -> float | None:
         """Seconds left of the whole run; None where an item's cost is unknown."""
-        left = 0.0
+        shared, alone = 0.0, 0.0
         for item in self.pending:
-            estimate = self.item_left() if item is self.current else self._estimate(item)
-            if estimate is None:
+            left = self.item_left(item)
+            if left is None:
                 return None
-            left += estimate
-        return left
+            if item.measure in TIMED:
+                alone += left
+            else:
+                shared += left
+        return shared / self.jobs + alone
 
     def _estimate(self, item: WorkItem) -> float | None:
         return None if item.seconds is None else item.seconds * self.ratios.get(item.measure, 1.0)
@@ -77,14 +95,14 @@ def outcome_line(outcome: Outcome) -> str:
 class PlainLines:
     """One line for each thing that ends, each epoch, and otherwise every 20 seconds."""
 
-    def __init__(self, console: Console, now: Callable[[], float] = time.monotonic) -> None:
-        self.console, self.now = console, now
+    def __init__(self, console: Console, jobs: int = 1, now: Callable[[], float] = time.monotonic) -> None:
+        self.console, self.jobs, self.now = console, jobs, now
         self.done = 0
         self.total = 0
         self.last = now()
 
     def begin(self, items: Sequence[WorkItem]) -> None:
-        self.clock = Clock(items, self.now)
+        self.clock = Clock(items, self.jobs, self.now)
         self.total = len(self.clock.pending)
 
     def start(self, item: WorkItem) -> None:
@@ -92,10 +110,10 @@ class PlainLines:
         self.last = self.now()
 
     def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
-        self.clock.advance(fraction)
+        self.clock.advance(item, fraction)
         if milestone or self.now() - self.last >= _QUIET_SECONDS:
             self.last = self.now()
-            left = f"{duration(self.clock.item_left())} left, {duration(self.clock.total_left())} in all"
+            left = f"{duration(self.clock.item_left(item))} left, {duration(self.clock.total_left())} in all"
             self._print(f"[{self.done + 1}/{self.total}] {item.cell.id}  {item.measure}  {text}  ({left})")
 
     def end(self, outcome: Outcome) -> None:
@@ -112,34 +130,36 @@ class PlainLines:
 
 
 class LiveBars:
-    """Two bars, the current item and the whole run, below the lines of what has ended."""
+    """A bar of each item that is being done and one of the whole run, below the lines of what has ended."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, jobs: int = 1) -> None:
+        self.jobs = jobs
         columns = TextColumn("{task.description}"), BarColumn(bar_width=28), TextColumn("{task.fields[text]}")
         self.progress = Progress(*columns, console=console, transient=True)
-        self.item_bar: TaskID
+        self.item_bars: dict[int, TaskID] = {}  # by the item's identity
         self.run_bar: TaskID
 
     def begin(self, items: Sequence[WorkItem]) -> None:
-        self.clock = Clock(items)
+        self.clock = Clock(items, self.jobs)
         total = max(len(self.clock.pending), 1)
-        self.item_bar = self.progress.add_task("", total=1.0, text="")
         self.run_bar = self.progress.add_task("whole run", total=total, text="")
         self.progress.start()
 
     def start(self, item: WorkItem) -> None:
         self.clock.start(item)
-        self.progress.update(self.item_bar, completed=0, description=f"{item.cell.id}  {item.measure}", text="")
+        self.item_bars[id(item)] = self.progress.add_task(f"{item.cell.id}  {item.measure}", total=1.0, text="")
         self._show_left()
 
     def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
-        self.clock.advance(fraction)
-        left = duration(self.clock.item_left())
-        self.progress.update(self.item_bar, completed=fraction, text=f"{text}, {left} left")
+        self.clock.advance(item, fraction)
+        left = duration(self.clock.item_left(item))
+        self.progress.update(self.item_bars[id(item)], completed=fraction, text=f"{text}, {left} left")
         self._show_left()
 
     def end(self, outcome: Outcome) -> None:
         self.clock.end(outcome)
+        if id(outcome.item) in self.item_bars:
+            self.progress.remove_task(self.item_bars.pop(id(outcome.item)))
         if outcome.item.state in ("todo", "reused"):
             self.progress.advance(self.run_bar)
             self.progress.console.print(outcome_line(outcome), markup=False, highlight=False)
@@ -153,7 +173,7 @@ class LiveBars:
         self.progress.update(self.run_bar, text=f"{duration(self.clock.total_left())} left")
 
 
-def listener(console: Console) -> Listener:
+def listener(console: Console, jobs: int = 1) -> Listener:
     """Bars where somebody watches; lines in CI, in a pipe, and where NO_COLOR asks for plain text."""
     plain = not console.is_terminal or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
-    return PlainLines(console) if plain else LiveBars(console)
+    return PlainLines(console, jobs) if plain else LiveBars(console, jobs)

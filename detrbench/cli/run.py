@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ EXAMPLES = output.examples(
     'detrbench run table6_keep_ratio -k "sparse and not 0.5" --measure complexity',
     "detrbench run sparse_table1 --data ~/coco --limit 100",
     "detrbench run sparse_table1 --scale smoke --set epochs=1 -s model.hidden_dim=128",
+    "detrbench run suites/*.yaml --measure complexity --jobs 4",
 )
 
 
@@ -49,6 +51,16 @@ def command(
         "results"
     ),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs",
+            "-j",
+            min=1,
+            metavar="N",
+            help="So many processes count, train and evaluate cells at once; memory and latency are measured alone.",
+        ),
+    ] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Take again what is done already.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run nothing, write nothing.")] = False,
     as_json: Json = False,
@@ -80,7 +92,8 @@ def command(
     if dry_run:
         _print_plan(prepared, as_json)
         return
-    outcomes = [outcome for one in prepared for outcome in _execute(one, as_json)]
+    with _workers(jobs) as workers:
+        outcomes = [outcome for one in prepared for outcome in _execute(one, workers, as_json)]
     _finish(prepared, outcomes, results_folder, as_json)
 
 
@@ -96,14 +109,24 @@ def _measures(given: str | None) -> tuple[str, ...] | None:
     return names
 
 
-def _execute(prepared: Any, as_json: bool) -> list[Any]:
+def _workers(jobs: int) -> Any:
+    if jobs == 1:
+        return contextlib.nullcontext()
+    import torch
+
+    from detrbench.jobs import Workers
+
+    return Workers(jobs, threads=max(1, torch.get_num_threads() // jobs))
+
+
+def _execute(prepared: Any, workers: Any, as_json: bool) -> list[Any]:
     from detrbench import run as runs
     from detrbench.cli import progress
 
-    listener = progress.listener(output.console(to_stderr=as_json))
+    listener = progress.listener(output.console(to_stderr=as_json), workers.jobs if workers else 1)
     output.note(_headline(prepared))
     try:
-        return runs.execute(prepared, listener)
+        return runs.execute(prepared, listener, workers)
     finally:
         listener.close()
 

@@ -14,7 +14,7 @@ from detrbench.errors import DataError
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workbench:
-    from detrbench import run, steps
+    from detrbench import steps, work
 
     made = Workbench(tmp_path, capsys)
     (tmp_path / "demo.yaml").write_text(SUITE)
@@ -27,7 +27,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
             raise DataError(f"{spec.path}: no data set here")
         return FakeData()
 
-    monkeypatch.setattr(run, "dataset_of", open_data)
+    monkeypatch.setattr(work, "dataset_of", open_data)
     monkeypatch.setattr(environment, "capture", lambda: {"torch": "test", "cores": 2})
     monkeypatch.setattr(environment, "pick_device", lambda asked: "cpu")
     return made

@@ -1,0 +1,202 @@
+"""Several processes that do groups of work items at once; how a group is done stands in `work`.
+
+A process that dies, for want of memory or by a crash in compiled code, takes one step with it: that item is noted as
+failed, and another process goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import detrbench.environment as environments
+from detrbench import work
+from detrbench.errors import DetrbenchError
+from detrbench.plan import WorkItem
+from detrbench.reuse import KnownRecords, count_keys
+from detrbench.work import Bench, Listener, Outcome, RunOptions
+
+_Group = list[tuple[int, WorkItem]]  # items with their place in the plan
+
+_PATIENCE = 5.0  # seconds that a process has to note what was interrupted
+
+
+@dataclass
+class _Worker:
+    """A process and what it is at. `left` are the items of its group that have not ended."""
+
+    process: Any
+    pipe: Connection
+    left: _Group = field(default_factory=list)
+
+    def give(self, group: _Group, options: RunOptions) -> None:
+        self.left = list(group)
+        self.pipe.send((group, options))
+
+
+class Workers:
+    """A number of processes that live as long as the `with` block.
+
+    Args:
+        jobs: at most so many at once.
+        threads: of each; also what torch computes with, so figures do not depend on who else is at work.
+    """
+
+    def __init__(self, jobs: int, threads: int) -> None:
+        self.jobs, self.threads = jobs, threads
+        self.workers: list[_Worker] = []
+        self.context = multiprocessing.get_context("spawn")
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for worker in self.workers:
+            worker.pipe.close()  # one that waits ends by itself; one that works notices at its next step
+        for worker in self.workers:
+            worker.process.join(_PATIENCE)
+            worker.process.kill()
+            worker.process.join()
+
+    def do(self, groups: Sequence[Sequence[WorkItem]], options: RunOptions, listener: Listener) -> list[Outcome]:
+        """Does the groups and returns what became of each item, in the order given.
+
+        Raises:
+            ResultsUnwritable: as one of the processes did; the others are stopped.
+            KeyboardInterrupt: in this process; those in the others note what was interrupted.
+        """
+        numbers = iter(range(sum(map(len, groups))))
+        waiting: list[_Group] = [[(next(numbers), item) for item in group] for group in groups]
+        outcomes: dict[int, Outcome] = {}
+        while waiting or any(worker.left for worker in self.workers):
+            self._hand_out(waiting, options)
+            busy = {worker.pipe: worker for worker in self.workers if worker.left}
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]  # type: ignore[index]
+                try:
+                    message = worker.pipe.recv()
+                except (EOFError, ConnectionError):
+                    waiting[:0] = self._bury(worker, listener, outcomes)
+                else:
+                    _hear(message, worker, listener, outcomes)
+        return [outcomes[number] for number in sorted(outcomes)]
+
+    def _hand_out(self, waiting: list[_Group], options: RunOptions) -> None:
+        """Gives each free process the first group that need not wait for another."""
+        busy = sum(bool(worker.left) for worker in self.workers)
+        before = set().union(*(_touches(worker.left) for worker in self.workers))
+        stay = []
+        for group in waiting:
+            touches = _touches(group)
+            if busy < self.jobs and not touches & before:
+                self._free().give(group, options)
+                busy += 1
+            else:
+                stay.append(group)
+            before |= touches
+        waiting[:] = stay
+
+    def _free(self) -> _Worker:
+        for worker in self.workers:
+            if not worker.left and worker.process.is_alive():
+                return worker
+        ours, theirs = self.context.Pipe()
+        process = self.context.Process(target=_work, args=(theirs, self.threads), daemon=False)
+        process.start()
+        theirs.close()
+        self.workers.append(_Worker(process, ours))
+        return self.workers[-1]
+
+    def _bury(self, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> list[_Group]:
+        """Notes the item that a dead process was at as failed; gives the rest of its group."""
+        worker.process.join()
+        self.workers.remove(worker)
+        (number, item), *rest = worker.left
+        code = worker.process.exitcode
+        cause = "killed: out of memory?" if code == -9 else f"exit code {code}"
+        why = f"the process that did it ended ({cause})"
+        item.folder.set_state(item.cell.id, item.measure, "failed", why)
+        item.folder.write_log(f"{item.measure} failed\n{why}")
+        outcomes[number] = Outcome(item, "failed", why)
+        listener.end(outcomes[number])
+        return [rest] if rest else []
+
+
+def _touches(group: _Group) -> set[Any]:
+    """What a group needs or leaves: folders, weights, records. Of two that share one, the later waits."""
+    found: set[Any] = set()
+    for _, item in group:
+        found |= {item.folder.path, item.trained_in.path}
+        if item.state == "todo":
+            keys = count_keys(item.cell).values() if item.measure == "complexity" else [item.key]
+            found |= {(item.measure, key) for key in keys}
+    return found
+
+
+def _hear(message: Any, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> None:
+    """Passes on what a process tells of its item, in terms of this process's own."""
+    if isinstance(message, DetrbenchError):
+        raise message
+    number, what, details = message
+    item = dict(worker.left)[number]
+    if what == "start":
+        listener.start(item)
+    elif what == "advance":
+        listener.advance(item, *details)
+    else:
+        outcomes[number] = dataclasses.replace(details, item=item)
+        worker.left = [pair for pair in worker.left if pair[0] != number]
+        listener.end(outcomes[number])
+
+
+class _Teller:
+    """A listener that tells the parent; where there is none any more, the process ends."""
+
+    def __init__(self, pipe: Connection, group: _Group) -> None:
+        self.pipe = pipe
+        self.numbers = {id(item): number for number, item in group}
+
+    def begin(self, items: Sequence[WorkItem]) -> None:
+        """The parent knows."""
+
+    def start(self, item: WorkItem) -> None:
+        self._tell(item, "start", None)
+
+    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+        self._tell(item, "advance", (fraction, text, milestone))
+
+    def end(self, outcome: Outcome) -> None:
+        self._tell(outcome.item, "end", outcome)
+
+    def close(self) -> None:
+        """The parent closes."""
+
+    def _tell(self, item: WorkItem, what: str, details: Any) -> None:
+        try:
+            self.pipe.send((self.numbers[id(item)], what, details))
+        except ConnectionError:
+            os._exit(1)  # nobody waits for this work; what is done is kept
+
+
+def _work(pipe: Connection, threads: int) -> None:
+    """What each process does: group after group, until the parent closes the pipe."""
+    with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
+        import torch
+
+        torch.set_num_threads(threads)
+        environment = environments.capture()
+        known: dict[Path, KnownRecords] = {}
+        while True:
+            group, options = pipe.recv()
+            bench = Bench(options, known.setdefault(options.results, KnownRecords(options.results)), environment)
+            try:
+                work.do([item for _, item in group], bench, _Teller(pipe, group))
+            except DetrbenchError as error:
+                pipe.send(error)

@@ -1,0 +1,274 @@
+"""Does work items: takes a step, keeps its record before the next one starts, notes what failed.
+
+A killed run loses the step it was in, and training loses what came after its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from detrbench import steps
+from detrbench.data.samples import Dataset
+from detrbench.data.spec import DataSpec, Split
+from detrbench.errors import DetrbenchError
+from detrbench.plan import WorkItem
+from detrbench.results import ResultsUnwritable, write_atomic
+from detrbench.reuse import Equal, Known, KnownRecords, count_keys
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line asked for."""
+
+    results: Path = Path("results")
+    scale: str | None = None
+    expression: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    measures: tuple[str, ...] | None = None
+    data: Path | None = None
+    limit: int | None = None
+    fresh: bool = False
+    device: str = "cpu"
+    processes: int | None = None  # that repeat a timing; None: as many as its protocol says
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one work item."""
+
+    item: WorkItem
+    state: str
+    why: str | None
+    seconds: float = 0.0
+
+
+class Listener(Protocol):
+    """Is told how the run goes; `cli.progress` draws it."""
+
+    def begin(self, items: Sequence[WorkItem]) -> None: ...
+
+    def start(self, item: WorkItem) -> None: ...
+
+    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None: ...
+
+    def end(self, outcome: Outcome) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the work is done with: the options of the run, the records at hand, the machine."""
+
+    options: RunOptions
+    known: KnownRecords
+    environment: Mapping[str, Any]
+
+
+@functools.lru_cache(maxsize=4)
+def dataset_of(spec: DataSpec, split: Split) -> Dataset:
+    """A data set, opened once."""
+    from detrbench.data import open_dataset
+
+    return open_dataset(spec, split)
+
+
+def do(items: Sequence[WorkItem], bench: Bench, listener: Listener) -> list[Outcome]:
+    """Does the items of one group under one lock each: those of a cell, or all latencies, which are timed together.
+
+    Raises:
+        ResultsUnwritable: the results folder cannot be written.
+        KeyboardInterrupt: after noting what was interrupted.
+    """
+    outcomes = []
+    with contextlib.ExitStack() as locks:
+        held = {i.folder.path: locks.enter_context(i.folder.lock()) for i in {i.folder.path: i for i in items}.values()}
+        busy = [item for item in items if not held[item.folder.path]]
+        for item in busy:
+            outcomes.append(_tell(listener, Outcome(item, "busy", "another run is at this cell")))
+        mine = [item for item in items if held[item.folder.path]]
+        if mine and mine[0].measure == "latency":
+            return outcomes + _do_latency(mine, bench, listener)
+        for item in mine:
+            outcomes.append(_tell(listener, _do(item, bench, listener)))
+    return outcomes
+
+
+def _do(item: WorkItem, bench: Bench, listener: Listener) -> Outcome:
+    settled = _settled(item)
+    if settled:
+        return settled
+    started = _start(item, listener)
+    try:
+        if item.measure == "training":
+            _prepare_training_folder(item)
+        report = functools.partial(listener.advance, item)
+        if item.measure == "complexity":
+            return _count(item, bench, report, started)
+        equal = None if bench.options.fresh else bench.known.equal(item.measure, item.key)
+        if equal is not None:
+            return _take_over(item, equal)
+        records = steps.take(item, bench.options.device, dataset_of, report)
+        return _keep(item, records, bench, time.monotonic() - started)
+    except KeyboardInterrupt:
+        item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
+        raise
+    except ResultsUnwritable:
+        raise
+    except Exception as error:  # whatever went wrong in one cell must not stop the others
+        return _note_failure(item, error)
+
+
+def _count(item: WorkItem, bench: Bench, report: Callable[..., None], started: float) -> Outcome:
+    """Takes the complexity; of what an equal cell of any suite has, a copy that names that cell."""
+    known: Mapping[str, Known] = {} if bench.options.fresh else bench.known.counts(item.cell)
+    names = item.cell.protocols_of("complexity")
+    fresh = {}
+    if len(known) < len(names):
+        item_left = dataclasses.replace(item, known=tuple(known))
+        fresh = steps.take(item_left, bench.options.device, dataset_of, report)
+    records = {name: known[name].record if name in known else fresh[name] for name in names}
+    extra = {
+        "count_keys": count_keys(item.cell),
+        "counted_for": {name: record.counted_for for name, record in known.items()},
+    }
+    environment = bench.environment if fresh else known[names[0]].envelope["environment"]
+    outcome = _keep(item, records, bench, time.monotonic() - started, environment, **extra)
+    return outcome if fresh else dataclasses.replace(outcome, why=f"counted for {known[names[0]].counted_for}")
+
+
+def _take_over(item: WorkItem, equal: Equal) -> Outcome:
+    """Copies an equal cell's record, which may have been taken in another suite, on another day, on another machine."""
+    item.folder.take_over(item.measure, equal.folder)
+    kept = {name: equal.envelope[name] for name in ("environment", "seconds", "device", "weights")}
+    item.folder.write_envelope(item.measure, item.key, equal.envelope["records"], **kept, taken_for=equal.taken_for)
+    _mark_done(item)
+    return Outcome(item, "done", f"taken for {equal.taken_for}")
+
+
+def _settled(item: WorkItem) -> Outcome | None:
+    """The outcome of an item that needs no work, noted in the cell's status."""
+    state, why = item.state, item.why
+    needs_training = item.weights == "trained" and item.measure not in ("training", "complexity")
+    if state == "todo" and needs_training and not item.trained_in.weights.is_file():
+        state, why = "not_measured", _why_untrained(item)
+    if state == "todo" or state == "reused":
+        return None
+    if item.folder.read_status()["measures"].get(item.measure) != {"state": state, "why": why}:
+        item.folder.set_state(item.cell.id, item.measure, state, why)
+    return Outcome(item, state, why)
+
+
+def _why_untrained(item: WorkItem) -> str:
+    training = item.trained_in.read_status()["measures"].get("training", {})
+    if training.get("state") == "failed":
+        return f"training failed: {training['why']}"
+    return f"{item.cell.weights_of.id} is not trained" if item.cell.weights_of else "not trained"
+
+
+def _start(item: WorkItem, listener: Listener) -> float:
+    listener.start(item)
+    item.folder.set_state(item.cell.id, item.measure, "running")
+    return time.monotonic()
+
+
+def _note_failure(item: WorkItem, error: Exception) -> Outcome:
+    """Marks an item failed; must be called while the exception is being handled."""
+    why = explain(error)
+    item.folder.write_log(f"{item.measure} failed\n{traceback.format_exc()}")
+    item.folder.set_state(item.cell.id, item.measure, "failed", why)
+    return Outcome(item, "failed", why)
+
+
+def explain(error: Exception) -> str:
+    """Why a step failed, in one line."""
+    lines = str(error).strip().splitlines()
+    first = lines[0] if lines else "no message"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {first}"
+    return first if isinstance(error, DetrbenchError) else f"{type(error).__name__}: {first}"
+
+
+def _do_latency(items: list[WorkItem], bench: Bench, listener: Listener) -> list[Outcome]:
+    """Times all cells in one go: as soon as one is due all are, for only interleaved timings can be compared."""
+    settled = {item.folder.path: _settled(item) for item in items}
+    again = any(outcome is None for outcome in settled.values())
+    due = []
+    outcomes: list[Outcome] = []
+    for item in items:
+        outcome = settled[item.folder.path]
+        if outcome is None or (again and outcome.state == "done"):
+            due.append(item)
+        else:
+            outcomes.append(_tell(listener, outcome))
+    try:
+        return outcomes + _time_together(due, bench, listener)
+    except KeyboardInterrupt:
+        for item in due:
+            item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
+        raise
+
+
+def _time_together(items: list[WorkItem], bench: Bench, listener: Listener) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    ready: dict[str, tuple[WorkItem, Any]] = {}
+    started = time.monotonic()
+    for item in items:
+        _start(item, listener)
+        try:
+            ready[item.cell.id] = item, steps.load_and_try(item, bench.options.device, dataset_of)
+        except Exception as error:  # this one cannot be timed; the others can
+            outcomes.append(_tell(listener, _note_failure(item, error)))
+    if not ready:
+        return outcomes
+    first = next(iter(ready.values()))[0]
+    try:
+        report = functools.partial(listener.advance, first)
+        records = steps.take_latency(ready, bench.options.device, report, dataset_of, bench.options.processes)
+    except Exception as error:
+        return outcomes + [_tell(listener, _note_failure(item, error)) for item, _ in ready.values()]
+    seconds = (time.monotonic() - started) / len(ready)
+    return outcomes + [_tell(listener, _keep(item, records[id_], bench, seconds)) for id_, (item, _) in ready.items()]
+
+
+def _keep(
+    item: WorkItem,
+    records: Mapping[str, Any],
+    bench: Bench,
+    seconds: float,
+    environment: Mapping[str, Any] | None = None,
+    **extra: Any,
+) -> Outcome:
+    extra |= {"device": bench.options.device, "weights": item.weights}
+    item.folder.write_envelope(item.measure, item.key, records, environment or bench.environment, seconds, **extra)
+    _mark_done(item)
+    return Outcome(item, "done", None, seconds)
+
+
+def _mark_done(item: WorkItem) -> None:
+    item.folder.set_state(item.cell.id, item.measure, "done")
+    if item.measure == "training":  # only now: without its record a finished training would have to be done again
+        (item.folder.checkpoint / "state.pt").unlink(missing_ok=True)
+
+
+def _tell(listener: Listener, outcome: Outcome) -> Outcome:
+    listener.end(outcome)
+    return outcome
+
+
+def _prepare_training_folder(item: WorkItem) -> None:
+    """A checkpoint of this very training is gone on with; one of another training is removed."""
+    note = item.folder.checkpoint / "key"
+    same = note.is_file() and note.read_text(encoding="utf-8") == item.key
+    if item.folder.checkpoint.exists() and not same:
+        shutil.rmtree(item.folder.checkpoint)
+    write_atomic(note, item.key)

@@ -1,0 +1,46 @@
+"""What a run says of the time that is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from detrbench.cli.progress import Clock
+from detrbench.work import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """What a clock looks at of a work item."""
+
+    measure: str
+    seconds: float | None
+    state: str = "todo"
+
+
+def clock(*items: Any, jobs: int = 1) -> tuple[Clock, list[float]]:
+    time = [0.0]
+    return Clock(items, jobs, lambda: time[0]), time
+
+
+def test_estimates_are_summed_and_divided_by_the_jobs_that_share_them() -> None:
+    items = Item("training", 60.0), Item("accuracy", 20.0), Item("latency", 10.0)
+    assert clock(*items)[0].total_left() == 90.0
+    assert clock(*items, jobs=2)[0].total_left() == 50.0  # latency is taken alone
+    assert clock(*items, replace(items[0], state="done"))[0].total_left() == 90.0
+    assert clock(*items, Item("dam", None))[0].total_left() is None
+
+
+def test_what_is_under_way_tells_from_its_own_pace() -> None:
+    one, other = Item("training", 60.0), Item("training", 60.0)
+    at, time = clock(one, other, jobs=2)
+    at.start(one)
+    at.start(other)
+    at.advance(one, 0.5)  # resumed in the middle
+    time[0] = 10.0
+    assert at.item_left(other) == 50.0
+    at.advance(one, 0.75)
+    assert at.item_left(one) == 10.0
+    assert at.total_left() == 30.0
+    at.end(Outcome(one, "done", None, 30.0))  # type: ignore[arg-type]
+    assert at.item_left(other) == 20.0  # half of the estimate, as it was for the one that ended

@@ -1,0 +1,144 @@
+"""Several processes at once: equal figures, nothing done twice, a process that dies takes one step with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from detrbench import run as runs
+from detrbench import suite as suites
+from detrbench import yaml12
+from detrbench.errors import EnvironmentLacking
+from detrbench.jobs import Workers
+from detrbench.plan import WorkItem
+from detrbench.results import CellFolder, ResultsStore
+from detrbench.work import Outcome, RunOptions
+
+SUITE = """\
+name: demo
+title: A demonstration
+defaults: {backbone: tiny}
+variants:
+  - {id: plain, model: deformable_detr_tiny}
+  - {id: same, model: deformable_detr_tiny}
+  - {id: sparse, model: sparse_detr_tiny}
+  - {id: sparser, model: sparse_detr_tiny, options: {keep_ratio: 0.05}, weights_of: sparse}
+scales:
+  smoke:
+    {data: shapes, num_train: 4, num_val: 2, image_size: 64, epochs: 2, batch_size: 2,
+     model: {hidden_dim: 64, num_heads: 2, ffn_dim: 32, num_queries: 10, num_encoder_layers: 1, num_decoder_layers: 1}}
+measure: [accuracy, memory]
+"""
+
+
+class Told:
+    """A listener that keeps what it is told; `on_start` may interfere."""
+
+    def __init__(self, on_start: Any = lambda item: None) -> None:
+        self.on_start = on_start
+        self.at: list[tuple[str, str, str]] = []
+        self.running: set[int] = set()
+        self.most = 0
+
+    def begin(self, items: Sequence[WorkItem]) -> None: ...
+
+    def start(self, item: WorkItem) -> None:
+        self.at.append(("start", item.cell.id, item.measure))
+        self.running.add(id(item))
+        self.most = max(self.most, len(self.running))
+        self.on_start(item)
+
+    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+        assert id(item) in self.running
+
+    def end(self, outcome: Outcome) -> None:
+        self.at.append(("end", outcome.item.cell.id, outcome.item.measure))
+        self.running.discard(id(outcome.item))
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(2, threads=1) as made:
+        yield made
+
+
+def prepare(root: Path, **options: Any) -> runs.PreparedRun:
+    return runs.prepare(suites.read(yaml12.parse(SUITE, "demo.yaml")), RunOptions(results=root, **options))
+
+
+def shown(outcomes: list[Outcome]) -> list[tuple[str, str, str]]:
+    return [(outcome.item.cell.id, outcome.item.measure, outcome.state) for outcome in outcomes]
+
+
+def test_two_processes_find_what_one_finds(tmp_path: Path, workers: Workers) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the processes
+    alone = runs.execute(prepare(tmp_path / "alone"), Told())
+    torch.set_num_threads(threads)
+    told = Told()
+    shared = runs.execute(prepare(tmp_path / "shared"), told, workers)
+    assert shown(shared) == shown(alone)
+    assert {state for _, _, state in shown(shared)} == {"done"}
+    assert told.most == 2
+    one, two = (
+        {cell.id: cell for cell in ResultsStore(tmp_path / name).cells("demo", "smoke")} for name in ("alone", "shared")
+    )
+    for id_ in ("plain", "sparse", "sparser"):
+        assert one[id_].records["accuracy"] == two[id_].records["accuracy"]
+    weights = [load_file(CellFolder(cells["sparse"].folder).weights) for cells in (one, two)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert two["sparse"].envelopes["training"]["environment"]["threads"] == 1
+
+
+def test_what_needs_another_waits_for_it(tmp_path: Path, workers: Workers) -> None:
+    told = Told()
+    outcomes = {(o.item.cell.id, o.item.measure): o for o in runs.execute(prepare(tmp_path), told, workers)}
+    ended = told.at.index(("end", "sparse", "training"))
+    assert told.at.index(("start", "sparser", "accuracy")) > ended  # another's weights
+    assert str(outcomes["same", "training"].why).startswith("taken for demo/smoke/cells/plain-")  # not trained twice
+    assert told.at.index(("start", "plain", "memory")) > max(
+        n for n, (_, _, measure) in enumerate(told.at) if measure == "accuracy"
+    )
+
+
+def test_a_process_that_dies_takes_one_step_with_it(tmp_path: Path) -> None:
+    def kill(item: WorkItem) -> None:
+        if (item.cell.id, item.measure) == ("sparse", "training"):
+            (at_it,) = (worker for worker in pair.workers if worker.left and worker.left[0][1] is item)
+            os.kill(at_it.process.pid, signal.SIGKILL)
+
+    with Workers(2, threads=1) as pair:
+        outcomes = {(o.item.cell.id, o.item.measure): o for o in runs.execute(prepare(tmp_path), Told(kill), pair)}
+    assert outcomes["sparse", "training"].state == "failed"
+    assert "killed: out of memory?" in str(outcomes["sparse", "training"].why)
+    assert str(outcomes["sparse", "accuracy"].why).startswith("training failed: the process that did it ended")
+    assert outcomes["plain", "accuracy"].state == outcomes["same", "accuracy"].state == "done"
+    again = runs.execute(prepare(tmp_path), Told())
+    assert {state for _, _, state in shown(again)} == {"done"}
+
+
+def test_a_folder_that_cannot_be_written_stops_all(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path)
+    (tmp_path / "demo/smoke/cells").mkdir(parents=True)
+    blocked = next(item.folder for item in prepared.items if item.cell.id == "sparse")
+    blocked.status.mkdir(parents=True)  # where its status belongs
+    with Workers(2, threads=1) as pair, pytest.raises(EnvironmentLacking, match="cannot be written"):
+        runs.execute(prepared, Told(), pair)
+    assert not any(worker.process.is_alive() for worker in pair.workers)
+
+
+def test_nothing_is_started_for_what_is_done(tmp_path: Path) -> None:
+    runs.execute(prepare(tmp_path, measures=("memory",)), Told())
+    with Workers(2, threads=1) as pair:
+        outcomes = runs.execute(prepare(tmp_path, measures=("memory",)), Told(), pair)
+        assert pair.workers == []
+    assert {state for _, _, state in shown(outcomes)} == {"done"}
