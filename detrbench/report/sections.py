@@ -216,12 +216,18 @@ def make(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Secti
     answered = {_curve(row) for row in chosen.values() if row is not None}
     for row in table.rows if table else ():
         matching = [cell for cell in cells if chosen[cell.id] is row]
-        name = str(row.values.get("model", f"row {row.index + 1}"))
+        name = _name(row)
         entries += [Entry(cell.id, name, row, cell) for cell in matching]
         if not matching and _curve(row) not in answered:
             entries.append(Entry(f"published-{row.index + 1}", name, row, None))
     entries += [Entry(cell.id, _label(cell), None, cell) for cell in _rest(cells, chosen)]
     return Section(suite, scale, spec, table, entries, problems)
+
+
+def _name(row: PublishedRow) -> str:
+    """The model of a published row; in a table without models its first word, else its number."""
+    words = [value for value in row.values.values() if isinstance(value, str)]
+    return str(row.values.get("model", words[0] if words else f"row {row.index + 1}"))
 
 
 def _label(cell: CellResult) -> str:
