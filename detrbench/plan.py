@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from detrbench import models
 from detrbench.data.spec import Split
 from detrbench.environment import timing_identity
 from detrbench.errors import DetrbenchError
 from detrbench.measure import protocols
 from detrbench.results import MEASURES, CellFolder, ResultsStore
-from detrbench.reuse import KnownCounts, count_keys
+from detrbench.reuse import KnownRecords, count_keys
 from detrbench.suite import Cell, digest
 
 _NEEDS_WEIGHTS = ("accuracy", "dam", "queries", "pictures")
@@ -32,8 +33,8 @@ ItemState = Literal["todo", "reused", "done", "not_measured"]
 class WorkItem:
     """One measure of one cell. `seconds` is a coarse estimate, None where nothing is known.
 
-    `reused` is due, but an equal cell of some suite has all of its records; `known` names protocols whose record is at
-    hand, and which the step leaves out.
+    `reused` is due, but an equal cell of some suite has all of its records; `known` names protocols of complexity whose
+    record is at hand, and which the step leaves out.
 
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
     their values).
@@ -81,8 +82,8 @@ def make(
     estimate = _Estimates(store, conditions)
     items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh, estimate)]
     if not fresh:
-        counts = KnownCounts(store.root)
-        items = [_if_counted(item, counts) for item in items]
+        known = KnownRecords(store.root)
+        items = [_if_known(item, known) for item in items]
     phase = {"complexity": 0, "latency": 2}
     return sorted(items, key=lambda item: phase.get(item.measure, 1))  # stable: cells stay in the suite's order
 
@@ -100,21 +101,24 @@ def _of_cell(
         why = missing or weights.lacking(measure)
         key = "" if why else _key(cell, measure, now, weights)
         state: ItemState = "not_measured" if why else "todo"
-        if not why and not fresh and _is_done(folder, measure, key):
+        if not why and not fresh and folder.has(measure, key):
             state = "done"
         seconds = estimate(cell, measure) if state == "todo" else None
         items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds))
     return items
 
 
-def _if_counted(item: WorkItem, counts: KnownCounts) -> WorkItem:
-    """The item as `reused` where an equal cell has been counted under all of its protocols."""
-    if item.measure != "complexity" or item.state != "todo":
+def _if_known(item: WorkItem, known: KnownRecords) -> WorkItem:
+    """The item as `reused` where equal cells have all of its records."""
+    if item.state != "todo":
         return item
-    known = counts.of(item.cell)
-    if set(known) != set(item.cell.protocols_of("complexity")):
-        return item
-    return replace(item, state="reused", why=f"counted for {known['common'].counted_for}", seconds=0.0)
+    if item.measure == "complexity":
+        counts = known.counts(item.cell)
+        if set(counts) != set(item.cell.protocols_of("complexity")):
+            return item
+        return replace(item, state="reused", why=f"counted for {counts['common'].counted_for}", seconds=0.0)
+    equal = known.equal(item.measure, item.key)
+    return replace(item, state="reused", why=f"taken for {equal.taken_for}", seconds=0.0) if equal else item
 
 
 def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
@@ -144,7 +148,7 @@ class _Weights:
             return
         try:
             key = _training_key(self.cell.weights_of or self.cell, self.now)
-            if self.needed or "training" in wanted or _is_done(folder, "training", key):
+            if self.needed or "training" in wanted or folder.has("training", key):
                 self.trained_key = key
             if self.needed:
                 self.now.fingerprint(self.cell, "val")
@@ -186,7 +190,7 @@ def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:
     if measure == "complexity":
         return digest([measure, *count_keys(cell).values()])
     rules = [[name, protocols.get(measure, name).version] for name in cell.protocols_of(measure)]
-    parts: list[Any] = [measure, rules, cell.model, cell.options, weights.identity, cell.settings.eval_size]
+    parts: list[Any] = [measure, rules, _detector(cell), weights.identity, cell.settings.eval_size]
     if measure in _NEEDS_WEIGHTS:
         parts.append(now.fingerprint(cell, "val"))
     if measure in _TIMED:
@@ -196,13 +200,13 @@ def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:
 
 def _training_key(cell: Cell, now: Conditions) -> str:
     recipe = cell.describe()["resolved"]
-    return digest(["training", cell.model, cell.options, recipe, now.fingerprint(cell, "train")])
+    return digest(["training", _detector(cell), recipe, now.fingerprint(cell, "train")])
 
 
-def _is_done(folder: CellFolder, measure: str, key: str) -> bool:
-    envelope = folder.read_envelope(measure)
-    beside = {"training": folder.weights, "pictures": folder.traces}.get(measure)  # what the record is nothing without
-    return envelope is not None and envelope["key"] == key and (beside is None or beside.is_file())
+def _detector(cell: Cell) -> Any:
+    """The parts and all of their options: two names of one detector are equal, whoever wrote a default out."""
+    found = models.resolve(str(cell.model), cell.options)
+    return [found.parts, found.options]
 
 
 def file_sha256(path: Path) -> str:

@@ -19,6 +19,7 @@ import datetime
 import errno
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,38 @@ class CellFolder:
     def record(self, measure: str) -> Path:
         """The envelope's file."""
         return self.path / f"{measure}.json"
+
+    def has(self, measure: str, key: str) -> bool:
+        """Whether the record under that key is there, with the file that it is nothing without."""
+        envelope = self.read_envelope(measure)
+        beside = None if measure == "accuracy" else self.beside(measure)
+        return envelope is not None and envelope["key"] == key and (beside is None or beside.is_file())
+
+    def beside(self, measure: str) -> Path | None:
+        """The file that a measure leaves beside its record."""
+        return {"training": self.weights, "accuracy": self.images, "pictures": self.traces}.get(measure)
+
+    def take_over(self, measure: str, source: CellFolder) -> None:
+        """Puts the other cell's file here that belongs to a measure's record; shares the space where it can.
+
+        Raises:
+            ResultsUnwritable: no space, no permission.
+        """
+        theirs, ours = source.beside(measure), self.beside(measure)
+        if theirs is None or ours is None or not theirs.is_file():
+            return
+        temporary = _temporary(ours)
+        with _disk_errors(ours):
+            ours.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                try:
+                    os.link(theirs, temporary)  # files are replaced, never written into, so two names may share one
+                except OSError:  # another disk, or one without links
+                    shutil.copyfile(theirs, temporary)
+                os.replace(temporary, ours)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
 
     def write_cell(self, cell: Mapping[str, Any]) -> None:
         """Writes cell.yaml."""
@@ -242,7 +275,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     Raises:
         ResultsUnwritable: no space, no permission, a read-only disk. Nothing half-written is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    temporary = _temporary(path)
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -254,6 +287,10 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
 
 
 @contextlib.contextmanager

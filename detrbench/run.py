@@ -26,7 +26,7 @@ from detrbench.data.spec import DataSpec, Split
 from detrbench.errors import DetrbenchError, NothingSelected
 from detrbench.plan import WorkItem
 from detrbench.results import ResultsStore, ResultsUnwritable, write_atomic
-from detrbench.reuse import Known, KnownCounts, count_keys
+from detrbench.reuse import Equal, Known, KnownRecords, count_keys
 from detrbench.selection import compile_expression
 from detrbench.suite import Cell, LoadedSuite
 
@@ -82,7 +82,7 @@ class PreparedRun:
     store: ResultsStore
     environment: Mapping[str, Any]
     options: RunOptions
-    counts: KnownCounts
+    known: KnownRecords
 
 
 def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None] | None = None) -> PreparedRun:
@@ -106,7 +106,7 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     items = plan.make(selected, measures, store, conditions, options.fresh)
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
-    return PreparedRun(loaded, scale, cells, items, store, environment, options, KnownCounts(store.root))
+    return PreparedRun(loaded, scale, cells, items, store, environment, options, KnownRecords(store.root))
 
 
 def select(cells: Iterable[Cell], expression: str | None) -> list[Cell]:
@@ -195,6 +195,9 @@ def _do(item: WorkItem, run: PreparedRun, listener: Listener) -> Outcome:
         report = functools.partial(listener.advance, item)
         if item.measure == "complexity":
             return _count(item, run, report, started)
+        equal = None if run.options.fresh else run.known.equal(item.measure, item.key)
+        if equal is not None:
+            return _take_over(item, equal)
         records = steps.take(item, run.options.device, dataset_of, report)
         return _keep(item, records, run, time.monotonic() - started)
     except KeyboardInterrupt:
@@ -208,7 +211,7 @@ def _do(item: WorkItem, run: PreparedRun, listener: Listener) -> Outcome:
 
 def _count(item: WorkItem, run: PreparedRun, report: Callable[..., None], started: float) -> Outcome:
     """Takes the complexity; of what an equal cell of any suite has, a copy that names that cell."""
-    known: Mapping[str, Known] = {} if run.options.fresh else run.counts.of(item.cell)
+    known: Mapping[str, Known] = {} if run.options.fresh else run.known.counts(item.cell)
     names = item.cell.protocols_of("complexity")
     fresh = {}
     if len(known) < len(names):
@@ -222,6 +225,15 @@ def _count(item: WorkItem, run: PreparedRun, report: Callable[..., None], starte
     environment = run.environment if fresh else known[names[0]].envelope["environment"]
     outcome = _keep(item, records, run, time.monotonic() - started, environment, **extra)
     return outcome if fresh else dataclasses.replace(outcome, why=f"counted for {known[names[0]].counted_for}")
+
+
+def _take_over(item: WorkItem, equal: Equal) -> Outcome:
+    """Copies an equal cell's record, which may have been taken in another suite, on another day, on another machine."""
+    item.folder.take_over(item.measure, equal.folder)
+    kept = {name: equal.envelope[name] for name in ("environment", "seconds", "device", "weights")}
+    item.folder.write_envelope(item.measure, item.key, equal.envelope["records"], **kept, taken_for=equal.taken_for)
+    _mark_done(item)
+    return Outcome(item, "done", f"taken for {equal.taken_for}")
 
 
 def _settled(item: WorkItem) -> Outcome | None:
@@ -319,10 +331,14 @@ def _keep(
 ) -> Outcome:
     extra |= {"device": run.options.device, "weights": item.weights}
     item.folder.write_envelope(item.measure, item.key, records, environment or run.environment, seconds, **extra)
+    _mark_done(item)
+    return Outcome(item, "done", None, seconds)
+
+
+def _mark_done(item: WorkItem) -> None:
     item.folder.set_state(item.cell.id, item.measure, "done")
     if item.measure == "training":  # only now: without its record a finished training would have to be done again
         (item.folder.checkpoint / "state.pt").unlink(missing_ok=True)
-    return Outcome(item, "done", None, seconds)
 
 
 def _tell(listener: Listener, outcome: Outcome) -> Outcome:

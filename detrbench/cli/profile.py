@@ -98,12 +98,12 @@ def _count(model: str, options: dict[str, Any], rule: Any, cross_check: bool = T
 
 def _published(what: str | None, results_folder: Path, as_json: bool) -> None:
     from detrbench import published_counts
-    from detrbench.reuse import KnownCounts
+    from detrbench.reuse import KnownRecords
 
-    known = KnownCounts(results_folder)
+    known = KnownRecords(results_folder)
 
     def count(cell: Cell, protocol: str) -> Mapping[str, Any]:
-        found = known.of(cell)
+        found = known.counts(cell)
         if protocol in found:
             return found[protocol].record
         from detrbench.measure import protocols
