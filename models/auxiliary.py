@@ -47,6 +47,18 @@ class EncoderAuxiliaryLoss(LossTerm):
         return losses
 
 
+class ObjectnessLoss(LossTerm):
+    """Trains the head that ranks tokens before the encoder to detect (Sparse DETR, section 3.3).
+
+    As for the proposals, all tokens are matched, and the weights are those of every other matched loss.
+    """
+
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+        """Losses with the suffix `_backbone`."""
+        assert out.encoded.objectness is not None
+        return self.matched_losses(out.encoded.objectness, targets, num_boxes, "_backbone")
+
+
 class DamLoss(LossTerm):
     """Trains the token scores to name the tokens that the decoder attends to most (Sparse DETR, section 3.3)."""
 

@@ -129,6 +129,11 @@ def _swin(window_size: int) -> dict[str, Option]:
     }
 
 
+_SPARSE = {
+    "keep_ratio": Option(0.3, "share of an image's tokens that the encoder updates"),
+    "encoder_auxiliary": Option(True, "predict and supervise boxes after each layer but the last"),
+    "dual_attention": Option(False, "dense attention among the best tokens too (Focus-DETR's Table 11)"),
+}
 _REFINE = {"refine_boxes": Option(False, "each layer corrects the boxes of the one before")}
 _LOOK_TWICE = "a layer's box loss also trains the boxes of the layer before (DINO)"
 # What queries hand to the decoder: an embedding of each query's place that holds for all layers, or a box it starts at.
@@ -203,13 +208,16 @@ for _part in (
     Part(
         "encoder",
         "sparse",
-        "detrbench.models.encoders.sparse:SparseEncoder",
+        "detrbench.models.encoders.sparse:by_attention",
         "Sparse DETR: only tokens that the decoder is expected to use are updated",
-        {
-            "keep_ratio": Option(0.3, "share of an image's tokens that the encoder updates"),
-            "encoder_auxiliary": Option(True, "predict and supervise boxes after each layer but the last"),
-            "dual_attention": Option(False, "dense attention among the best tokens too (Focus-DETR's Table 11)"),
-        },
+        _SPARSE,
+    ),
+    Part(
+        "encoder",
+        "sparse_objectness",
+        "detrbench.models.encoders.sparse:by_objectness",
+        "Sparse DETR, tokens ranked by a detection head in front of the encoder instead",
+        _SPARSE,
     ),
     Part(
         "encoder",

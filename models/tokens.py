@@ -127,6 +127,7 @@ class Encoded:
         kept_tokens: for each layer and image the indices of the tokens that were updated; None where all are.
         scores: (B, S) score by which tokens were kept, or None.
         auxiliary: predictions of the encoder's own auxiliary heads, by layer.
+        objectness: what the head that ranks tokens predicts for all of them, where it is trained to detect.
         foreground: (B, S) the scores as they were predicted, where they are trained as foreground.
         updated_from: for each layer the first token that is updated, where all behind it are too; None otherwise.
         tokens: the geometry of `memory` where that is not the whole pyramid.
@@ -136,6 +137,7 @@ class Encoded:
     kept_tokens: list[list[Tensor]] | None = None
     scores: Tensor | None = None
     auxiliary: list[Prediction] = field(default_factory=list)
+    objectness: Prediction | None = None
     foreground: Tensor | None = None
     updated_from: list[int] | None = None
     tokens: Tokens | None = None

@@ -73,6 +73,30 @@ def test_a_cascade_has_the_mean_that_its_row_says() -> None:
                     assert published.load("focus_detr/table7").select(cell.row).values["layer_ratios"] == ratios
 
 
+@pytest.mark.full
+def test_the_tokens_of_each_scale_are_as_the_suite_says() -> None:
+    """Lite DETR's Table 2 has no row to measure, but its description says what our detectors have."""
+    import torch
+
+    from detrbench.measure import protocols
+
+    described = str(suites.load("lite_table2").suite.description)
+    with torch.device("meta"):
+        detector = models.create("lite_dino_tiny")
+
+    @torch.no_grad()
+    def shares(height: int, width: int) -> list[float]:
+        images = torch.zeros(1, 3, height, width, device="meta")
+        counts = [h * w for h, w in detector.neck(detector.backbone(images), None, images.shape[-2:]).sizes]
+        return [100 * count / sum(counts) for count in counts]
+
+    sizes = protocols.get("complexity").inputs.sizes()
+    weighted = [[weight / sum(sizes.values()) * share for share in shares(*size)] for size, weight in sizes.items()]
+    for found in (shares(512, 512), [sum(level) for level in zip(*weighted, strict=True)]):
+        finer, last = [f"{share:.2f}" for share in found[:-1]], f"{found[-1]:.2f}"
+        assert f"{', '.join(finer)} and {last} %" in described
+
+
 @pytest.fixture(scope="module")
 def tried() -> list[tuple[Any, Any]]:
     """Parts and options of detectors that ran already: many suites have the same."""

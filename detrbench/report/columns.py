@@ -128,6 +128,11 @@ def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Make:
     return cell
 
 
+def tokens() -> list[Column]:
+    """The share of the tokens that a row is about, where it is about a feature level (Lite DETR, Table 2)."""
+    return [Column("token_share.published", "Tokens, %", "published", _published("token_share_percent"))]
+
+
 def gflops_difference(entry: Entry) -> float | None:
     """Ours under the published table's protocol against the published figure, in percent of the latter."""
     theirs = entry.published.values.get("gflops") if entry.published else None

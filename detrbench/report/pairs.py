@@ -12,7 +12,10 @@ Pair = tuple[Entry, Entry]  # (new, old): the first is said to be better or wors
 
 
 def make(section: Section) -> list[Pair]:
-    """Pairs of measured rows, each once: other methods at the same keep ratio, then each row against its baseline.
+    """Pairs of measured rows, each once.
+
+    A row with another row's weights stands against that row. Then other methods at the same keep ratio, then each row
+    that was trained itself against its baseline.
 
     Only rows on the same base are paired: the same decoder behind the same backbone. The baseline is the first row;
     where that has a keep ratio of its own, neighbouring ratios of one method are paired instead.
@@ -21,12 +24,18 @@ def make(section: Section) -> list[Pair]:
     for entry in section.entries:
         if entry.cell is not None and entry.cell.records:
             groups.setdefault(base(entry), []).append(entry)
-    found = [pair for rows in groups.values() for pair in _same_ratio(rows)]
+    found = [pair for rows in groups.values() for pair in _same_weights(rows)]
+    found += [pair for rows in groups.values() for pair in _same_ratio(rows)]
     found += [pair for rows in groups.values() for pair in _against_baseline(rows)]
     seen: dict[frozenset[str], Pair] = {}
     for new, old in found:
         seen.setdefault(frozenset((new.id, old.id)), (new, old))
     return list(seen.values())
+
+
+def _same_weights(rows: list[Entry]) -> Iterator[Pair]:
+    by_id = {entry.id: entry for entry in rows}
+    yield from ((entry, by_id[entry.weights_of]) for entry in rows if entry.weights_of in by_id)
 
 
 def _same_ratio(rows: list[Entry]) -> Iterator[Pair]:
@@ -41,7 +50,7 @@ def _same_ratio(rows: list[Entry]) -> Iterator[Pair]:
 def _against_baseline(rows: list[Entry]) -> Iterator[Pair]:
     first, *others = rows
     if first.option("keep_ratio") is None:
-        yield from ((other, first) for other in others)
+        yield from ((other, first) for other in others if other.weights_of is None)
         return
     families: dict[str, list[Entry]] = {}
     for entry in rows:

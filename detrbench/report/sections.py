@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detrbench.errors import UsageError
+from detrbench.models.parts import ALL_KINDS
 from detrbench.report import labels, published
 from detrbench.report.published import PublishedRow, PublishedTable
 from detrbench.results import CellResult, ResultsStore
@@ -85,6 +86,11 @@ class Entry:
         """The options of the detector at the paper's setting."""
         cell = self.cell.cell if self.cell else {}
         return _mapping(cell.get("complexity_options")) or _mapping(cell.get("options"))
+
+    @property
+    def weights_of(self) -> str | None:
+        """The row whose weights this one is measured with, where it was not trained itself."""
+        return self.cell.cell.get("weights_of") if self.cell else None
 
     def option(self, key: str) -> Any:
         """A describing value: as published, else as the cell was made."""
@@ -210,12 +216,25 @@ def make(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Secti
     answered = {_curve(row) for row in chosen.values() if row is not None}
     for row in table.rows if table else ():
         matching = [cell for cell in cells if chosen[cell.id] is row]
-        name = str(row.values.get("model", f"row {row.index + 1}"))
+        name = _name(row)
         entries += [Entry(cell.id, name, row, cell) for cell in matching]
         if not matching and _curve(row) not in answered:
             entries.append(Entry(f"published-{row.index + 1}", name, row, None))
-    entries += [Entry(cell.id, str(cell.cell.get("model", cell.id)), None, cell) for cell in _rest(cells, chosen)]
+    entries += [Entry(cell.id, _label(cell), None, cell) for cell in _rest(cells, chosen)]
     return Section(suite, scale, spec, table, entries, problems)
+
+
+def _name(row: PublishedRow) -> str:
+    """The model of a published row; in a table without models its first word, else its number."""
+    words = [value for value in row.values.values() if isinstance(value, str)]
+    return str(row.values.get("model", words[0] if words else f"row {row.index + 1}"))
+
+
+def _label(cell: CellResult) -> str:
+    """The model of a row that no table has, with the parts that it has instead of the model's own."""
+    options = _mapping(cell.cell.get("options"))
+    swapped = [f"{kind} {options[kind]}" for kind in ALL_KINDS if kind != "backbone" and kind in options]
+    return ", ".join([str(cell.cell.get("model", cell.id)), *swapped])
 
 
 def point(table: PublishedTable | None, row: PublishedRow | None, **at: Any) -> PublishedRow | None:

@@ -54,9 +54,10 @@ class Table:
 
 
 def main_table(section: Section) -> Table:
-    """The suite's table: what tells rows apart, AP, GFLOPs, parameters, speed, memory, Corr, queries."""
+    """The suite's table: what tells rows apart, tokens, AP, GFLOPs, parameters, speed, memory, Corr, queries."""
     made = [
         *descriptors.make(section),
+        *columns.tokens(),
         *columns.accuracy(section, ["AP"]),
         *columns.gflops(section),
         *columns.params(section),

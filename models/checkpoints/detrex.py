@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from detrbench.models.checkpoints.adapter import Adapter, Rule
+from detrbench.models.checkpoints.own import modulation_only
 from detrbench.models.checkpoints.swin import swin_rules
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ ADAPTER = Adapter(
         (r"transformer\.level_embeds", r"neck.level_embed"),
         (_ENCODER + r"attentions\.0\.attn\.(.+)", r"encoder.dual_attention.\1.attention.\2"),
         (_ENCODER + r"norm2\.(.+)", r"encoder.dual_attention.\1.norm.\2"),
-        (r"transformer\.alpha", r"encoder.selector.alpha"),
+        (r"transformer\.alpha", modulation_only),
         (r"transformer\.enc_mask_predictor\.layer1\.(.+)", r"encoder.selector.score_network.local.\1"),
         (r"transformer\.enc_mask_predictor\.layer2\.(.+)", r"encoder.selector.score_network.joint.\1"),
         # Focus-DETR lists the proposal head's classes once more for each encoder layer.

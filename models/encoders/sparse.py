@@ -1,16 +1,19 @@
 """Sparse DETR's encoder (Roh et al., ICLR 2022, sections 3.2-3.4).
 
-A score network picks, for each image, the tokens that the decoder is expected to look at; only these are queries of the
-encoder, while all tokens stay keys.
+A score network picks the salient tokens of each image; only these are queries of the encoder, while all tokens stay
+keys. What is salient is learned from the decoder's attention (the paper's choice) or from a detection head of its own
+(the criterion that the paper compares it with).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detrbench.models.auxiliary import DamLoss, EncoderAuxiliaryLoss
+from detrbench.models.auxiliary import DamLoss, EncoderAuxiliaryLoss, ObjectnessLoss
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.encoders.dual_attention import FINE_TOKENS, DualAttention
@@ -24,6 +27,7 @@ class SparseEncoder(nn.Module):
 
     Args:
         dimensions: widths and the number of layers.
+        score_network: scores the tokens, and says what it learns from.
         keep_ratio: share of the tokens that are no padding; every image keeps one more than this, rounded down.
         encoder_auxiliary: predict boxes from the kept tokens after each layer but the last.
         dual_attention: Focus-DETR's second attention in each layer, in front of the sampled one (its Table 11).
@@ -32,11 +36,16 @@ class SparseEncoder(nn.Module):
     needs_projection = True
 
     def __init__(
-        self, dimensions: Dimensions, keep_ratio: float, encoder_auxiliary: bool, dual_attention: bool
+        self,
+        dimensions: Dimensions,
+        score_network: AttentionScore | ObjectnessScore,
+        keep_ratio: float,
+        encoder_auxiliary: bool,
+        dual_attention: bool,
     ) -> None:
         super().__init__()
         self.keep_ratio = keep_ratio
-        self.score_network = ScoreNetwork(dimensions.hidden_dim)
+        self.score_network = score_network
         self.layers = nn.ModuleList(EncoderLayer(dimensions) for _ in range(dimensions.num_encoder_layers))
         heads = dimensions.num_encoder_layers - 1 if encoder_auxiliary else 0
         self.auxiliary_heads = nn.ModuleList(AuxiliaryHead(dimensions) for _ in range(heads))
@@ -50,10 +59,11 @@ class SparseEncoder(nn.Module):
         Args:
             tokens: the feature pyramid.
             proposal_head: its projection feeds the score network.
-            auxiliary: also run the auxiliary heads.
+            auxiliary: also run the auxiliary heads, and whatever else the score network learns from.
         """
         proposals, excluded = tokens.proposals()
-        scores = self.score_network(proposal_head.project(tokens.features + tokens.positions, excluded))
+        projected = proposal_head.project(tokens.features + tokens.positions, excluded)
+        scores, objectness = self.score_network.score(projected, proposals, auxiliary)
         counts = keep_counts(tokens.num_valid, self.keep_ratio)
         # Padding comes last even where the official fill, the batch's minimum, would tie with a real token.
         ranking = scores.masked_fill(tokens.padding, float("-inf")) if tokens.padded else scores
@@ -78,12 +88,22 @@ class SparseEncoder(nn.Module):
                 # Surplus tokens of smaller images are supervised too, as in the official code.
                 predictions.append(self.auxiliary_heads[index](query, kept_proposals))
         own = [indices[:count] for indices, count in zip(kept, counts)]
-        return Encoded(memory, [own] * len(self.layers), scores, predictions)
+        return Encoded(memory, [own] * len(self.layers), scores, predictions, objectness=objectness)
 
     def loss_terms(self) -> list[LossTerm]:
-        """The score network learns from the decoder's attention map, the auxiliary heads from the objects."""
-        terms: list[LossTerm] = [DamLoss()]
+        """The score network's own, and the objects for the auxiliary heads."""
+        terms = self.score_network.loss_terms()
         return [*terms, EncoderAuxiliaryLoss()] if len(self.auxiliary_heads) else terms
+
+
+def by_attention(dimensions: Dimensions, **options: Any) -> SparseEncoder:
+    """Salient is what the decoder attends to; options as for `SparseEncoder`."""
+    return SparseEncoder(dimensions, AttentionScore(dimensions.hidden_dim), **options)
+
+
+def by_objectness(dimensions: Dimensions, **options: Any) -> SparseEncoder:
+    """Salient is what looks like an object before the encoder; options as for `SparseEncoder`."""
+    return SparseEncoder(dimensions, ObjectnessScore(dimensions), **options)
 
 
 class ScoreNetwork(nn.Module):
@@ -111,6 +131,18 @@ class ScoreNetwork(nn.Module):
         return self.joint(torch.cat([own, shared], -1))[..., 0]
 
 
+class AttentionScore(ScoreNetwork):
+    """Learns to name the tokens that the decoder attends to most (section 3.3, "DAM")."""
+
+    def score(self, features: Tensor, proposals: Tensor, auxiliary: bool) -> tuple[Tensor, None]:
+        """(B, S, C) -> (B, S); the attention that it learns from is the decoder's, so there is nothing to predict."""
+        return self(features), None
+
+    def loss_terms(self) -> list[LossTerm]:
+        """The decoder's attention map."""
+        return [DamLoss()]
+
+
 class AuxiliaryHead(nn.Module):
     """Classes and boxes of kept tokens, relative to each token's proposal."""
 
@@ -122,6 +154,36 @@ class AuxiliaryHead(nn.Module):
     def forward(self, features: Tensor, proposals: Tensor) -> Prediction:
         """(B, n, C) features, (B, n, 4) proposal logits -> prediction for each of the n tokens."""
         return Prediction(self.class_embed(features), (self.box_embed(features) + proposals).sigmoid())
+
+
+class ObjectnessScore(AuxiliaryHead):
+    """A detection head in front of the encoder, whose class scores rank the tokens (section 3.3, "Objectness Score").
+
+    The paper says: a head like the decoder's, on the backbone's features, with a Hungarian loss, and the tokens of the
+    highest class scores are kept. The published code no longer has it, so the rest is ours: a token's score is its best
+    class logit, the head reads the same projection as `AttentionScore` (features with positions), boxes are relative to
+    each token's proposal as in all heads of the encoder, and every token takes part in the matching.
+    """
+
+    def score(self, features: Tensor, proposals: Tensor, auxiliary: bool) -> tuple[Tensor, Prediction | None]:
+        """Rank by the best class; boxes only where they are asked for, since no ranking reads them.
+
+        Args:
+            features: (B, S, C).
+            proposals: (B, S, 4) logits.
+            auxiliary: predict boxes too.
+
+        Returns:
+            (B, S) scores, and what to supervise.
+        """
+        if not auxiliary:
+            return self.class_embed(features).amax(-1), None
+        prediction = self(features, proposals)
+        return prediction.logits.amax(-1), prediction
+
+    def loss_terms(self) -> list[LossTerm]:
+        """The objects."""
+        return [ObjectnessLoss()]
 
 
 def keep_counts(num_valid: list[int], keep_ratio: float) -> list[int]:

@@ -12,6 +12,7 @@ import torch
 from detrbench import models
 from detrbench.errors import CheckpointError
 from detrbench.models import checkpoints
+from detrbench.models.checkpoints import detrex
 from detrbench.models.detector import Detector
 
 SMALL = {"hidden_dim": 32, "width": 8, "ffn_dim": 48, "num_queries": 5, "num_classes": 4}
@@ -56,6 +57,22 @@ def test_another_variants_file_is_refused(tmp_path: Path) -> None:
     models.save_checkpoint(small("deformable_detr_tiny"), tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match="does not fit sparse_detr_tiny"):
         models.load_checkpoint(small(), tmp_path / "m.safetensors")
+
+
+def test_weights_with_a_modulation_run_without_it_and_not_the_other_way_round(tmp_path: Path) -> None:
+    """What the modulation reads is the one thing left out, and the report says so."""
+    modulated, plain = (small("focus_detr_tiny", modulation=kind) for kind in ("top_down", "none"))
+    models.save_checkpoint(modulated, tmp_path / "m.safetensors")
+    report = models.load_checkpoint(plain, tmp_path / "m.safetensors")
+    assert report.ignored == ("encoder.selector.alpha",)
+    assert all(torch.equal(tensor, modulated.state_dict()[name]) for name, tensor in plain.state_dict().items())
+    assert detrex.ADAPTER.translate({"transformer.alpha": torch.ones(3)}, plain) == ({}, ["transformer.alpha"])
+    models.save_checkpoint(plain, tmp_path / "n.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 missing: encoder\.selector\.alpha"):
+        models.load_checkpoint(modulated, tmp_path / "n.safetensors")
+    torch.save({**small().state_dict(), "encoder.selector.alpha": torch.ones(3)}, tmp_path / "s.pth")
+    with pytest.raises(CheckpointError, match=r"1 unexpected: encoder\.selector\.alpha"):
+        models.load_checkpoint(small(), tmp_path / "s.pth")
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

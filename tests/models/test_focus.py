@@ -90,6 +90,39 @@ def test_nothing_trains_scores_that_are_neither_supervised_nor_modulate() -> Non
     check_trains(detector, untrained="encoder.selector.score_network")
 
 
+def modulated_by(detector: Any, alpha: float) -> Any:
+    """The trace of a forward with that factor between all levels."""
+    with torch.no_grad():
+        detector.encoder.selector.alpha.fill_(alpha)
+        return detector(random_batch()[0].double(), trace=True).trace
+
+
+@pytest.mark.parametrize("modulation", ["top_down", "bottom_up"])
+def test_only_the_sign_of_the_modulation_passes_the_layer_norm(modulation: str) -> None:
+    """A token is multiplied by 1 + alpha * score, and the next layer divides by the token's deviation."""
+    detector = tiny("focus_detr_tiny", modulation=modulation).double().eval()
+    without, with_it = (modulated_by(detector, alpha) for alpha in (0.0, 0.3))
+    assert (0.3 * without.scores).abs().max() > 0.1  # tokens change by a tenth and more
+    assert (with_it.scores - without.scores).abs().max() < 1e-4 * without.scores.std()
+    for before, after in zip(without.kept_tokens, with_it.kept_tokens):
+        assert all(set(a.tolist()) == set(b.tolist()) for a, b in zip(before, after))
+
+    with torch.no_grad():
+        detector.encoder.selector.score_network.joint[-1].bias.fill_(-5.0)  # 1 - 0.3 * 5 turns tokens round
+    without, with_it = (modulated_by(detector, alpha) for alpha in (0.0, 0.3))
+    assert (with_it.scores - without.scores).abs().max() > without.scores.std()
+    assert set(with_it.kept_tokens[0][0].tolist()) != set(without.kept_tokens[0][0].tolist())
+
+
+def test_nothing_pulls_at_the_factors_of_the_modulation() -> None:
+    detector = tiny("focus_detr_tiny").double().train()
+    images, targets = random_batch()
+    losses = detector.criterion(detector(images.double(), targets=targets), targets)
+    detector.criterion.total(losses).backward()
+    selector = detector.encoder.selector
+    assert 0 < selector.alpha.grad.norm() < 1e-4 * selector.score_network.local[1].weight.grad.norm()
+
+
 def test_batch_is_single() -> None:
     check_batch_is_single(tiny("focus_detr_tiny"))
 

@@ -53,6 +53,25 @@ def test_methods_are_paired_at_equal_keep_ratios_on_equal_bases(results: Path) -
     assert len(found) == len(set(found)) == 5 + 3 * 4
 
 
+def test_a_row_is_held_against_the_one_whose_weights_it_has_and_not_against_the_baseline(results: Path) -> None:
+    path = next(results.glob("quickstart/smoke/cells/sparse-0.5-*/cell.yaml"))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "weights_of": "sparse-0.1"}))
+    expected = [("sparse-0.5", "sparse-0.1"), ("sparse-0.1", "deformable"), ("sparse-0.3", "deformable")]
+    assert pairs_of(section(results)) == expected
+
+
+def test_rows_with_other_parts_are_other_methods(results: Path) -> None:
+    path = next(results.glob("quickstart/smoke/cells/sparse-0.5-*/cell.yaml"))
+    cell = yaml.safe_load(path.read_text())
+    cell["options"] |= {"encoder": "sparse_objectness", "keep_ratio": 0.3}
+    cell["complexity_options"] = cell["options"]
+    path.write_text(yaml.safe_dump(cell))
+    families = {entry.id: entry.family for entry in section(results).entries}
+    assert families["sparse-0.3"] == families["sparse-0.1"] == "sparse_detr_r50"
+    assert families["sparse-0.5"] == "sparse_detr_r50, encoder sparse_objectness"
+    assert ("sparse-0.5", "sparse-0.3") in pairs_of(section(results))
+
+
 def test_ap_is_paired_over_images_where_they_are_kept(results: Path) -> None:
     for cell, skill in (("deformable", 0.5), ("sparse-0.1", 0.8), ("sparse-0.3", 0.5)):
         report_fixture.write_images(results, cell, skill)

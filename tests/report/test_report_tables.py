@@ -36,6 +36,13 @@ def test_published_beside_measured(results: Path) -> None:
     assert [row.id for row in table.rows[:5]] == [f"sparse-0.{i}" for i in range(1, 6)]
 
 
+def test_a_published_table_without_models_names_its_rows_by_their_first_word() -> None:
+    found = sections.make("lite_table2", "paper", {"published": "lite_detr/table2"}, [])
+    table = tables.main_table(found)
+    assert [row.name for row in table.rows] == ["S1", "S2", "S3", "S4"]
+    assert cell(table, "published-4", "token_share.published").text == "75.3"
+
+
 def test_smoke_ap_is_never_compared(results: Path) -> None:
     table = tables.main_table(section(results))
     assert "AP.difference" not in [column.key for column in table.columns]
