@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 .PHONY: check-self quickstart test test-full test-gpu bench bench-gpu lint clean
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
-	$(BIN)/detrbench run quickstart --jobs 2
+	$(BIN)/detrbench run quickstart
 	$(BIN)/detrbench report
 
 test: $(READY)  ## the tests that run on every change
