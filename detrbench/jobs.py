@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import multiprocessing
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -23,22 +24,30 @@ from detrbench.plan import WorkItem
 from detrbench.reuse import KnownRecords, count_keys
 from detrbench.work import Bench, Listener, Outcome, RunOptions
 
-_Group = list[tuple[int, WorkItem]]  # items with their place in the plan
-
 _PATIENCE = 5.0  # seconds that a process has to note what was interrupted
+
+_Items = dict[int, WorkItem]  # by their place in the plan
+
+
+@dataclass
+class _Group:
+    """What one process does in one go. Of two groups that touch one thing, the later waits."""
+
+    items: _Items
+    touches: set[Any]
 
 
 @dataclass
 class _Worker:
-    """A process and what it is at. `left` are the items of its group that have not ended."""
+    """A process and the group that it is at, from which items go as they end."""
 
     process: Any
     pipe: Connection
-    left: _Group = field(default_factory=list)
+    group: _Group | None = None
 
     def give(self, group: _Group, options: RunOptions) -> None:
-        self.left = list(group)
-        self.pipe.send((group, options))
+        self.group = group
+        self.pipe.send((group.items, options))
 
 
 class Workers:
@@ -72,12 +81,12 @@ class Workers:
             ResultsUnwritable: as one of the processes did; the others are stopped.
             KeyboardInterrupt: in this process; those in the others note what was interrupted.
         """
-        numbers = iter(range(sum(map(len, groups))))
-        waiting: list[_Group] = [[(next(numbers), item) for item in group] for group in groups]
+        numbers = itertools.count()
+        waiting = [_Group({next(numbers): item for item in group}, _touches(group)) for group in groups]
         outcomes: dict[int, Outcome] = {}
-        while waiting or any(worker.left for worker in self.workers):
+        while waiting or self._busy():
             self._hand_out(waiting, options)
-            busy = {worker.pipe: worker for worker in self.workers if worker.left}
+            busy = self._busy()
             for pipe in wait(list(busy)):
                 worker = busy[pipe]  # type: ignore[index]
                 try:
@@ -88,24 +97,25 @@ class Workers:
                     _hear(message, worker, listener, outcomes)
         return [outcomes[number] for number in sorted(outcomes)]
 
+    def _busy(self) -> dict[Connection, _Worker]:
+        return {worker.pipe: worker for worker in self.workers if worker.group}
+
     def _hand_out(self, waiting: list[_Group], options: RunOptions) -> None:
         """Gives each free process the first group that need not wait for another."""
-        busy = sum(bool(worker.left) for worker in self.workers)
-        before = set().union(*(_touches(worker.left) for worker in self.workers))
-        stay = []
-        for group in waiting:
-            touches = _touches(group)
-            if busy < self.jobs and not touches & before:
+        at_work = [worker.group for worker in self._busy().values() if worker.group]
+        touched = set().union(*(group.touches for group in at_work))
+        for group in list(waiting):
+            if len(at_work) >= self.jobs:
+                return
+            if not group.touches & touched:
                 self._free().give(group, options)
-                busy += 1
-            else:
-                stay.append(group)
-            before |= touches
-        waiting[:] = stay
+                at_work.append(group)
+                waiting.remove(group)
+            touched |= group.touches
 
     def _free(self) -> _Worker:
         for worker in self.workers:
-            if not worker.left and worker.process.is_alive():
+            if not worker.group and worker.process.is_alive():
                 return worker
         ours, theirs = self.context.Pipe()
         process = self.context.Process(target=_work, args=(theirs, self.threads), daemon=False)
@@ -118,7 +128,9 @@ class Workers:
         """Notes the item that a dead process was at as failed; gives the rest of its group."""
         worker.process.join()
         self.workers.remove(worker)
-        (number, item), *rest = worker.left
+        if worker.group is None or not worker.group.items:
+            return []
+        number, item = next(iter(worker.group.items.items()))
         code = worker.process.exitcode
         cause = "killed: out of memory?" if code == -9 else f"exit code {code}"
         why = f"the process that did it ended ({cause})"
@@ -126,13 +138,14 @@ class Workers:
         item.folder.write_log(f"{item.measure} failed\n{why}")
         outcomes[number] = Outcome(item, "failed", why)
         listener.end(outcomes[number])
-        return [rest] if rest else []
+        del worker.group.items[number]
+        return [worker.group] if worker.group.items else []
 
 
-def _touches(group: _Group) -> set[Any]:
-    """What a group needs or leaves: folders, weights, records. Of two that share one, the later waits."""
+def _touches(group: Sequence[WorkItem]) -> set[Any]:
+    """What a group needs or leaves: folders, weights, records."""
     found: set[Any] = set()
-    for _, item in group:
+    for item in group:
         found |= {item.folder.path, item.trained_in.path}
         if item.state == "todo":
             keys = count_keys(item.cell).values() if item.measure == "complexity" else [item.key]
@@ -144,24 +157,27 @@ def _hear(message: Any, worker: _Worker, listener: Listener, outcomes: dict[int,
     """Passes on what a process tells of its item, in terms of this process's own."""
     if isinstance(message, DetrbenchError):
         raise message
+    if message is None or worker.group is None:  # only now has it let go of the cells' locks
+        worker.group = None
+        return
     number, what, details = message
-    item = dict(worker.left)[number]
+    item = worker.group.items[number]
     if what == "start":
         listener.start(item)
     elif what == "advance":
         listener.advance(item, *details)
     else:
         outcomes[number] = dataclasses.replace(details, item=item)
-        worker.left = [pair for pair in worker.left if pair[0] != number]
+        del worker.group.items[number]
         listener.end(outcomes[number])
 
 
 class _Teller:
     """A listener that tells the parent; where there is none any more, the process ends."""
 
-    def __init__(self, pipe: Connection, group: _Group) -> None:
+    def __init__(self, pipe: Connection, items: _Items) -> None:
         self.pipe = pipe
-        self.numbers = {id(item): number for number, item in group}
+        self.numbers = {id(item): number for number, item in items.items()}
 
     def begin(self, items: Sequence[WorkItem]) -> None:
         """The parent knows."""
@@ -194,9 +210,10 @@ def _work(pipe: Connection, threads: int) -> None:
         environment = environments.capture()
         known: dict[Path, KnownRecords] = {}
         while True:
-            group, options = pipe.recv()
+            items, options = pipe.recv()
             bench = Bench(options, known.setdefault(options.results, KnownRecords(options.results)), environment)
             try:
-                work.do([item for _, item in group], bench, _Teller(pipe, group))
+                work.do(list(items.values()), bench, _Teller(pipe, items))
+                pipe.send(None)
             except DetrbenchError as error:
                 pipe.send(error)

@@ -113,7 +113,7 @@ def test_what_needs_another_waits_for_it(tmp_path: Path, workers: Workers) -> No
 def test_a_process_that_dies_takes_one_step_with_it(tmp_path: Path) -> None:
     def kill(item: WorkItem) -> None:
         if (item.cell.id, item.measure) == ("sparse", "training"):
-            (at_it,) = (worker for worker in pair.workers if worker.left and worker.left[0][1] is item)
+            (at_it,) = (worker for worker in pair.workers if worker.group and item in worker.group.items.values())
             os.kill(at_it.process.pid, signal.SIGKILL)
 
     with Workers(2, threads=1) as pair:

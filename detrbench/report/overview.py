@@ -16,6 +16,7 @@ from detrbench.report import columns, labels, pairs, tables
 from detrbench.report.columns import EMPTY, Cell, Column
 from detrbench.report.sections import COMMON, Entry, Section, number
 from detrbench.report.tables import Table
+from detrbench.results import CellResult
 
 # Settings that say how a detector was trained, not on what its AP was taken.
 _TRAINED = ("labels", "keep_empty")
@@ -185,10 +186,15 @@ def conditions(found: list[Section]) -> list[Section]:
         for entry in section.entries:
             if entry.cell is None or number(entry.record("accuracy", COMMON), "ap", "value") is None:
                 continue
-            trained = [entry.cell.cell.get(key) for key in ("model", "options", "resolved")]
-            same = json.dumps(trained, sort_keys=True, default=str)
-            groups.setdefault(_condition(section, entry), {}).setdefault(same, entry)
+            groups.setdefault(_condition(section, entry), {}).setdefault(_trained(entry.cell), entry)
     return [_gathered(list(rows.values())) for rows in sorted(groups.values(), key=len, reverse=True)]
+
+
+def _trained(cell: CellResult) -> str:
+    """Equal for cells that are one detector with one training, under whatever name; weights of another are not own."""
+    training = cell.envelopes.get("training")
+    said = [cell.cell.get(key) for key in ("model", "options", "resolved", "weights_of")]
+    return str(training["key"]) if training else json.dumps(said, sort_keys=True, default=str)
 
 
 def _condition(section: Section, entry: Entry) -> str:

@@ -124,11 +124,11 @@ def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, An
 
 
 def write_records(cell: Path, measure: str, records: dict[str, Any]) -> None:
-    """The envelope of one measure of a cell, by protocol."""
+    """The envelope of one measure of a cell, by protocol; a training's key names the cell, as no two are equal here."""
     envelope = {
         "schema": 1,
         "measure": measure,
-        "key": "0000",
+        "key": cell.name if measure == "training" else "0000",
         "created": "2026-01-02T03:04:05+00:00",
         "seconds": 1.0,
         "environment": ENVIRONMENT,

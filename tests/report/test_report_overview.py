@@ -68,8 +68,11 @@ def test_ap_of_other_data_scales_or_detectors_is_never_gathered(results: Path) -
         ("larger", {"image_size": 256}),
         ("coco", {"data": "coco"}),
     ):
-        for path in copy_suite(results, "quickstart", name).glob("smoke/cells/*/cell.yaml"):
-            change(path, resolved={**report_fixture.SETTINGS, **values})
+        for path in copy_suite(results, "quickstart", name).glob("smoke/cells/*"):
+            change(path / "cell.yaml", resolved={**report_fixture.SETTINGS, **values})
+            if values and (path / "training.json").is_file():
+                training = json.loads((path / "training.json").read_text())
+                (path / "training.json").write_text(json.dumps({**training, "key": f"{path.name}, {name}"}))
     made = overview.conditions(found(results))
     told = {(section.condition, *section.spec["suites"]) for section in made}
     assert told == {
@@ -84,6 +87,17 @@ def test_ap_on_fewer_images_is_another_condition(results: Path) -> None:
     for path in copy_suite(results, "quickstart", "fewer").glob("smoke/cells/*/accuracy.json"):
         path.write_text(path.read_text().replace('"num_images": 200', '"num_images": 100'))
     assert ["fewer"] in [section.spec["suites"] for section in overview.conditions(found(results))]
+
+
+def test_weights_of_another_row_make_another_row(results: Path) -> None:
+    before = sum(len(section.entries) for section in overview.conditions(found(results)))
+    suite = copy_suite(results, "quickstart", "borrowed")
+    for path in suite.glob("smoke/cells/*"):
+        change(path / "cell.yaml", weights_of="sparse-0.3")
+        (path / "training.json").unlink(missing_ok=True)
+    with_ap = len(list(suite.glob("smoke/cells/*/accuracy.json")))
+    assert with_ap
+    assert sum(len(section.entries) for section in overview.conditions(found(results))) == before + with_ap
 
 
 def test_published_figures_beside_both_counts(results: Path) -> None:
