@@ -81,6 +81,8 @@ def _basis(section: Section, notes: list[str]) -> str:
             "" if any(note.startswith("unpaired") for note in notes) else ", both on the same images drawn together"
         )
         words.append(f"AP at {section.condition}, protocol {COMMON}{paired}.")
+        if section.is_measured("training"):
+            words.append("Intervals are over images; each row was trained once, and another seed may move it further.")
     if measured:
         words.append(f"Same: the 95 % interval of the difference lies within {' or '.join(measured)}.")
         words.append("Better or worse: it lies on one side of no difference. Unclear: neither.")

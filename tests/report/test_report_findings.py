@@ -85,6 +85,13 @@ def test_ap_is_paired_over_images_where_they_are_kept(results: Path) -> None:
     assert same.clauses[0].text.startswith("0.0 AP [0.0, 0.0]")
 
 
+def test_intervals_of_trained_rows_are_told_to_leave_the_seed_out(results: Path) -> None:
+    assert "another seed may move it further" in findings.make(section(results)).basis
+    for path in results.glob("quickstart/smoke/cells/*/training.json"):
+        path.unlink()
+    assert "seed" not in findings.make(section(results)).basis
+
+
 def test_without_kept_images_the_finding_says_so(results: Path) -> None:
     made = findings.make(section(results))
     assert "Unpaired: what each image contributed is not there" in made.basis
