@@ -88,7 +88,7 @@ def _measured(
         low, high = number(record, *path[:-1], "low"), number(record, *path[:-1], "high")
         if path[-1] != "value":
             low = high = None
-        detail = labels.interval(low, high, decimals) or (str(chosen) if named else "")
+        detail = " ".join([labels.interval(low, high, decimals), str(chosen) if named else ""]).strip()
         return Cell(labels.fixed(value, decimals), "measured", value, detail, low=low, high=high)
 
     return cell
@@ -98,19 +98,27 @@ def _measured(
 
 
 def accuracy_heading(section: Section) -> str:
-    """Which measured AP this is; two scales never share a heading."""
-    return f"measured, {section.condition}"
+    """Which measured AP this is; two scales never share a heading, and NMS before the evaluation is another rule."""
+    rules = _accuracy_rules(section)
+    rule = f", protocol {rules[0]}" if len(rules) == 1 and rules != [COMMON] else ""
+    return f"measured, {section.condition}{rule}"
+
+
+def _accuracy_rules(section: Section) -> list[str]:
+    """The protocols that the AP column shows; where there are several, each row names its own."""
+    return sorted({rule for entry in section.entries if entry.cell and (rule := entry.either("accuracy"))})
 
 
 def accuracy(section: Section, names: list[str]) -> list[Column]:
     columns = []
+    named = len(_accuracy_rules(section)) > 1
     for name in names:
         group = name if len(names) > 1 else "AP"
         columns.append(Column(f"{name}.published", group, "published, COCO val2017", _published(name)))
         if not section.is_measured("accuracy"):
             continue
         path = {"AP": ("ap", "value"), "AP50": ("ap50", "value")}.get(name, ("stats", name))
-        measured = _measured("accuracy", 1, *path, protocol=lambda entry: entry.either("accuracy"))
+        measured = _measured("accuracy", 1, *path, protocol=lambda entry: entry.either("accuracy"), named=named)
         columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
         if any(section.comparable(entry) for entry in section.entries):
             columns.append(Column(f"{name}.difference", group, "difference", _ap_difference(section, name, path)))

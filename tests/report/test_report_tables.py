@@ -160,3 +160,27 @@ def test_a_measure_that_no_row_has_is_a_sentence_not_columns(results: Path) -> N
     table = tables.main_table(section(results))
     assert table.missing == ("latency: not measured: no time",)
     assert "latency" not in [column.key for column in table.columns]
+
+
+def evaluate_under(root: Path, row: str, rule: str) -> None:
+    """Gives a row of the quick start an AP under another protocol, which its table asks for."""
+    folder = next(root.glob(f"quickstart/smoke/cells/{row}-*"))
+    made = yaml.safe_load((folder / "cell.yaml").read_text())
+    (folder / "cell.yaml").write_text(yaml.safe_dump(made | {"protocols": [rule]}))
+    envelope = json.loads((folder / "accuracy.json").read_text())
+    envelope["records"][rule] = envelope["records"]["common"] | {"protocol": rule}
+    (folder / "accuracy.json").write_text(json.dumps(envelope))
+
+
+def test_an_ap_under_another_rule_says_so(results: Path) -> None:
+    rows = [entry.id for entry in section(results, "quickstart").entries if entry.record("accuracy", "common")]
+    evaluate_under(results, rows[0], "dac")
+    mixed = tables.main_table(section(results, "quickstart"))
+    assert cell(mixed, rows[0], "AP.measured").detail.endswith("] dac")
+    assert cell(mixed, rows[1], "AP.measured").detail.endswith("] common")
+    for row in rows[1:]:
+        evaluate_under(results, row, "dac")
+    alike = tables.main_table(section(results, "quickstart"))
+    heading = next(column.label for column in alike.columns if column.key == "AP.measured")
+    assert heading.endswith(", protocol dac")
+    assert cell(alike, rows[0], "AP.measured").detail.endswith("]")
