@@ -117,7 +117,7 @@ def damaged(options: argparse.Namespace) -> dict[str, Any]:
 
     before, rows = matches(), {}
     weight = detector.parts["heads"].class_embed[-1].weight
-    for scale in (0.0, 0.05, 0.07, 0.085, 0.1, 0.2, 0.4):
+    for scale in (0.0, 0.1, 0.2, 0.26, 0.3, 0.4):
         torch.manual_seed(0)
         kept = weight.detach().clone()
         with torch.no_grad():
