@@ -147,11 +147,10 @@ _LATEX = {
 def latex(found: list[Section]) -> str:
     r"""Each table as a `table` environment in the booktabs style; `\usepackage{booktabs}` and T1 fonts."""
     head = "% needs \\usepackage{booktabs} and \\usepackage[T1]{fontenc}; wide tables: \\usepackage{graphicx}\n"
-    made = [_latex_table(table, "all", "all suites") for table in over_all(found)]
-    made += [
-        _latex_table(table, section.anchor, section.condition) for section in found for table in all_tables(section)
-    ]
-    return head + "\n".join(made)
+    suites = [[_latex_table(table, "all", "all suites") for table in over_all(found)]]
+    suites += [[_latex_table(table, each.anchor, each.condition) for table in all_tables(each)] for each in found]
+    # LaTeX gives up where more than some fifty tables wait for their page.
+    return head + "\n\\clearpage\n".join("\n".join(made) for made in suites if made)
 
 
 def _latex_table(table: Table, place: str, condition: str) -> str:
