@@ -134,9 +134,7 @@ class Workers:
         code = worker.process.exitcode
         cause = "killed: out of memory?" if code == -9 else f"exit code {code}"
         why = f"the process that did it ended ({cause})"
-        item.folder.set_state(item.cell.id, item.measure, "failed", why)
-        item.folder.write_log(f"{item.measure} failed\n{why}")
-        outcomes[number] = Outcome(item, "failed", why)
+        outcomes[number] = work.mark_failed(item, why, why)
         listener.end(outcomes[number])
         del worker.group.items[number]
         return [worker.group] if worker.group.items else []

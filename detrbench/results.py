@@ -87,7 +87,7 @@ class CellFolder:
     def has(self, measure: str, key: str) -> bool:
         """Whether the record under that key is there, with the file that it is nothing without."""
         envelope = self.read_envelope(measure)
-        beside = None if measure == "accuracy" else self.beside(measure)
+        beside = None if measure == "accuracy" else self.beside(measure)  # an AP without its images is still an AP
         return envelope is not None and envelope["key"] == key and (beside is None or beside.is_file())
 
     def beside(self, measure: str) -> Path | None:

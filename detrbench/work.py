@@ -183,8 +183,12 @@ def _start(item: WorkItem, listener: Listener) -> float:
 
 def _note_failure(item: WorkItem, error: Exception) -> Outcome:
     """Marks an item failed; must be called while the exception is being handled."""
-    why = explain(error)
-    item.folder.write_log(f"{item.measure} failed\n{traceback.format_exc()}")
+    return mark_failed(item, explain(error), traceback.format_exc())
+
+
+def mark_failed(item: WorkItem, why: str, details: str) -> Outcome:
+    """Notes why in the cell's status, and the details in its log."""
+    item.folder.write_log(f"{item.measure} failed\n{details}")
     item.folder.set_state(item.cell.id, item.measure, "failed", why)
     return Outcome(item, "failed", why)
 

@@ -160,7 +160,7 @@ class ObjectnessScore(AuxiliaryHead):
     """A detection head in front of the encoder, whose class scores rank the tokens (section 3.3, "Objectness Score").
 
     The paper says: a head like the decoder's, on the backbone's features, with a Hungarian loss, and the tokens of the
-    highest class scores are kept. The published code no longer has it, so the rest is ours: a token's score is its best
+    highest class scores are kept. The published code does not have it, so the rest is ours: a token's score is its best
     class logit, the head reads the same projection as `AttentionScore` (features with positions), boxes are relative to
     each token's proposal as in all heads of the encoder, and every token takes part in the matching.
     """
