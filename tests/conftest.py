@@ -1,8 +1,32 @@
-"""Lets tests import the helpers that lie beside them, and keeps every run to itself."""
+"""Lets tests import the helpers that lie beside them; holds results against recorded ones (`--record` writes these)."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+import pytest
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write what is recorded under tests/reference anew")
+
+
+@pytest.fixture
+def recorded(request: pytest.FixtureRequest) -> Callable[[str, Any], Any]:
+    """`recorded(name, found)`: what tests/reference/<name>.json holds; with `--record`, what was found goes there."""
+
+    def read(name: str, found: Any) -> Any:
+        path = HERE / "reference" / f"{name}.json"
+        if request.config.getoption("--record"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps(found, indent=0, sort_keys=True) + "\n", encoding="utf-8")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    return read

@@ -1,0 +1,47 @@
+"""The keys under which results are kept are those of earlier versions.
+
+Another key makes every record of every user due again, so a key changes only where a figure does. After such a change
+`pytest --record tests/run/test_keys_stay.py` writes the keys anew, and the review sees which ones changed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from detrbench import plan
+from detrbench import suite as suites
+from detrbench.plan import Conditions
+from detrbench.results import ResultsStore
+
+ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": "3.11", "gpus": []}
+
+
+def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
+    """{folder of a cell: "measure:first digits of its key" for each measure}, where all data are at hand."""
+    runnable = [cell for cell in cells if not cell.published_only]
+    conditions = Conditions(
+        lambda cell, split: f"{cell.settings.data} {split}",
+        lambda cell, split: 8,
+        ENVIRONMENT,
+        "cpu",
+        frozenset(cell.model for cell in runnable if cell.model),
+    )
+    found = defaultdict(list)
+    for item in plan.make(runnable, suites.ALL_MEASURES, ResultsStore("nowhere"), conditions, fresh=True):
+        found[item.folder.path.name].append(f"{item.measure}:{item.key[:8]}")
+    return {name: " ".join(keys) for name, keys in found.items()}
+
+
+def test_keys_of_shipped_suites_stay(recorded: Callable[[str, Any], Any]) -> None:
+    found = {}
+    for name in suites.names():
+        loaded = suites.load(name)
+        for scale in loaded.suite.scales:
+            data = {"path": "/data/coco"} if loaded.suite.scales[scale].data == "coco" else {}
+            found[f"{name}/{scale}"] = keys_of(loaded.cells(scale, data))
+    earlier = recorded("keys", found)
+    assert sum(map(len, earlier.values())) > 700
+    for place, cells in earlier.items():  # rows and suites may be added
+        assert {name: found[place].get(name) for name in cells} == cells, place
