@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detrbench import models
-from detrbench import suite as suites
+from detrbench import models, published
 from detrbench.errors import UsageError
-from detrbench.report import published
-from detrbench.report.published import PublishedRow, PublishedTable
-from detrbench.reuse import count_keys
-from detrbench.suite import Cell
+from detrbench.published import PublishedRow, PublishedTable
+from detrbench.run.keys import count_keys
+from detrbench.suite import loading as suites
+from detrbench.suite.cells import Cell
 
 # What the papers call encoder and decoder, by our parts; None is the whole detector.
 PARTS: Mapping[str, tuple[str, ...] | None] = {

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detrbench.records import Estimate
+from detrbench.results.records import Estimate
 
 Floats = npt.NDArray[np.float64]
 REPLICATES = 1000

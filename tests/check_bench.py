@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from detrbench import suite as suites
 from detrbench.measure import ap_images
 from detrbench.measure.ap_interval import ClassMatches, Matches
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
+from detrbench.run.keys import folder_name
+from detrbench.suite import loading as suites
 
 SUITE = """\
 name: demo
@@ -46,7 +47,7 @@ class Bench:
         self.cells = {cell.id: cell for cell in suites.load(str(folder / "demo.yaml")).cells("smoke")}
 
     def put(self, cell: str, measure: str, record: dict[str, Any], device: str = "cuda", **environment: Any) -> None:
-        where = self.store.folder("demo", "smoke", self.cells[cell].folder_name)
+        where = self.store.folder("demo", "smoke", folder_name(self.cells[cell]))
         where.write_cell(self.cells[cell].describe())
         where.write_envelope(
             measure, f"{cell} {measure}", {"common": record}, ENVIRONMENT | environment, 1.0, device=device
@@ -54,7 +55,7 @@ class Bench:
         where.set_state(cell, measure, "done")
 
     def state(self, cell: str, measure: str, state: Any, why: str) -> None:
-        where = self.store.folder("demo", "smoke", self.cells[cell].folder_name)
+        where = self.store.folder("demo", "smoke", folder_name(self.cells[cell]))
         where.write_cell(self.cells[cell].describe())
         where.record(measure).unlink(missing_ok=True)
         where.set_state(cell, measure, state, why)
@@ -65,7 +66,7 @@ class Bench:
     def ap(self, cell: str, value: float, skill: float | None = None, half: float = 2.0) -> None:
         estimate = {"value": value, "unit": "AP points", "n": 80, "low": value - half, "high": value + half}
         self.put(cell, "accuracy", {"protocol_version": 1, "ap": estimate})
-        images = self.store.folder("demo", "smoke", self.cells[cell].folder_name).images
+        images = self.store.folder("demo", "smoke", folder_name(self.cells[cell])).images
         images.unlink(missing_ok=True)
         if skill is not None:
             images.write_bytes(ap_images.pack({"common": matches(0, skill)}, list(range(80)), f"{cell} accuracy"))

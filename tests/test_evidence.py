@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from detrbench import statistics
+from detrbench.compare.verdicts import verdict
 from detrbench.statistics import Evidence
-from detrbench.verdicts import verdict
 
 
 def test_three_processes_are_students_t_over_their_medians() -> None:

@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from detrbench import run as runs
-from detrbench import suite as suites
 from detrbench import yaml12
 from detrbench.errors import EnvironmentLacking
-from detrbench.jobs import Workers
-from detrbench.plan import WorkItem
-from detrbench.results import CellFolder, ResultsStore
-from detrbench.work import Outcome, RunOptions
+from detrbench.results.folder import CellFolder
+from detrbench.results.store import ResultsStore
+from detrbench.run import execute as runs
+from detrbench.run.plan import WorkItem
+from detrbench.run.processes import Workers
+from detrbench.run.work import Outcome, RunOptions
+from detrbench.suite import loading as suites
 
 SUITE = """\
 name: demo

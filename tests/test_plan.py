@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from detrbench import plan, yaml12
-from detrbench import suite as suites
+from detrbench import yaml12
 from detrbench.errors import DataError
-from detrbench.plan import Conditions, WorkItem
-from detrbench.results import ResultsStore
+from detrbench.measures import CHOSEN
+from detrbench.results.store import ResultsStore
+from detrbench.run import plan
+from detrbench.run.keys import Conditions
+from detrbench.run.plan import WorkItem
+from detrbench.suite import loading as suites
 
 SUITE = """\
 name: demo
@@ -26,7 +29,7 @@ scales:
   paper: {data: coco}
 """
 ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": "3.11"}
-ALL = suites.ALL_MEASURES
+ALL = CHOSEN
 
 
 def conditions(fingerprint: str = "f", device: str = "cpu", **environment: Any) -> Conditions:
@@ -39,7 +42,7 @@ def cells(scale: str = "smoke", text: str = SUITE, **overrides: Any) -> list[sui
 
 
 def make(root: Path, found: Iterable[suites.Cell], measures: Iterable[str] = ALL, **changes: Any) -> list[WorkItem]:
-    return plan.make(found, measures, ResultsStore(root), conditions(**changes))
+    return plan.work_items(found, measures, ResultsStore(root), conditions(**changes))
 
 
 def keys(items: Iterable[WorkItem], cell: str = "sparse") -> dict[str, str]:
@@ -79,7 +82,7 @@ def test_data_that_cannot_be_opened_is_a_reason(tmp_path: Path) -> None:
         raise DataError("coco: no annotations")
 
     now = Conditions(broken, lambda c, s: 0, ENVIRONMENT, "cpu", frozenset({"sparse_detr_tiny"}))
-    items = plan.make(cells("paper", path="coco")[:1], ["accuracy"], ResultsStore(tmp_path), now)
+    items = plan.work_items(cells("paper", path="coco")[:1], ["accuracy"], ResultsStore(tmp_path), now)
     assert [(i.state, i.why) for i in items] == [("not_measured", "coco: no annotations")]
 
 

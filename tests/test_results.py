@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from detrbench.records import Estimate
-from detrbench.results import CellFolder, ResultsStore, ResultsUnwritable, write_atomic
+from detrbench.files import Unwritable, write_atomic
+from detrbench.results.folder import CellFolder
+from detrbench.results.records import Estimate
+from detrbench.results.store import ResultsStore
 
 
 def make_cell(root: Path, name: str = "a-00000000", id_: str = "a", index: int = 0) -> CellFolder:
@@ -100,7 +102,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(ResultsUnwritable, match="no space left") as caught:
+    with pytest.raises(Unwritable, match="no space left") as caught:
         write_atomic(target, "new")
     assert caught.value.exit_code == 4
     assert target.read_text() == "old"
@@ -109,9 +111,9 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path: Path, monkeypatch
 
 def test_a_file_in_the_way_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("I am a file")
-    with pytest.raises(ResultsUnwritable, match="cannot be written"):
+    with pytest.raises(Unwritable, match="cannot be written"):
         write_atomic(tmp_path / "results" / "a" / "b.json", "x")
-    with pytest.raises(ResultsUnwritable, match="cannot be written"), CellFolder(tmp_path / "results" / "a").lock():
+    with pytest.raises(Unwritable, match="cannot be written"), CellFolder(tmp_path / "results" / "a").lock():
         pass
 
 
@@ -135,7 +137,7 @@ def test_two_writers_never_mix(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from detrbench.results import CellFolder
+from detrbench.results.folder import CellFolder
 with CellFolder(Path(sys.argv[1])).lock() as held:
     print(held, flush=True)
     time.sleep(60)

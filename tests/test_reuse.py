@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from detrbench import reuse, steps, yaml12
-from detrbench import run as runs
-from detrbench import suite as suites
-from detrbench.plan import WorkItem
-from detrbench.results import CellFolder, write_atomic
-from detrbench.run import Outcome, RunOptions
+from detrbench import yaml12
+from detrbench.files import write_atomic
+from detrbench.results.folder import CellFolder
+from detrbench.run import execute as runs
+from detrbench.run import reuse, steps
+from detrbench.run.plan import WorkItem
+from detrbench.run.work import Outcome, RunOptions
+from detrbench.suite import loading as suites
 
 SUITE = """\
 name: {name}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detrbench.errors import UsageError
-from detrbench.selection import compile_expression
+from detrbench.suite.selection import compile_expression
 
 IDS = ["sparse-0.1", "sparse-0.5", "dino-sparse-0.1", "focus-0.5", "android"]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from detrbench import suite as suites
 from detrbench import yaml12
 from detrbench.errors import SuiteError, UsageError
+from detrbench.run.keys import folder_name
+from detrbench.suite import loading as suites
 
 GOOD = """\
 name: demo
@@ -111,11 +112,11 @@ def test_wrong_overrides(overrides: dict[str, Any], what: str) -> None:
 
 def test_the_folder_name_changes_with_every_setting_and_with_nothing_else() -> None:
     loaded = load(GOOD)
-    base = cell(loaded, "smoke", "sparse-0.1").folder_name
+    base = folder_name(cell(loaded, "smoke", "sparse-0.1"))
     assert re.fullmatch(r"sparse-0\.1-[0-9a-f]{8}", base)
-    assert base == cell(load(GOOD), "smoke", "sparse-0.1").folder_name
-    others = [cell(loaded, "smoke", "sparse-0.1", **change).folder_name for change in ({"lr": 1e-2}, {"limit": 3})]
-    assert len({base, *others, cell(loaded, "paper", "sparse-0.1").folder_name}) == 4
+    assert base == folder_name(cell(load(GOOD), "smoke", "sparse-0.1"))
+    others = [folder_name(cell(loaded, "smoke", "sparse-0.1", **change)) for change in ({"lr": 1e-2}, {"limit": 3})]
+    assert len({base, *others, folder_name(cell(loaded, "paper", "sparse-0.1"))}) == 4
 
 
 def test_a_cell_describes_itself_in_plain_values() -> None:
@@ -195,7 +196,7 @@ def test_a_cell_can_take_the_weights_of_an_earlier_one() -> None:
     assert changed.weights_of is not None
     assert changed.weights_of.settings.epochs == 2
     own = cell(load(BORROWED.replace(", weights_of: sparse-0.1", "")), "smoke", "at-0.2")
-    assert own.folder_name != borrower.folder_name
+    assert folder_name(own) != folder_name(borrower)
 
 
 @pytest.mark.parametrize("source", ["sparse-0.9", "later", "at-0.2"])

@@ -18,10 +18,14 @@ from typing import Any
 import yaml
 
 import detrbench
-from detrbench import figures, yaml12
+from detrbench import yaml12
+from detrbench.compare import differences
+from detrbench.compare.differences import Reading
+from detrbench.compare.quantities import QUANTITIES, Quantity
 from detrbench.errors import SuiteError, UsageError
-from detrbench.figures import FIGURES, Figure, Reading
-from detrbench.results import CellFolder, CellResult, write_atomic
+from detrbench.files import write_atomic
+from detrbench.results.folder import CellFolder
+from detrbench.results.store import CellResult
 from detrbench.statistics import Evidence
 
 ANY = "any"
@@ -52,10 +56,10 @@ class Baselines:
         """The figure that answers to a reading; or why there is none that may be compared with it."""
         mine = self.on(like.hardware)
         candidates = [mine] if mine else []
-        if like.figure.exact:
+        if like.quantity.exact:
             candidates += [each for each in self.files if each is not mine]
         for baseline in candidates:
-            entry = baseline.cells.get(cell, {}).get(like.figure.name, {}).get(like.protocol)
+            entry = baseline.cells.get(cell, {}).get(like.quantity.name, {}).get(like.protocol)
             if entry is not None:
                 return _reading(entry, like, baseline, cell)
         if not candidates and self.files:
@@ -73,10 +77,10 @@ def _reading(entry: Mapping[str, Any], like: Reading, baseline: Baseline, cell: 
         log=like.evidence.log,
     )
     images = baseline.path.with_suffix("") / f"{cell}.npz"
-    hardware = like.hardware if like.figure.exact else baseline.hardware
+    hardware = like.hardware if like.quantity.exact else baseline.hardware
     processes, key = int(entry.get("processes", 1)), str(entry.get("key", ""))
     return Reading(
-        like.figure, evidence, like.protocol, int(entry["version"]), hardware, processes, images=images, key=key
+        like.quantity, evidence, like.protocol, int(entry["version"]), hardware, processes, images=images, key=key
     )
 
 
@@ -116,7 +120,7 @@ def update(root: Path, suite: str, scale: str, cells: Iterable[CellResult], reas
     cells = [cell for cell in cells if cell.records]
     readings = {cell.id: list(_readings(cell)) for cell in cells}
     found = [reading for each in readings.values() for reading in each]
-    machines = sorted({reading.hardware for reading in found if not reading.figure.exact})
+    machines = sorted({reading.hardware for reading in found if not reading.quantity.exact})
     if not found:
         raise UsageError(f"{suite} at scale {scale}: nothing is measured", hint=f"detrbench run {suite}")
     if len(machines) > 1:
@@ -135,9 +139,9 @@ def update(root: Path, suite: str, scale: str, cells: Iterable[CellResult], reas
 
 
 def _readings(cell: CellResult) -> Iterable[Reading]:
-    for figure in FIGURES.values():
-        for protocol in cell.records.get(figure.measure, {}):
-            reading = figures.read(cell, figure, protocol)
+    for quantity in QUANTITIES.values():
+        for protocol in cell.records.get(quantity.measure, {}):
+            reading = differences.read(cell, quantity, protocol)
             if reading is not None:
                 yield reading
 
@@ -155,7 +159,7 @@ def _entries(readings: list[Reading]) -> dict[str, dict[str, dict[str, Any]]]:
             entry["processes"] = reading.processes
         if reading.images is not None:
             entry["key"] = reading.key
-        entries.setdefault(reading.figure.name, {})[reading.protocol] = entry
+        entries.setdefault(reading.quantity.name, {})[reading.protocol] = entry
     return entries
 
 
@@ -172,11 +176,10 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
             for protocol, entry in by_protocol.items():
                 old = before.get(id_, {}).get(name, {}).get(protocol)
                 if old is not None and old["value"] != entry["value"]:
-                    lines.append(
-                        f"{id_} {name} ({protocol}): {_short(FIGURES[name], old)} -> {_short(FIGURES[name], entry)}"
-                    )
+                    was, now = (_short(QUANTITIES[name], each) for each in (old, entry))
+                    lines.append(f"{id_} {name} ({protocol}): {was} -> {now}")
     return lines
 
 
-def _short(figure: Figure, entry: Mapping[str, Any]) -> str:
-    return f"{float(entry['value']):.{figure.decimals + 1}f}"
+def _short(quantity: Quantity, entry: Mapping[str, Any]) -> str:
+    return f"{float(entry['value']):.{quantity.decimals + 1}f}"

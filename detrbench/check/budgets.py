@@ -10,19 +10,16 @@ budgets:
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from detrbench import suite as suites
 from detrbench import yaml12
-from detrbench.check import expressions
-from detrbench.check.expressions import Budget, ExpressionError
-from detrbench.schema import Strict
-from detrbench.validation import explain
+from detrbench.suite import loading as suites
+from detrbench.suite.expressions import PlacedBudget, place
+from detrbench.suite.schema import Strict
+from detrbench.suite.validation import explain
 
 FOLDER = Path("budgets")
 
@@ -33,22 +30,6 @@ class BudgetFile(Strict):
     suite: str
     scale: str | None = None
     budgets: dict[str, str] = Field(min_length=1)
-
-
-@dataclass(frozen=True)
-class PlacedBudget:
-    """A budget with its name and where it is written."""
-
-    name: str
-    budget: Budget
-    file: str
-    line: int
-    column: int
-
-    def cells(self, ids: Iterable[str]) -> list[str]:
-        """The cells that it is about: those that its pattern fits, or all."""
-        pattern = self.budget.term.cell
-        return [id_ for id_ in ids if pattern is None or id_ == pattern or fnmatch.fnmatchcase(id_, pattern)]
 
 
 @dataclass(frozen=True)
@@ -90,17 +71,3 @@ def _with_file(document: yaml12.Document, loaded: suites.LoadedSuite | None) -> 
         raise document.error(("suite",), f"expected {loaded.suite.name!r}, got {read.suite!r}")
     own = place(loaded.document, loaded.suite.budgets)
     return SuiteBudgets(loaded, read.scale, [*own, *place(document, read.budgets)])
-
-
-def place(document: yaml12.Document, written: dict[str, str]) -> list[PlacedBudget]:
-    """Reads the expressions under `budgets` of a document."""
-    placed = []
-    for name, text in written.items():
-        line, column = document.values.get(("budgets", name), (1, 1))
-        try:
-            budget = expressions.parse(text)
-        except ExpressionError as error:
-            at = yaml12.Document({}, document.path, {("budgets", name): (line, column + error.column - 1)})
-            raise at.error(("budgets", name), error.message, error.hint) from None
-        placed.append(PlacedBudget(name, budget, document.path, line, column))
-    return placed

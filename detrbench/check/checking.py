@@ -13,7 +13,7 @@ from detrbench.check.budgets import SuiteBudgets
 from detrbench.check.judge import FALSE_ALARMS, Judgement
 from detrbench.environment import hardware
 from detrbench.errors import DetrbenchError, EnvironmentLacking, NothingSelected
-from detrbench.results import CellResult, ResultsStore
+from detrbench.results.store import CellResult, ResultsStore
 
 Note = Callable[[str], None]
 
@@ -159,8 +159,8 @@ def _time_again(
     device = options.device or str(envelopes[0].get("device") or "cpu")
     then = {hardware(envelope.get("environment") or {}, envelope.get("device")) for envelope in envelopes}
     try:
-        from detrbench import run as runs
         from detrbench.environment import pick_device
+        from detrbench.run import execute as runs
 
         chosen = runs.RunOptions(
             results=options.results,

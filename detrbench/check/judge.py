@@ -15,13 +15,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from detrbench import figures, statistics
+from detrbench import statistics
 from detrbench.check.baselines import Baselines
 from detrbench.check.budgets import PlacedBudget
-from detrbench.check.expressions import Term
-from detrbench.figures import Difference, Reading
-from detrbench.results import CellResult
+from detrbench.compare import differences
+from detrbench.compare.differences import Difference, Reading
+from detrbench.measures import COMMON
+from detrbench.results.store import CellResult
 from detrbench.statistics import Evidence
+from detrbench.suite.expressions import Term
 
 Status = Literal["holds", "broken", "missing", "unmeasured", "unclear"]
 
@@ -83,7 +85,7 @@ def _ask_one(
         return dataclasses.replace(reading, name=placed.name, placed=placed)
     blank = Judgement(placed.name, cell.id, "unclear", _shown(reading), placed)
     if bound.reference is None:
-        evidence = Evidence(reading.evidence.value) if reading.figure.measure == "accuracy" else reading.evidence
+        evidence = Evidence(reading.evidence.value) if reading.quantity.measure == "accuracy" else reading.evidence
         return _compared(blank, reading, Difference(evidence), bound.offset)
     if bound.reference == "baseline":
         other: Reading | str = baselines.reading(cell.id, reading)
@@ -110,13 +112,13 @@ def _against(blank: Judgement, reading: Reading, other: Reading) -> Judgement:
     bound = blank.placed.budget.bound
     said = f"{_shown(reading)} against {_shown(other)}"
     blank = dataclasses.replace(blank, found=said)
-    found = figures.difference(reading, other)
+    found = differences.difference(reading, other)
     if not found.comparable:
         return dataclasses.replace(blank, notes=found.notes)
-    if reading.evidence.exact and other.evidence.exact and reading.figure.measure != "accuracy":
+    if reading.evidence.exact and other.evidence.exact and reading.quantity.measure != "accuracy":
         limit = bound.factor * other.evidence.value + bound.offset
         return _compared(blank, reading, Difference(reading.evidence, found.notes), limit)
-    if reading.figure.relative:
+    if reading.quantity.relative:
         return _compared(blank, reading, found, bound.factor)
     if bound.factor != 1:
         plain = reading.evidence.minus(other.evidence.scaled(bound.factor))
@@ -127,7 +129,7 @@ def _against(blank: Judgement, reading: Reading, other: Reading) -> Judgement:
 def _compared(blank: Judgement, reading: Reading, found: Difference, limit: float) -> Judgement:
     """With the evidence filled in; what has no noise is decided at once."""
     assert blank.placed is not None
-    timed = reading.figure.measure == "latency"
+    timed = reading.quantity.measure == "latency"
     evidence, operator = found.evidence, blank.placed.budget.operator
     notes = tuple(dict.fromkeys([*found.notes, *(reading.notes if timed else ())]))
     text = blank.found + _interval(evidence, reading, blank.placed.budget.bound.reference is not None)
@@ -141,14 +143,14 @@ def _compared(blank: Judgement, reading: Reading, found: Difference, limit: floa
 
 
 def _read(cell: CellResult, term: Term) -> Reading | Judgement:
-    reading = figures.read(cell, term.figure, term.protocol)
+    reading = differences.read(cell, term.quantity, term.protocol)
     if reading is not None:
         return reading
-    state, why = cell.state(term.figure.measure)
+    state, why = cell.state(term.quantity.measure)
     if state == "done":
-        why = f"no figure under protocol {term.protocol or figures.COMMON}"
+        why = f"no figure under protocol {term.protocol or COMMON}"
     status: Status = "missing" if state == "failed" else "unmeasured"
-    found = f"{term.figure.measure} {'failed' if state == 'failed' else 'not measured'}: {why or 'no record'}"
+    found = f"{term.quantity.measure} {'failed' if state == 'failed' else 'not measured'}: {why or 'no record'}"
     return Judgement("", cell.id, status, found)
 
 
@@ -188,15 +190,15 @@ def _p_kept(judgement: Judgement) -> float:
 
 
 def _shown(reading: Reading) -> str:
-    figure = reading.figure
-    return f"{reading.evidence.value:.{figure.decimals}f}{f' {figure.unit}' if figure.unit else ''}"
+    quantity = reading.quantity
+    return f"{reading.evidence.value:.{quantity.decimals}f}{f' {quantity.unit}' if quantity.unit else ''}"
 
 
 def _interval(evidence: Evidence, reading: Reading, compared: bool) -> str:
     if evidence.exact:
         return ""
-    what = "ratio" if reading.figure.relative and compared else "difference" if compared else ""
-    decimals = 3 if what == "ratio" else reading.figure.decimals
+    what = "ratio" if reading.quantity.relative and compared else "difference" if compared else ""
+    decimals = 3 if what == "ratio" else reading.quantity.decimals
     if math.isinf(evidence.se):
         return f", {what} {evidence.value:.{decimals}f}, noise unknown"
     low, high = evidence.interval()

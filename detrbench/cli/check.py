@@ -94,7 +94,7 @@ def _update(one: SuiteBudgets, options: CheckOptions, reason: str) -> None:
 def _tell(checked: list[Checked], junit: Path | None, on_github: bool, as_json: bool) -> None:
     """Everything that is to be read is written before the command fails."""
     from detrbench.check import github, outputs
-    from detrbench.results import write_atomic
+    from detrbench.files import write_atomic
 
     if junit is not None:
         write_atomic(junit, outputs.junit(checked))

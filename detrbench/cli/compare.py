@@ -40,10 +40,10 @@ def command(
 
     AP is compared on the same images and latency in the same rounds wherever both sides have them.
     """
-    from detrbench import compare
+    from detrbench.compare.cells import compare
     from detrbench.report import comparison
 
-    found = compare.compare(a, b, results_folder, output.note)
+    found = compare(a, b, results_folder, output.note)
     if form is not Format.text:
         sys.stdout.write(comparison.WRITERS[form.value](found))
         return

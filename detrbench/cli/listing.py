@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from detrbench import suite as suites
 from detrbench.cli import output
 from detrbench.cli.output import Json
 from detrbench.errors import SuiteError
+from detrbench.suite import loading as suites
 
 EXAMPLES = output.examples(
     "detrbench list suites",
@@ -87,7 +87,8 @@ def _parts() -> list[dict[str, Any]]:
 
 
 def _results(folder: Path) -> list[dict[str, Any]]:
-    from detrbench.results import MEASURES, ResultsStore
+    from detrbench.measures import MEASURES
+    from detrbench.results.store import ResultsStore
 
     store = ResultsStore(folder, output.note)
     return [

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from detrbench import records
 from detrbench.cli import output
 from detrbench.cli.output import Json, Set
 from detrbench.errors import UsageError
-from detrbench.suite import Cell
+from detrbench.results import records
+from detrbench.suite.cells import Cell
 
 if TYPE_CHECKING:
     from detrbench.published_counts import PublishedCount
@@ -98,14 +98,14 @@ def _count(model: str, options: dict[str, Any], rule: Any, cross_check: bool = T
 
 def _published(what: str | None, results_folder: Path, as_json: bool) -> None:
     from detrbench import published_counts
-    from detrbench.reuse import KnownRecords
+    from detrbench.run.reuse import KnownRecords
 
     known = KnownRecords(results_folder)
 
     def count(cell: Cell, protocol: str) -> Mapping[str, Any]:
         found = known.counts(cell)
         if protocol in found:
-            return found[protocol].record
+            return found[protocol].envelope["records"][protocol]
         from detrbench.measure import protocols
 
         output.note(f"counting {cell.suite}:{cell.id} under {protocol}")

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from detrbench.cli.output import duration
-from detrbench.plan import TIMED, WorkItem
-from detrbench.work import Listener, Outcome
+from detrbench.measures import TIMED
+from detrbench.run.plan import WorkItem
+from detrbench.run.work import Listener, Outcome
 
 _QUIET_SECONDS = 20.0
 

@@ -11,7 +11,8 @@ import typer
 
 from detrbench.cli import output
 from detrbench.errors import NothingSelected, UsageError
-from detrbench.results import ResultsStore, write_atomic
+from detrbench.files import write_atomic
+from detrbench.results.store import ResultsStore
 
 EXAMPLES = output.examples(
     "detrbench report",

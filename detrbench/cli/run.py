@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from detrbench import results
-from detrbench import suite as suites
 from detrbench.cli import output
 from detrbench.cli.output import Json, Set
 from detrbench.errors import Findings, UsageError, unknown_name
+from detrbench.measures import CHOSEN
+from detrbench.results.folder import SCHEMA
+from detrbench.suite import loading as suites
 
 EXAMPLES = output.examples(
     "detrbench run quickstart",
@@ -41,9 +42,7 @@ def command(
     ] = None,
     measure: Annotated[
         str | None,
-        typer.Option(
-            metavar="M,...", help="Only these: complexity, accuracy, latency, memory, dam, queries, pictures."
-        ),
+        typer.Option(metavar="M,...", help=f"Only these: {', '.join(CHOSEN)}."),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="A folder in COCO layout.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,
@@ -74,8 +73,8 @@ def command(
     measures = _measures(measure)
     overrides = output.settings(set_)
 
-    from detrbench import run as runs
     from detrbench.environment import pick_device
+    from detrbench.run import execute as runs
 
     options = runs.RunOptions(
         results=results_folder,
@@ -102,10 +101,10 @@ def _measures(given: str | None) -> tuple[str, ...] | None:
         return None
     names = tuple(dict.fromkeys(name.strip() for name in given.split(",") if name.strip()))
     for name in names:
-        if name not in suites.ALL_MEASURES:
-            raise unknown_name("measure", name, suites.ALL_MEASURES)
+        if name not in CHOSEN:
+            raise unknown_name("measure", name, CHOSEN)
     if not names:
-        raise UsageError("--measure: expected names, got none", hint=f"known: {', '.join(suites.ALL_MEASURES)}")
+        raise UsageError("--measure: expected names, got none", hint=f"known: {', '.join(CHOSEN)}")
     return names
 
 
@@ -114,14 +113,14 @@ def _workers(jobs: int) -> Any:
         return contextlib.nullcontext()
     import torch
 
-    from detrbench.jobs import Workers
+    from detrbench.run.processes import Workers
 
     return Workers(jobs, threads=max(1, torch.get_num_threads() // jobs))
 
 
 def _execute(prepared: Any, workers: Any, as_json: bool) -> list[Any]:
-    from detrbench import run as runs
     from detrbench.cli import progress
+    from detrbench.run import execute as runs
 
     listener = progress.listener(output.console(to_stderr=as_json), workers.jobs if workers else 1)
     output.note(_headline(prepared))
@@ -144,7 +143,7 @@ def _headline(prepared: Any) -> str:
 
 def _print_plan(prepared: list[Any], as_json: bool) -> None:
     if as_json:
-        output.print_json({"schema": results.SCHEMA, "dry_run": True, "suites": [_plan_json(one) for one in prepared]})
+        output.print_json({"schema": SCHEMA, "dry_run": True, "suites": [_plan_json(one) for one in prepared]})
         return
     console = output.console()
     for one in prepared:
@@ -175,7 +174,7 @@ def _finish(prepared: list[Any], outcomes: list[Any], folder: Path, as_json: boo
     if as_json:
         output.print_json(
             {
-                "schema": results.SCHEMA,
+                "schema": SCHEMA,
                 "results": str(folder),
                 "suites": [{"suite": one.loaded.suite.name, "scale": one.scale} for one in prepared],
                 "outcomes": [_outcome_json(outcome) for outcome in outcomes],

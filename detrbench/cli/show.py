@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from detrbench import suite as suites
 from detrbench.cli import output
 from detrbench.cli.output import Json
 from detrbench.errors import UsageError, nearest
-from detrbench.results import MEASURES, CellResult, ResultsStore
+from detrbench.measures import MEASURES
+from detrbench.results.store import CellResult, ResultsStore
+from detrbench.suite import loading as suites
 
 EXAMPLES = output.examples(
     "detrbench show table6_keep_ratio",

@@ -62,7 +62,8 @@ class Source:
 
     @classmethod
     def _of_cell(cls, path: Path, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> Source:
-        from detrbench.results import CellFolder, ResultsStore
+        from detrbench.results.folder import CellFolder
+        from detrbench.results.store import ResultsStore
 
         result = ResultsStore(path.parent).read_cell(path)
         weights = checkpoint or CellFolder(path).weights
@@ -112,7 +113,7 @@ def _class_names(settings: Mapping[str, Any]) -> dict[int, str]:
     """Label -> class name of the data that a scale's settings describe."""
     from detrbench.data import open_dataset
     from detrbench.data.samples import class_names
-    from detrbench.suite import Scale
+    from detrbench.suite.schema import Scale
 
     spec = Scale(**{k: v for k, v in settings.items() if k in Scale.model_fields}).data_spec
     return class_names(open_dataset(spec, "val"))

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from detrbench import suite as suites
 from detrbench.cli import output
 from detrbench.cli.output import Json
 from detrbench.errors import Findings, UsageError
+from detrbench.suite import loading as suites
 
 EXAMPLES = output.examples(
     "detrbench validate my_suite.yaml",

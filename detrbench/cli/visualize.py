@@ -83,8 +83,8 @@ def _look(source: Source, images: list[Path], threshold: float, device: str) -> 
 
 def _write(title: str, found: dict[Path, list[Entry]], target: Path) -> dict[tuple[Path, str], Path]:
     """The page, and in a folder a PNG file for each picture, by image and key."""
+    from detrbench.files import Unwritable, write_atomic
     from detrbench.pictures import page
-    from detrbench.results import ResultsUnwritable, write_atomic
 
     alone = target.suffix == ".html"
     files = {(path, entry.key): target / f"{path.stem}-{entry.key}.png" for path in found for entry in found[path]}
@@ -94,6 +94,6 @@ def _write(title: str, found: dict[Path, list[Entry]], target: Path) -> dict[tup
             for entry in () if alone else entries:
                 write_atomic(files[path, entry.key], entry.picture.png)
         write_atomic(target if alone else target / "index.html", text)
-    except ResultsUnwritable as error:
+    except Unwritable as error:
         raise EnvironmentLacking(error.message, hint="give another place with -o") from error
     return {} if alone else files

@@ -21,7 +21,7 @@ from detrbench.measure import ap_interval
 from detrbench.measure.ap_interval import Replicates
 from detrbench.measure.protocols import AccuracyProtocol
 from detrbench.models.detector import DetectorOutput
-from detrbench.records import Accuracy, Estimate
+from detrbench.results.records import Accuracy, Estimate
 
 # pycocotools' 12 figures, in its order.
 STATS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from detrbench.measure.operations import work
 from detrbench.measure.rules import CountingRule
 from detrbench.measure.shapes import META_OUTPUTS
-from detrbench.records import CrossCheck
+from detrbench.results.records import CrossCheck
 
 Scope = tuple[str, ...]  # names of the modules that were running, outermost first
 OTHER = "other"  # work outside every part

@@ -21,7 +21,7 @@ from detrbench.measure.accuracy import evaluating, unless_unpadded
 from detrbench.measure.protocols import DamProtocol
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
 from detrbench.models.trace import Trace
-from detrbench.records import DamCorrelation
+from detrbench.results.records import DamCorrelation
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 

@@ -21,7 +21,7 @@ from detrbench.measure import machine, timing
 from detrbench.measure.accuracy import evaluating
 from detrbench.measure.protocols import LatencyProtocol
 from detrbench.measure.timing import Progress, Samples, Timed
-from detrbench.records import Estimate, Latency
+from detrbench.results.records import Estimate, Latency
 
 PART_ROUNDS = 3
 NOISE_MARGIN = 0.01  # a detector timed against itself should agree this well

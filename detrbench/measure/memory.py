@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from detrbench.measure.accuracy import evaluating
 from detrbench.measure.machine import name as device_name
 from detrbench.measure.protocols import MemoryProtocol
-from detrbench.records import Memory
+from detrbench.results.records import Memory
 
 MIB = 2**20
 

@@ -27,7 +27,7 @@ from detrbench.models.dam import decoder_attention_map, kept_mask
 from detrbench.models.detector import Detector, DetectorOutput
 from detrbench.models.trace import Trace
 from detrbench.pictures.scene import Array, Objects, Paths, Sampling, Scene
-from detrbench.records import Pictures
+from detrbench.results.records import Pictures
 
 ON_TARGET = 0.5  # IoU from which on a query is on an object
 

@@ -26,7 +26,7 @@ from detrbench.models.collaborative import matching_scores
 from detrbench.models.detector import Detector, DetectorOutput
 from detrbench.models.matcher import Target
 from detrbench.models.tokens import Prediction
-from detrbench.records import Estimate, QueryGathering, QuerySpread, Trajectories
+from detrbench.results.records import Estimate, QueryGathering, QuerySpread, Trajectories
 
 Progress = Callable[[int, int], None]  # (images done, images in all)
 

@@ -36,7 +36,7 @@ def render(
     if format not in FORMATS:
         raise unknown_name("format", format, FORMATS)
     from detrbench.report import formats, page, sections
-    from detrbench.results import ResultsStore
+    from detrbench.results.store import ResultsStore
 
     found = sections.read(ResultsStore(results_root, warn), suites)
     return page.render(found) if format == "html" else formats.WRITERS[format](found)
@@ -50,7 +50,7 @@ def write(
     warn: Callable[[str], None] | None = None,
 ) -> Path:
     """Renders into a file, whole or not at all, and returns its path."""
-    from detrbench.results import write_atomic
+    from detrbench.files import write_atomic
 
     write_atomic(output, render(results_root, suites, format, warn))
     return output

@@ -9,8 +9,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from detrbench.compare import Comparison, Row
-from detrbench.figures import Figure, Reading
+from detrbench.compare.cells import Comparison, ComparisonRow
+from detrbench.compare.differences import Reading
+from detrbench.compare.quantities import Quantity
 from detrbench.report import labels
 from detrbench.report.formats import as_markdown, as_tex
 
@@ -23,26 +24,26 @@ VERDICTS = (
 )
 
 
-def figure_name(figure: Figure) -> str:
+def figure_name(quantity: Quantity) -> str:
     """`Latency, ms`."""
-    return f"{figure.label}, {figure.unit}" if figure.unit else figure.label
+    return f"{quantity.label}, {quantity.unit}" if quantity.unit else quantity.label
 
 
 def margins(found: Comparison) -> str:
     """The margins of the figures that are shown."""
-    figures = {row.figure.name: row.figure for row in found.rows}.values()
+    figures = {row.quantity.name: row.quantity for row in found.rows}.values()
     texts = [f"{f.label} {100 * f.margin:g} %" if f.relative else f"{f.label} {f.margin:g}" for f in figures]
     return f"Margins: {', '.join(texts)}."
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: ComparisonRow) -> tuple[str, ...]:
     """One row as text, in the order of COLUMNS."""
     notes = "; ".join(row.difference.notes) if row.difference else "only one side has it"
     return (
         row.cell,
-        figure_name(row.figure),
-        _value(row.a, row.figure),
-        _value(row.b, row.figure),
+        figure_name(row.quantity),
+        _value(row.a, row.quantity),
+        _value(row.b, row.quantity),
         _change(row),
         _interval(row),
         row.verdict or labels.ABSENT,
@@ -50,24 +51,24 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _value(reading: Reading | None, figure: Figure) -> str:
-    return labels.fixed(reading.evidence.value, figure.decimals) if reading else labels.ABSENT
+def _value(reading: Reading | None, quantity: Quantity) -> str:
+    return labels.fixed(reading.evidence.value, quantity.decimals) if reading else labels.ABSENT
 
 
-def _shown(row: Row, value: float) -> str:
+def _shown(row: ComparisonRow, value: float) -> str:
     """A difference with its sign; a ratio as percent."""
-    if row.figure.relative:
+    if row.quantity.relative:
         return labels.fixed(100 * (value - 1), 1, sign=True)
-    return labels.fixed(value, row.figure.decimals, sign=True)
+    return labels.fixed(value, row.quantity.decimals, sign=True)
 
 
-def _change(row: Row) -> str:
+def _change(row: ComparisonRow) -> str:
     if row.difference is None:
         return labels.ABSENT
-    return _shown(row, row.difference.evidence.value) + (" %" if row.figure.relative else "")
+    return _shown(row, row.difference.evidence.value) + (" %" if row.quantity.relative else "")
 
 
-def _interval(row: Row) -> str:
+def _interval(row: ComparisonRow) -> str:
     if row.difference is None or row.difference.evidence.exact or math.isinf(row.difference.evidence.se):
         return ""
     low, high = (_shown(row, value) for value in row.difference.evidence.interval())
@@ -78,7 +79,7 @@ def remarks(found: Comparison) -> list[str]:
     """What a reader should know beside the rows."""
     lines = []
     if found.equal:
-        lines.append(f"Equal in every row, not shown: {', '.join(figure.label for figure in found.equal)}.")
+        lines.append(f"Equal in every row, not shown: {', '.join(quantity.label for quantity in found.equal)}.")
     for name, only in (("A", found.only_a), ("B", found.only_b)):
         if only:
             lines.append(f"Only in {name}: {', '.join(only)}.")
@@ -91,7 +92,7 @@ def _noise(found: Comparison) -> dict[str, str]:
     """What the timings of each side said of their machines."""
     said: dict[str, str] = {}
     for name in ("a", "b"):
-        readings = [getattr(row, name) for row in found.rows if row.figure.name == "latency"]
+        readings = [getattr(row, name) for row in found.rows if row.quantity.name == "latency"]
         notes = dict.fromkeys(note for reading in readings if reading for note in reading.notes)
         if notes:
             said[name.upper()] = "; ".join(notes)
@@ -126,20 +127,20 @@ def as_csv(found: Comparison) -> str:
     return out.getvalue()
 
 
-def _plain_row(row: Row) -> dict[str, Any]:
+def _plain_row(row: ComparisonRow) -> dict[str, Any]:
     evidence = row.difference.evidence if row.difference else None
     low, high = evidence.interval() if evidence and math.isfinite(evidence.se) else (None, None)
     return {
         "cell": row.cell,
-        "figure": row.figure.name,
-        "unit": row.figure.unit,
+        "figure": row.quantity.name,
+        "unit": row.quantity.unit,
         "a": row.a.evidence.value if row.a else None,
         "b": row.b.evidence.value if row.b else None,
-        "kind": "ratio" if row.figure.relative else "difference",
+        "kind": "ratio" if row.quantity.relative else "difference",
         "change": evidence.value if evidence else None,
         "low": low,
         "high": high,
-        "margin": row.figure.margin,
+        "margin": row.quantity.margin,
         "verdict": row.verdict,
         "note": "; ".join(row.difference.notes) if row.difference else "only one side has it",
     }
@@ -152,7 +153,7 @@ def as_json(found: Comparison) -> str:
         "a": found.a,
         "b": found.b,
         "rows": [_plain_row(row) for row in found.rows],
-        "equal": [figure.name for figure in found.equal],
+        "equal": [quantity.name for quantity in found.equal],
         "only_a": found.only_a,
         "only_b": found.only_b,
         "noise": _noise(found),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 
-from detrbench.report import columns, labels, overview, published, tables
+from detrbench import published
+from detrbench.report import columns, labels, overview, tables
 from detrbench.report.columns import EMPTY, Cell, Column
 from detrbench.report.findings import Clause, Finding
 from detrbench.report.sections import COMMON, Entry, Section, number

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 
-from detrbench import figures
-from detrbench.figures import FIGURES, Figure, Reading
+from detrbench.compare.cells import ComparisonRow, compare_quantity
+from detrbench.compare.quantities import QUANTITIES
+from detrbench.compare.verdicts import Verdict
 from detrbench.report import columns, labels, pairs
 from detrbench.report.sections import COMMON, Entry, Section, number
-from detrbench.verdicts import Verdict, verdict
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ def make(section: Section) -> Findings:
 def _basis(section: Section, notes: list[str]) -> str:
     """How the comparisons were made; `notes` hold for every one of them."""
     margins = [
-        ("accuracy", f"{FIGURES['ap'].margin:g} AP"),
-        ("latency", f"{100 * FIGURES['latency'].margin:g} % of latency"),
+        ("accuracy", f"{QUANTITIES['ap'].margin:g} AP"),
+        ("latency", f"{100 * QUANTITIES['latency'].margin:g} % of latency"),
     ]
     measured = [text for measure, text in margins if section.is_measured(measure)]
     words = ["The first of two rows against the second."]
@@ -130,75 +129,50 @@ def _gflops(entry: Entry, part: str | None = None) -> float | None:
     return number(record, "gflops_by_part", part) if part else number(record, "gflops")
 
 
-# ------------------------------------------------------------------------------------------------ two rows
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """One figure of two rows."""
-
-    new: Reading
-    old: Reading
-
-    @property
-    def figure(self) -> Figure:
-        return self.new.figure
-
-    @cached_property
-    def difference(self) -> figures.Difference:
-        return figures.difference(self.new, self.old)
-
-    @property
-    def verdict(self) -> Verdict:
-        if not self.difference.comparable:
-            return "unclear"
-        neutral = 1.0 if self.figure.relative else 0.0
-        return verdict(self.difference.evidence, self.figure.margin, self.figure.better, neutral)
-
-    @property
-    def sides(self) -> str:
-        """`154.5 against 152.0`."""
-        decimals = min(self.figure.decimals, 1) if self.figure.exact else self.figure.decimals
-        new, old = (labels.fixed(each.evidence.value, decimals) for each in (self.new, self.old))
-        return f"{new} against {old}"
-
-    def interval(self, decimals: int) -> str:
-        if self.figure.exact or math.isinf(self.difference.evidence.se):
-            return ""
-        low, high = self.difference.evidence.interval()
-        return f" {labels.interval(low, high, decimals)}"
-
-
 def _comparison(new: Entry, old: Entry) -> Finding | None:
     ap, gflops, latency = (_compared(new, old, name) for name in ("ap", "gflops", "latency"))
     clauses, notes = [], []
-    cost = f"{gflops.sides} GFLOPs" if gflops else ""
-    if ap:
+    cost = f"{_sides(gflops)} GFLOPs" if gflops else ""
+    if ap and ap.difference:
         gain = labels.fixed(ap.difference.evidence.value, 1, sign=True)
         at = f" at {cost}" if cost else ""
-        clauses.append(Clause(f"{gain} AP{ap.interval(1)}{at}", ap.verdict))
+        clauses.append(Clause(f"{gain} AP{_interval(ap, 1)}{at}", ap.verdict))
         notes += [*_training(new, old), *ap.difference.notes]
-    elif gflops:
+    elif gflops and gflops.difference:
         change = labels.fixed(100 * (gflops.difference.evidence.value - 1), 1, sign=True)
         clauses.append(Clause(f"{cost}, {change} %", gflops.verdict))
-    if latency:
-        ratio = f"{labels.fixed(latency.difference.evidence.value, 2)} times{latency.interval(2)}"
-        clauses.append(Clause(f"latency {latency.sides} ms, {ratio}", latency.verdict))
+    if latency and latency.difference:
+        ratio = f"{labels.fixed(latency.difference.evidence.value, 2)} times{_interval(latency, 2)}"
+        clauses.append(Clause(f"latency {_sides(latency)} ms, {ratio}", latency.verdict))
         notes += latency.difference.notes
     return Finding(f"{new.id} against {old.id}", tuple(clauses), tuple(dict.fromkeys(notes))) if clauses else None
 
 
-def _compared(new: Entry, old: Entry, name: str) -> _Compared | None:
-    """One figure of both rows under `common`, else under a protocol that both have."""
+def _compared(new: Entry, old: Entry, name: str) -> ComparisonRow | None:
+    """One quantity of both rows, where both have it under one protocol."""
     if new.cell is None or old.cell is None:
         return None
-    figure = FIGURES[name]
-    shared = set(new.cell.records.get(figure.measure, {})) & set(old.cell.records.get(figure.measure, {}))
-    if not shared:
+    row = compare_quantity(QUANTITIES[name], old.cell, new.cell, new.id)
+    if row is None or row.a is None or row.b is None or row.a.protocol != row.b.protocol:
         return None
-    protocol = COMMON if COMMON in shared else min(shared)
-    mine, theirs = (figures.read(cell, figure, protocol) for cell in (new.cell, old.cell))
-    return _Compared(mine, theirs) if mine is not None and theirs is not None else None
+    return row
+
+
+def _sides(row: ComparisonRow) -> str:
+    """`154.5 against 152.0`."""
+    assert row.a is not None
+    assert row.b is not None
+    decimals = min(row.quantity.decimals, 1) if row.quantity.exact else row.quantity.decimals
+    new, old = (labels.fixed(each.evidence.value, decimals) for each in (row.b, row.a))
+    return f"{new} against {old}"
+
+
+def _interval(row: ComparisonRow, decimals: int) -> str:
+    assert row.difference is not None
+    if row.quantity.exact or math.isinf(row.difference.evidence.se):
+        return ""
+    low, high = row.difference.evidence.interval()
+    return f" {labels.interval(low, high, decimals)}"
 
 
 def _training(new: Entry, old: Entry) -> list[str]:

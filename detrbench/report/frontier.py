@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
+from detrbench import published as published_tables
 from detrbench.report import figures, labels, pairs, plots
-from detrbench.report import published as published_tables
 from detrbench.report.figures import Colours, Figure
 from detrbench.report.overview import Detectors, gflops
 from detrbench.report.plots import Point

@@ -23,17 +23,6 @@ FIGURES = frozenset(
     ]
 )
 
-MEASURES = {
-    "complexity": "GFLOPs and parameters",
-    "accuracy": "AP",
-    "latency": "latency",
-    "memory": "memory",
-    "dam": "Corr",
-    "queries": "queries per object",
-    "pictures": "pictures",
-    "training": "training",
-}
-
 _LABELS = {
     "keep_ratio": "Keep ratio",
     "topk_bbr": "Top-k, box refinement",

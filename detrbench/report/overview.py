@@ -16,7 +16,7 @@ from detrbench.report import columns, labels, pairs, tables
 from detrbench.report.columns import EMPTY, Cell, Column
 from detrbench.report.sections import COMMON, Entry, Section, number
 from detrbench.report.tables import Table
-from detrbench.results import CellResult
+from detrbench.results.store import CellResult
 
 # Settings that say how a detector was trained, not on what its AP was taken.
 _TRAINED = ("labels", "keep_empty")

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from detrbench import measures
+from detrbench.measures import CHOSEN
 from detrbench.pictures.gallery import Entry
 from detrbench.report import (
     contents,
@@ -75,7 +77,7 @@ def render(found: list[Section]) -> str:
         machines=machines,
         all=_overview(ordered, detectors, colours),
         suites=[provenance.line(section) for section in ordered],
-        measures=labels.MEASURES,
+        measure_label=measures.label,
         colours=colours,
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),
         script=(FOLDER / "script.js").read_text(encoding="utf-8"),
@@ -102,7 +104,7 @@ def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
         table=tables.main_table(section),
         details=tables.detail_tables(section),
         figures=figures.make(section, colours),
-        compact=not any(map(section.is_measured, ("accuracy", "latency", "memory", "dam")))
+        compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
         and not section.asks("plots"),
         findings=findings.make(section),
         pictures=pictures.make(section),

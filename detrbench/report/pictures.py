@@ -7,7 +7,7 @@ from dataclasses import replace
 from detrbench.pictures import gallery, scene
 from detrbench.pictures.gallery import Entry
 from detrbench.report.sections import Section
-from detrbench.results import CellFolder
+from detrbench.results.folder import CellFolder
 
 
 def make(section: Section) -> list[Entry]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from detrbench.measures import CHOSEN, label
 from detrbench.report import labels, sections
 from detrbench.report.sections import Section
 
@@ -20,15 +21,13 @@ class Rule:
     convention: str
 
 
-def rules(
-    section: Section, measures: tuple[str, ...] = ("accuracy", "complexity", "latency", "memory", "dam", "queries")
-) -> Iterator[Rule]:
+def rules(section: Section, of: Iterable[str] = CHOSEN) -> Iterator[Rule]:
     """Each protocol that stands behind a figure of the section, once, in its own words."""
-    for measure in measures:
+    for measure in of:
         for protocol in section.protocols(measure):
             records = [cell.records.get(measure, {}).get(protocol) for cell in section.cells]
             for convention in dict.fromkeys(str(r.get("convention", "")) for r in records if r):
-                yield Rule(labels.MEASURES[measure], protocol, convention)
+                yield Rule(label(measure), protocol, convention)
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def machines(found: list[Section]) -> Iterator[Machine]:
                 if isinstance(environment, Mapping):
                     key = json.dumps(environment, sort_keys=True, default=str)
                     used = known.setdefault(key, (environment, {}))[1]
-                    used[f"{section.suite}, {section.scale}: {labels.MEASURES.get(measure, measure)}"] = None
+                    used[f"{section.suite}, {section.scale}: {label(measure)}"] = None
     for environment, used in known.values():
         yield Machine(hardware(environment), list(_flat(environment)), list(used))
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from detrbench import published
 from detrbench.errors import UsageError
 from detrbench.models.parts import ALL_KINDS
-from detrbench.report import labels, published
-from detrbench.report.published import PublishedRow, PublishedTable
-from detrbench.results import CellResult, ResultsStore
+from detrbench.published import PublishedRow, PublishedTable
+from detrbench.report import labels
+from detrbench.results.store import CellResult, ResultsStore
 
 COMMON = "common"
 NOT_RUN = "not run yet"  # what the results folder says of a measure that nobody has asked for

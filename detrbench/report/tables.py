@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from detrbench.measures import label
 from detrbench.report import columns, descriptors, gathering, labels
 from detrbench.report.columns import EMPTY, Cell, Column
 from detrbench.report.sections import Entry, Section, number
@@ -131,7 +132,7 @@ def fill(
         for note in (cell.note for cell in cells if cell.note):
             notes.setdefault(note, labels.letter(len(notes)))
         rows.append(Row(entry.id, entry.label, entry.family, entry.cell is not None, status, cells))
-    missing = tuple(f"{labels.MEASURES.get(m, m)}: {why}" for m, why in section.missing()) if key == "main" else ()
+    missing = tuple(f"{label(m)}: {why}" for m, why in section.missing()) if key == "main" else ()
     return Table(key, caption, tuple(column for column, _ in kept), tuple(rows), folded, notes, missing)
 
 

@@ -24,7 +24,7 @@ from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
 from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.detector import Detector
-from detrbench.records import TrainingHistory
+from detrbench.results.records import TrainingHistory
 from detrbench.training import optimiser
 from detrbench.training.recipe import Recipe
 

@@ -2,26 +2,26 @@ from __future__ import annotations
 
 import pytest
 
-from detrbench.check.expressions import Bound, ExpressionError, Term, parse
-from detrbench.figures import FIGURES
+from detrbench.compare.quantities import QUANTITIES
+from detrbench.suite.expressions import Bound, ExpressionError, Term, parse
 
 
 @pytest.mark.parametrize(
     ("text", "term", "operator", "bound"),
     [
-        ("ap >= 45.2", Term(FIGURES["ap"]), ">=", Bound(None, offset=45.2)),
-        ("corr>=-1e-1", Term(FIGURES["corr"]), ">=", Bound(None, offset=-0.1)),
-        ("gflops == baseline", Term(FIGURES["gflops"]), "==", Bound("baseline")),
-        ("ap >= baseline - 0.3", Term(FIGURES["ap"]), ">=", Bound("baseline", 1.0, -0.3)),
-        ("latency <= 1.05 x baseline", Term(FIGURES["latency"]), "<=", Bound("baseline", 1.05)),
-        ("latency_ms<=1.05*baseline", Term(FIGURES["latency"]), "<=", Bound("baseline", 1.05)),
+        ("ap >= 45.2", Term(QUANTITIES["ap"]), ">=", Bound(None, offset=45.2)),
+        ("corr>=-1e-1", Term(QUANTITIES["corr"]), ">=", Bound(None, offset=-0.1)),
+        ("gflops == baseline", Term(QUANTITIES["gflops"]), "==", Bound("baseline")),
+        ("ap >= baseline - 0.3", Term(QUANTITIES["ap"]), ">=", Bound("baseline", 1.0, -0.3)),
+        ("latency <= 1.05 x baseline", Term(QUANTITIES["latency"]), "<=", Bound("baseline", 1.05)),
+        ("latency_ms<=1.05*baseline", Term(QUANTITIES["latency"]), "<=", Bound("baseline", 1.05)),
         (
             "latency[batch4](sparse-0.3) <= 0.75x latency(deformable)",
-            Term(FIGURES["latency"], "sparse-0.3", "batch4"),
+            Term(QUANTITIES["latency"], "sparse-0.3", "batch4"),
             "<=",
-            Bound(Term(FIGURES["latency"], "deformable"), 0.75),
+            Bound(Term(QUANTITIES["latency"], "deformable"), 0.75),
         ),
-        ("ap(a*) >= ap(b, c) + 1", Term(FIGURES["ap"], "a*"), ">=", Bound(Term(FIGURES["ap"], "b, c"), 1.0, 1.0)),
+        ("ap(a*) >= ap(b, c) + 1", Term(QUANTITIES["ap"], "a*"), ">=", Bound(Term(QUANTITIES["ap"], "b, c"), 1.0, 1.0)),
     ],
 )
 def test_expressions(text: str, term: Term, operator: str, bound: Bound) -> None:

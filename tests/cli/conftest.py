@@ -14,7 +14,7 @@ from detrbench.errors import DataError
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workbench:
-    from detrbench import steps, work
+    from detrbench.run import steps, work
 
     made = Workbench(tmp_path, capsys)
     (tmp_path / "demo.yaml").write_text(SUITE)

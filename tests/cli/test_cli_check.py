@@ -14,7 +14,7 @@ import xmlschema
 from check_bench import Bench, times
 
 from detrbench import cli
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
 
 JUNIT_SCHEMA = Path(__file__).parents[1] / "check" / "junit.xsd"
 Type = Any  # (arguments) -> (exit code, stdout, stderr)

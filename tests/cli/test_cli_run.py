@@ -14,7 +14,8 @@ from workbench import Workbench
 
 from detrbench import cli
 from detrbench.errors import CheckpointError, EnvironmentLacking
-from detrbench.results import CellFolder, ResultsStore
+from detrbench.results.folder import CellFolder
+from detrbench.results.store import ResultsStore
 
 ORDER = [
     ("sparse-0.1", "complexity"),
@@ -303,12 +304,12 @@ def test_mistakes_have_their_exit_code(bench: Workbench, arguments: list[str], c
 def test_an_internal_error_is_one_line_and_with_debug_a_traceback(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from detrbench import run
+    from detrbench.run import execute
 
     def break_down(*_: Any) -> None:
         raise ZeroDivisionError("of all things")
 
-    monkeypatch.setattr(run, "prepare", break_down)
+    monkeypatch.setattr(execute, "prepare", break_down)
     code, _, err = bench.type("run", "demo.yaml")
     assert code == 3
     assert (

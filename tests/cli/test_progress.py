@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from detrbench.cli.progress import Clock
-from detrbench.work import Outcome
+from detrbench.run.work import Outcome
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import pytest
 from detrbench import statistics
 from detrbench.data import Category
 from detrbench.measure import accuracy, ap_interval, protocols
-from detrbench.records import to_json
+from detrbench.results.records import to_json
 
 COMMON = protocols.get("accuracy", "common")
 

@@ -14,7 +14,7 @@ from detrbench.data import DataSpec, open_dataset
 from detrbench.data.transforms import Eval
 from detrbench.measure import accuracy, protocols, queries
 from detrbench.models.collaborative import IOU_SHARE
-from detrbench.records import QueryGathering, to_json
+from detrbench.results.records import QueryGathering, to_json
 
 OBJECT = [0.5, 0.5, 0.2, 0.2]
 SURE, NEVER = 100.0, -100.0

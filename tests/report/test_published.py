@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from detrbench import published
 from detrbench.errors import SuiteError, UsageError
-from detrbench.report import labels, published
+from detrbench.report import labels
 
 TABLES = [table for paper in published.papers() for table in published.tables_of(paper).values()]
 

@@ -11,7 +11,7 @@ import yaml
 
 from detrbench.report import findings, pairs, sections
 from detrbench.report.sections import Section
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
 
 WORDS = {"better", "worse", "same", "unclear"}
 

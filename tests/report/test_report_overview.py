@@ -11,10 +11,11 @@ import pytest
 import report_fixture
 import yaml
 
-from detrbench.report import contents, counts, frontier, overview, plots, published, render, sections
+from detrbench import published
+from detrbench.report import contents, counts, frontier, overview, plots, render, sections
 from detrbench.report.plots import Point
 from detrbench.report.sections import Section
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
 
 
 def found(root: Path) -> list[Section]:

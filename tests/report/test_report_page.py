@@ -18,7 +18,7 @@ import yaml
 
 from detrbench.errors import UsageError
 from detrbench.report import FORMATS, formats, render, sections, write
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
 
 HOSTILE = """</style></script><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}"'$x_{$|\\end{table}%"""
 VOID = {"meta", "link", "img", "input", "br", "hr"}

@@ -13,7 +13,7 @@ from made_up_scenes import scene
 
 from detrbench.pictures.scene import pack
 from detrbench.report import pictures, render, sections
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
 
 KEEP = {"deformable": 1.0, "sparse-0.5": 0.5, "sparse-0.3": 0.3}
 

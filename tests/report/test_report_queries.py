@@ -12,7 +12,7 @@ import yaml
 from detrbench.report import render, sections, tables
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
 
 
 def record(per_object: float) -> dict[str, Any]:

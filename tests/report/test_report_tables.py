@@ -13,7 +13,7 @@ from detrbench.report import figures, findings, labels, sections, tables
 from detrbench.report.columns import Cell
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
-from detrbench.results import ResultsStore
+from detrbench.results.store import ResultsStore
 
 
 def section(root: Path, suite: str = "table6_keep_ratio") -> Section:

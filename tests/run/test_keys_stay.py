@@ -10,10 +10,11 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from detrbench import plan
-from detrbench import suite as suites
-from detrbench.plan import Conditions
-from detrbench.results import ResultsStore
+from detrbench.measures import CHOSEN
+from detrbench.results.store import ResultsStore
+from detrbench.run import plan
+from detrbench.run.keys import Conditions
+from detrbench.suite import loading as suites
 
 ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": "3.11", "gpus": []}
 
@@ -29,7 +30,7 @@ def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
         frozenset(cell.model for cell in runnable if cell.model),
     )
     found = defaultdict(list)
-    for item in plan.make(runnable, suites.ALL_MEASURES, ResultsStore("nowhere"), conditions, fresh=True):
+    for item in plan.work_items(runnable, CHOSEN, ResultsStore("nowhere"), conditions, fresh=True):
         found[item.folder.path.name].append(f"{item.measure}:{item.key[:8]}")
     return {name: " ".join(keys) for name, keys in found.items()}
 

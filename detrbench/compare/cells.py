@@ -5,28 +5,29 @@ A side is written `results`, `results/quickstart/smoke`, `quickstart`, or one of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from detrbench import figures
+from detrbench.compare import differences
+from detrbench.compare.differences import Difference, Reading
+from detrbench.compare.quantities import QUANTITIES, Quantity
+from detrbench.compare.verdicts import Verdict, verdict_on
 from detrbench.errors import NothingSelected, UsageError, unknown_name
-from detrbench.figures import Figure, Reading
-from detrbench.results import CellResult, ResultsStore
-from detrbench.verdicts import Verdict, verdict
-
-Warn = Callable[[str], None] | None
+from detrbench.measures import COMMON
+from detrbench.results.folder import Warn
+from detrbench.results.store import CellResult, ResultsStore
 
 
 @dataclass(frozen=True)
-class Row:
-    """One figure of one pair of cells. `b` is held against `a`; a figure that one side lacks has no difference."""
+class ComparisonRow:
+    """One quantity of one pair of cells. `b` is held against `a`; a quantity that one side lacks has no difference."""
 
     cell: str
-    figure: Figure
+    quantity: Quantity
     a: Reading | None
     b: Reading | None
-    difference: figures.Difference | None
+    difference: Difference | None
     verdict: Verdict | None
 
     @property
@@ -37,12 +38,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, without those of figures that are `equal` in every pair; and cells without a counterpart."""
+    """All rows, without those of quantities that are `equal` in every pair; and cells without a counterpart."""
 
     a: str
     b: str
-    rows: list[Row]
-    equal: list[Figure]
+    rows: list[ComparisonRow]
+    equal: list[Quantity]
     only_a: list[str]
     only_b: list[str]
 
@@ -66,11 +67,11 @@ def compare(a: str, b: str, results: Path, warn: Warn = None) -> Comparison:
         hint = f"cells of A: {', '.join(only_a)}; of B: {', '.join(only_b)}; name single cells with A:cell B:cell"
         raise NothingSelected("no cell of A answers to a cell of B", hint=hint)
     rows = [row for name, one, other in pairs for row in _rows(name, one, other)]
-    equal = [f for f in figures.FIGURES.values() if (mine := [r for r in rows if r.figure is f]) and _all_equal(mine)]
-    return Comparison(a, b, [row for row in rows if row.figure not in equal], equal, only_a, only_b)
+    equal = [f for f in QUANTITIES.values() if (mine := [r for r in rows if r.quantity is f]) and _all_equal(mine)]
+    return Comparison(a, b, [row for row in rows if row.quantity not in equal], equal, only_a, only_b)
 
 
-def _all_equal(rows: Iterable[Row]) -> bool:
+def _all_equal(rows: Iterable[ComparisonRow]) -> bool:
     return all(row.equal for row in rows)
 
 
@@ -129,20 +130,23 @@ def _label(cell: CellResult, several: bool) -> str:
     return f"{cell.suite}/{cell.scale}:{cell.id}" if several else cell.id
 
 
-def _rows(name: str, a: CellResult, b: CellResult) -> Iterable[Row]:
-    for figure in figures.FIGURES.values():
-        shared = set(a.records.get(figure.measure, {})) & set(b.records.get(figure.measure, {}))
-        protocol = figures.COMMON if figures.COMMON in shared else next(iter(sorted(shared)), None)
-        old, new = figures.read(a, figure, protocol), figures.read(b, figure, protocol)
-        if old is None and new is None:
-            continue
-        yield _row(name, figure, old, new)
+def _rows(name: str, a: CellResult, b: CellResult) -> Iterable[ComparisonRow]:
+    found = (compare_quantity(quantity, a, b, name) for quantity in QUANTITIES.values())
+    return [row for row in found if row is not None]
 
 
-def _row(name: str, figure: Figure, old: Reading | None, new: Reading | None) -> Row:
+def compare_quantity(quantity: Quantity, a: CellResult, b: CellResult, name: str) -> ComparisonRow | None:
+    """A quantity of B held against that of A, under `common` or else under a protocol that both have.
+
+    Returns:
+        The row called `name`, or None where neither cell has the quantity.
+    """
+    shared = set(a.records.get(quantity.measure, {})) & set(b.records.get(quantity.measure, {}))
+    protocol = COMMON if COMMON in shared else min(shared, default=None)
+    old, new = (differences.read(cell, quantity, protocol) for cell in (a, b))
+    if old is None and new is None:
+        return None
     if old is None or new is None:
-        return Row(name, figure, old, new, None, None)
-    found = figures.difference(new, old)
-    neutral = 1.0 if figure.relative else 0.0
-    word = verdict(found.evidence, figure.margin, figure.better, neutral) if found.comparable else "unclear"
-    return Row(name, figure, old, new, found, word)
+        return ComparisonRow(name, quantity, old, new, None, None)
+    found = differences.difference(new, old)
+    return ComparisonRow(name, quantity, old, new, found, verdict_on(found, quantity))

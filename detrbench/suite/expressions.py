@@ -12,13 +12,16 @@ Every mistake is a UsageError with its column in the expression.
 
 from __future__ import annotations
 
+import fnmatch
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from detrbench import figures
+from detrbench import yaml12
+from detrbench.compare import quantities
+from detrbench.compare.quantities import Quantity
 from detrbench.errors import UsageError
-from detrbench.figures import Figure
 
 Operator = Literal["<=", ">=", "=="]
 EXAMPLES = "ap >= 45.2; latency <= 1.05 x baseline; latency(a) <= 0.75 x latency(b)"
@@ -41,13 +44,13 @@ class ExpressionError(UsageError):
 class Term:
     """A figure of cells: `cell` None means the cell that the budget is being applied to."""
 
-    figure: Figure
+    quantity: Quantity
     cell: str | None = None
     protocol: str | None = None
 
     def __str__(self) -> str:
         protocol = f"[{self.protocol}]" if self.protocol else ""
-        return self.figure.name + protocol + (f"({self.cell})" if self.cell else "")
+        return self.quantity.name + protocol + (f"({self.cell})" if self.cell else "")
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,9 @@ class _Parser:
         operator = self._expect("compare", "<=, >= or ==")
         if operator.text not in ("<=", ">=", "=="):
             raise ExpressionError(operator.column, f"expected <=, >= or ==, got {operator.text!r}")
-        if operator.text == "==" and not term.figure.exact:
+        if operator.text == "==" and not term.quantity.exact:
             raise ExpressionError(
-                operator.column, f"{term.figure.name} is measured with noise: expected <= or >=, got =="
+                operator.column, f"{term.quantity.name} is measured with noise: expected <= or >=, got =="
             )
         bound = self._bound(term)
         if self.at < len(self.tokens):
@@ -105,21 +108,21 @@ class _Parser:
         return Budget(term, operator.text, bound, self.text)  # type: ignore[arg-type]
 
     def _term(self) -> Term:
-        name = self._expect("name", f"a figure ({', '.join(figures.FIGURES)})")
+        name = self._expect("name", f"a figure ({', '.join(quantities.QUANTITIES)})")
         try:
-            figure = figures.named(name.text)
+            quantity = quantities.named(name.text)
         except UsageError as error:
             raise ExpressionError(name.column, error.message, error.hint) from None
         protocol, cell = self._take("protocol"), self._take("cell")
-        return Term(figure, self._inside(cell, "a cell's id"), self._protocol(figure, protocol))
+        return Term(quantity, self._inside(cell, "a cell's id"), self._protocol(quantity, protocol))
 
-    def _protocol(self, figure: Figure, token: _Token | None) -> str | None:
+    def _protocol(self, quantity: Quantity, token: _Token | None) -> str | None:
         from detrbench.measure import protocols
 
         name = self._inside(token, "a protocol")
         if token is not None and name is not None:
             try:
-                protocols.get(figure.measure, name)
+                protocols.get(quantity.measure, name)
             except UsageError as error:
                 raise ExpressionError(token.column + 1, error.message, error.hint) from None
         return name
@@ -153,11 +156,11 @@ class _Parser:
         if token is None or token.kind != "name":
             raise self._wrong("a number, `baseline` or a figure")
         other = self._term()
-        if other.figure is not term.figure:
-            problem = f"expected {term.figure.name} on both sides, got {other.figure.name}"
+        if other.quantity is not term.quantity:
+            problem = f"expected {term.quantity.name} on both sides, got {other.quantity.name}"
             raise ExpressionError(token.column, problem)
         if other.cell is None or "*" in other.cell:
-            problem = f"expected one cell, {other.figure.name}(ID), got {other}"
+            problem = f"expected one cell, {other.quantity.name}(ID), got {other}"
             raise ExpressionError(token.column, problem, "a figure without a cell, or with *, may only stand first")
         return other
 
@@ -166,10 +169,10 @@ class _Parser:
         if sign is None:
             return Bound(reference, factor)
         number = self._expect("number", "a number")
-        if term.figure.relative and not term.figure.exact:
-            hint = f"write {term.figure.name} <= 1.05 x ... "
+        if term.quantity.relative and not term.quantity.exact:
+            hint = f"write {term.quantity.name} <= 1.05 x ... "
             raise ExpressionError(
-                sign.column, f"{term.figure.name} is compared by ratio: expected the end", hint.strip()
+                sign.column, f"{term.quantity.name} is compared by ratio: expected the end", hint.strip()
             )
         return Bound(reference, factor, float(number.text) * (-1 if sign.text == "-" else 1))
 
@@ -194,3 +197,33 @@ class _Parser:
         found = repr(token.text) if token else "the end"
         column = token.column if token else len(self.text) + 1
         return ExpressionError(column, f"expected {expected}, got {found}", f"examples: {EXAMPLES}")
+
+
+@dataclass(frozen=True)
+class PlacedBudget:
+    """A budget with its name and where it is written."""
+
+    name: str
+    budget: Budget
+    file: str
+    line: int
+    column: int
+
+    def cells(self, ids: Iterable[str]) -> list[str]:
+        """The cells that it is about: those that its pattern fits, or all."""
+        pattern = self.budget.term.cell
+        return [id_ for id_ in ids if pattern is None or id_ == pattern or fnmatch.fnmatchcase(id_, pattern)]
+
+
+def place(document: yaml12.Document, written: dict[str, str]) -> list[PlacedBudget]:
+    """Reads the expressions under `budgets` of a document."""
+    placed = []
+    for name, text in written.items():
+        line, column = document.values.get(("budgets", name), (1, 1))
+        try:
+            budget = parse(text)
+        except ExpressionError as error:
+            at = yaml12.Document({}, document.path, {("budgets", name): (line, column + error.column - 1)})
+            raise at.error(("budgets", name), error.message, error.hint) from None
+        placed.append(PlacedBudget(name, budget, document.path, line, column))
+    return placed

@@ -11,40 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detrbench import models
-from detrbench.measure import protocols
-from detrbench.results import CellFolder
-from detrbench.suite import Cell, digest
-
-# Beside complexity, which is taken over protocol by protocol. A key covers weights, data and rules.
-BY_KEY = ("training", "accuracy", "dam", "queries", "pictures")
-
-
-def count_keys(cell: Cell) -> dict[str, str]:
-    """For each protocol of a cell a hash of all that its count depends on: rule and version, parts and options."""
-    detector = models.resolve(str(cell.model), cell.complexity_options)
-    return {
-        name: digest([name, protocols.get("complexity", name).version, detector.parts, detector.options])
-        for name in cell.protocols_of("complexity")
-    }
+from detrbench.measures import MEASURES
+from detrbench.results.folder import CellFolder
+from detrbench.run.keys import count_keys
+from detrbench.suite.cells import Cell
 
 
 @dataclass(frozen=True)
-class Known:
-    """A complexity record as JSON, the folder of the cell that it was counted for, and its envelope."""
-
-    record: dict[str, Any]
-    counted_for: str
-    envelope: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Equal:
-    """The cell that has a record under the same key, and its envelope. `taken_for` is where it was first taken."""
+class KnownRecord:
+    """What a cell has under a key: its folder, its envelope, and `origin`, the folder where it was first taken."""
 
     folder: CellFolder
-    taken_for: str
     envelope: dict[str, Any]
+    origin: str
 
 
 class KnownRecords:
@@ -53,20 +32,20 @@ class KnownRecords:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._read: dict[Path, int] = {}
-        self._counts: dict[str, Known] = {}
-        self._equals: dict[tuple[str, str], Equal] = {}
+        self._counts: dict[str, KnownRecord] = {}
+        self._others: dict[tuple[str, str], KnownRecord] = {}
 
-    def counts(self, cell: Cell) -> dict[str, Known]:
-        """The counts that a cell needs and that are known, by protocol."""
+    def counts(self, cell: Cell) -> dict[str, KnownRecord]:
+        """Envelopes that hold the counts which a cell needs, by protocol, as far as they are known."""
         self._refresh("complexity")
         return {name: self._counts[key] for name, key in count_keys(cell).items() if key in self._counts}
 
-    def equal(self, measure: str, key: str) -> Equal | None:
-        """A cell that has the very record, with the files beside it."""
-        if measure not in BY_KEY:
+    def equal(self, measure: str, key: str) -> KnownRecord | None:
+        """A cell that has the very record, with the files beside it; counts are taken over one by one instead."""
+        if measure == "complexity" or not MEASURES[measure].reusable:
             return None
         self._refresh(measure)
-        found = self._equals.get((measure, key))
+        found = self._others.get((measure, key))
         return found if found and found.folder.has(measure, key) else None
 
     def _refresh(self, measure: str) -> None:
@@ -82,9 +61,9 @@ class KnownRecords:
             return
         here = folder.path.relative_to(self.root).as_posix()
         if measure != "complexity":
-            self._equals[measure, envelope["key"]] = Equal(folder, envelope.get("taken_for") or here, envelope)
+            self._others[measure, envelope["key"]] = KnownRecord(folder, envelope, envelope.get("taken_for") or here)
             return
         for name, key in envelope.get("count_keys", {}).items():
             if name in envelope["records"]:
                 origin = envelope.get("counted_for", {}).get(name, here)
-                self._counts.setdefault(key, Known(envelope["records"][name], origin, envelope))
+                self._counts.setdefault(key, KnownRecord(folder, envelope, origin))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from detrbench.compare.differences import Difference
+from detrbench.compare.quantities import Quantity
 from detrbench.statistics import Evidence
 
 Verdict = Literal["better", "worse", "same", "unclear"]
@@ -39,3 +41,10 @@ def verdict(
     if high < neutral:
         return "worse" if better == "higher" else "better"
     return "unclear"
+
+
+def verdict_on(difference: Difference, quantity: Quantity) -> Verdict:
+    """What may be said of a quantity that differs so from one cell to another, with the quantity's own margin."""
+    if not difference.comparable:
+        return "unclear"
+    return verdict(difference.evidence, quantity.margin, quantity.better, neutral=1.0 if quantity.relative else 0.0)

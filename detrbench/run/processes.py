@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import detrbench.environment as environments
-from detrbench import work
 from detrbench.errors import DetrbenchError
-from detrbench.plan import WorkItem
-from detrbench.reuse import KnownRecords, count_keys
-from detrbench.work import Bench, Listener, Outcome, RunOptions
+from detrbench.run import work
+from detrbench.run.keys import count_keys
+from detrbench.run.plan import WorkItem
+from detrbench.run.reuse import KnownRecords
+from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
 
 _PATIENCE = 5.0  # seconds that a process has to note what was interrupted
 
@@ -78,7 +79,7 @@ class Workers:
         """Does the groups and returns what became of each item, in the order given.
 
         Raises:
-            ResultsUnwritable: as one of the processes did; the others are stopped.
+            Unwritable: as one of the processes did; the others are stopped.
             KeyboardInterrupt: in this process; those in the others note what was interrupted.
         """
         numbers = itertools.count()
@@ -92,9 +93,9 @@ class Workers:
                 try:
                     message = worker.pipe.recv()
                 except (EOFError, ConnectionError):
-                    waiting[:0] = self._bury(worker, listener, outcomes)
+                    waiting[:0] = self._note_death(worker, listener, outcomes)
                 else:
-                    _hear(message, worker, listener, outcomes)
+                    _pass_on(message, worker, listener, outcomes)
         return [outcomes[number] for number in sorted(outcomes)]
 
     def _busy(self) -> dict[Connection, _Worker]:
@@ -124,7 +125,7 @@ class Workers:
         self.workers.append(_Worker(process, ours))
         return self.workers[-1]
 
-    def _bury(self, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> list[_Group]:
+    def _note_death(self, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> list[_Group]:
         """Notes the item that a dead process was at as failed; gives the rest of its group."""
         worker.process.join()
         self.workers.remove(worker)
@@ -151,7 +152,7 @@ def _touches(group: Sequence[WorkItem]) -> set[Any]:
     return found
 
 
-def _hear(message: Any, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> None:
+def _pass_on(message: Any, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> None:
     """Passes on what a process tells of its item, in terms of this process's own."""
     if isinstance(message, DetrbenchError):
         raise message
@@ -209,9 +210,9 @@ def _work(pipe: Connection, threads: int) -> None:
         known: dict[Path, KnownRecords] = {}
         while True:
             items, options = pipe.recv()
-            bench = Bench(options, known.setdefault(options.results, KnownRecords(options.results)), environment)
+            context = RunContext(options, known.setdefault(options.results, KnownRecords(options.results)), environment)
             try:
-                work.do(list(items.values()), bench, _Teller(pipe, items))
+                work.do(list(items.values()), context, _Teller(pipe, items))
                 pipe.send(None)
             except DetrbenchError as error:
                 pipe.send(error)

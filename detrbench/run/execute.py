@@ -14,16 +14,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import detrbench.environment as environments
-from detrbench import models, plan, work
+from detrbench import models
 from detrbench.data.spec import Split
 from detrbench.errors import NothingSelected
-from detrbench.jobs import Workers
-from detrbench.plan import WorkItem
-from detrbench.results import ResultsStore
-from detrbench.reuse import KnownRecords
-from detrbench.selection import compile_expression
-from detrbench.suite import Cell, LoadedSuite
-from detrbench.work import Bench, Listener, Outcome, RunOptions
+from detrbench.measures import TIMED
+from detrbench.results.store import ResultsStore
+from detrbench.run import plan, work
+from detrbench.run.keys import Conditions, folder_name
+from detrbench.run.plan import WorkItem
+from detrbench.run.processes import Workers
+from detrbench.run.reuse import KnownRecords
+from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
+from detrbench.suite.cells import Cell
+from detrbench.suite.loading import LoadedSuite
+from detrbench.suite.selection import compile_expression
 
 
 @dataclass(frozen=True)
@@ -55,9 +59,9 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     if options.data is not None:
         for cell in selected[:1]:
             work.dataset_of(cell.settings.data_spec, "val")  # a wrong --data is a mistake, not a missing figure
-    conditions = plan.Conditions(_fingerprint, _images, environment, options.device, frozenset(models.names()))
+    conditions = Conditions(_fingerprint, _images, environment, options.device, frozenset(models.names()))
     measures = options.measures if options.measures is not None else tuple(loaded.suite.measure)
-    items = plan.make(selected, measures, store, conditions, options.fresh)
+    items = plan.work_items(selected, measures, store, conditions, options.fresh)
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
     return PreparedRun(loaded, scale, cells, items, store, environment, options)
@@ -101,7 +105,7 @@ def execute(run: PreparedRun, listener: Listener, workers: Workers | None = None
         workers: the processes that share what may be done at once; None: this one does everything.
 
     Raises:
-        ResultsUnwritable: the results folder cannot be written.
+        Unwritable: the results folder cannot be written.
         KeyboardInterrupt: after noting what was interrupted; everything done before is kept.
     """
     _record_suite(run)
@@ -110,9 +114,9 @@ def execute(run: PreparedRun, listener: Listener, workers: Workers | None = None
     listener.begin(run.items)
     shared, ours = _share_out(run.items, workers is not None)
     outcomes = workers.do(shared, run.options, listener) if workers else []
-    bench = Bench(run.options, KnownRecords(run.store.root), run.environment)
+    context = RunContext(run.options, KnownRecords(run.store.root), run.environment)
     for group in ours:
-        outcomes += work.do(group, bench, listener)
+        outcomes += work.do(group, context, listener)
     place = {id(item): number for number, item in enumerate(run.items)}
     return sorted(outcomes, key=lambda outcome: place[id(outcome.item)])
 
@@ -122,7 +126,7 @@ def _share_out(items: Sequence[WorkItem], share: bool) -> tuple[list[list[WorkIt
     theirs: list[list[WorkItem]] = []
     ours: list[list[WorkItem]] = []
     for group in _groups(items):
-        due = any(item.state == "todo" for item in group) and group[0].measure not in plan.TIMED
+        due = any(item.state == "todo" for item in group) and group[0].measure not in TIMED
         (theirs if share and due else ours).append(group)
     return theirs, ours
 
@@ -131,7 +135,7 @@ def _groups(items: Sequence[WorkItem]) -> Iterator[list[WorkItem]]:
     """Items that are done under one lock: those of one cell in one phase, and all latencies."""
 
     def together(item: WorkItem) -> Any:
-        return "latency" if item.measure == "latency" else (item.folder.path, item.measure in plan.TIMED)
+        return "latency" if item.measure == "latency" else (item.folder.path, item.measure in TIMED)
 
     for _, group in itertools.groupby(items, together):
         yield list(group)
@@ -155,4 +159,4 @@ def _record_suite(run: PreparedRun) -> None:
     known = {result.id for result in run.store.cells(suite.name, run.scale)}
     for cell in run.cells:
         if cell.id in selected or cell.id not in known:
-            run.store.folder(suite.name, run.scale, cell.folder_name).write_cell(cell.describe())
+            run.store.folder(suite.name, run.scale, folder_name(cell)).write_cell(cell.describe())

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from detrbench.data.spec import DataSpec
 from detrbench.errors import unknown_name
+from detrbench.measures import CHOSEN
 from detrbench.training.recipe import Recipe
 
-Measure = Literal["complexity", "accuracy", "latency", "memory", "dam", "queries", "pictures"]
-ALL_MEASURES: tuple[Measure, ...] = typing.get_args(Measure)
+ChosenMeasure = Literal[CHOSEN]  # type: ignore[valid-type]  # a literal of every name, so that a mistake lists them
 
 
 class Strict(BaseModel):
@@ -92,7 +92,7 @@ class SharedScales(Strict):
     scales: dict[str, Scale]
 
 
-class Variant(Strict):
+class SuiteVariant(Strict):
     """One row of a table, or with `matrix` one row for each combination of its values.
 
     `model: null` with `published_only: true` is a row of which only the published figures are shown.
@@ -130,10 +130,10 @@ class Suite(Strict):
     published: str | None = None
     protocols: list[str] = []
     defaults: dict[str, Any] = {}
-    variants: list[Variant] = Field(min_length=1)
+    variants: list[SuiteVariant] = Field(min_length=1)
     scales: dict[str, Scale] = Field(min_length=1)
     default_scale: str | None = None
-    measure: list[Measure] = list(ALL_MEASURES)
+    measure: list[ChosenMeasure] = list(CHOSEN)
     report: Report = Report()
     budgets: dict[str, str] = {}
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from detrbench import steps
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.errors import DetrbenchError
-from detrbench.plan import WorkItem
-from detrbench.results import ResultsUnwritable, write_atomic
-from detrbench.reuse import Equal, Known, KnownRecords, count_keys
+from detrbench.files import Unwritable, write_atomic
+from detrbench.run import steps
+from detrbench.run.keys import count_keys
+from detrbench.run.plan import WorkItem
+from detrbench.run.reuse import KnownRecord, KnownRecords
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Listener(Protocol):
 
 
 @dataclass(frozen=True)
-class Bench:
+class RunContext:
     """What the work is done with: the options of the run, the records at hand, the machine."""
 
     options: RunOptions
@@ -82,11 +83,11 @@ def dataset_of(spec: DataSpec, split: Split) -> Dataset:
     return open_dataset(spec, split)
 
 
-def do(items: Sequence[WorkItem], bench: Bench, listener: Listener) -> list[Outcome]:
+def do(items: Sequence[WorkItem], context: RunContext, listener: Listener) -> list[Outcome]:
     """Does the items of one group under one lock each: those of a cell, or all latencies, which are timed together.
 
     Raises:
-        ResultsUnwritable: the results folder cannot be written.
+        Unwritable: the results folder cannot be written.
         KeyboardInterrupt: after noting what was interrupted.
     """
     outcomes = []
@@ -97,13 +98,13 @@ def do(items: Sequence[WorkItem], bench: Bench, listener: Listener) -> list[Outc
             outcomes.append(_tell(listener, Outcome(item, "busy", "another run is at this cell")))
         mine = [item for item in items if held[item.folder.path]]
         if mine and mine[0].measure == "latency":
-            return outcomes + _do_latency(mine, bench, listener)
+            return outcomes + _do_latency(mine, context, listener)
         for item in mine:
-            outcomes.append(_tell(listener, _do(item, bench, listener)))
+            outcomes.append(_tell(listener, _do(item, context, listener)))
     return outcomes
 
 
-def _do(item: WorkItem, bench: Bench, listener: Listener) -> Outcome:
+def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:
     settled = _settled(item)
     if settled:
         return settled
@@ -113,46 +114,46 @@ def _do(item: WorkItem, bench: Bench, listener: Listener) -> Outcome:
             _prepare_training_folder(item)
         report = functools.partial(listener.advance, item)
         if item.measure == "complexity":
-            return _count(item, bench, report, started)
-        equal = None if bench.options.fresh else bench.known.equal(item.measure, item.key)
+            return _count(item, context, report, started)
+        equal = None if context.options.fresh else context.known.equal(item.measure, item.key)
         if equal is not None:
             return _take_over(item, equal)
-        records = steps.take(item, bench.options.device, dataset_of, report)
-        return _keep(item, records, bench, time.monotonic() - started)
+        records = steps.take(item, context.options.device, dataset_of, report)
+        return _keep(item, records, context, time.monotonic() - started)
     except KeyboardInterrupt:
         item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
         raise
-    except ResultsUnwritable:
+    except Unwritable:
         raise
     except Exception as error:  # whatever went wrong in one cell must not stop the others
         return _note_failure(item, error)
 
 
-def _count(item: WorkItem, bench: Bench, report: Callable[..., None], started: float) -> Outcome:
+def _count(item: WorkItem, context: RunContext, report: Callable[..., None], started: float) -> Outcome:
     """Takes the complexity; of what an equal cell of any suite has, a copy that names that cell."""
-    known: Mapping[str, Known] = {} if bench.options.fresh else bench.known.counts(item.cell)
+    known: Mapping[str, KnownRecord] = {} if context.options.fresh else context.known.counts(item.cell)
     names = item.cell.protocols_of("complexity")
     fresh = {}
     if len(known) < len(names):
         item_left = dataclasses.replace(item, known=tuple(known))
-        fresh = steps.take(item_left, bench.options.device, dataset_of, report)
-    records = {name: known[name].record if name in known else fresh[name] for name in names}
+        fresh = steps.take(item_left, context.options.device, dataset_of, report)
+    records = {name: known[name].envelope["records"][name] if name in known else fresh[name] for name in names}
     extra = {
         "count_keys": count_keys(item.cell),
-        "counted_for": {name: record.counted_for for name, record in known.items()},
+        "counted_for": {name: record.origin for name, record in known.items()},
     }
-    environment = bench.environment if fresh else known[names[0]].envelope["environment"]
-    outcome = _keep(item, records, bench, time.monotonic() - started, environment, **extra)
-    return outcome if fresh else dataclasses.replace(outcome, why=f"counted for {known[names[0]].counted_for}")
+    environment = context.environment if fresh else known[names[0]].envelope["environment"]
+    outcome = _keep(item, records, context, time.monotonic() - started, environment, **extra)
+    return outcome if fresh else dataclasses.replace(outcome, why=f"counted for {known[names[0]].origin}")
 
 
-def _take_over(item: WorkItem, equal: Equal) -> Outcome:
+def _take_over(item: WorkItem, equal: KnownRecord) -> Outcome:
     """Copies an equal cell's record, which may have been taken in another suite, on another day, on another machine."""
     item.folder.take_over(item.measure, equal.folder)
     kept = {name: equal.envelope[name] for name in ("environment", "seconds", "device", "weights")}
-    item.folder.write_envelope(item.measure, item.key, equal.envelope["records"], **kept, taken_for=equal.taken_for)
+    item.folder.write_envelope(item.measure, item.key, equal.envelope["records"], **kept, taken_for=equal.origin)
     _mark_done(item)
-    return Outcome(item, "done", f"taken for {equal.taken_for}")
+    return Outcome(item, "done", f"taken for {equal.origin}")
 
 
 def _settled(item: WorkItem) -> Outcome | None:
@@ -202,7 +203,7 @@ def explain(error: Exception) -> str:
     return first if isinstance(error, DetrbenchError) else f"{type(error).__name__}: {first}"
 
 
-def _do_latency(items: list[WorkItem], bench: Bench, listener: Listener) -> list[Outcome]:
+def _do_latency(items: list[WorkItem], context: RunContext, listener: Listener) -> list[Outcome]:
     """Times all cells in one go: as soon as one is due all are, for only interleaved timings can be compared."""
     settled = {item.folder.path: _settled(item) for item in items}
     again = any(outcome is None for outcome in settled.values())
@@ -215,21 +216,21 @@ def _do_latency(items: list[WorkItem], bench: Bench, listener: Listener) -> list
         else:
             outcomes.append(_tell(listener, outcome))
     try:
-        return outcomes + _time_together(due, bench, listener)
+        return outcomes + _time_together(due, context, listener)
     except KeyboardInterrupt:
         for item in due:
             item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
         raise
 
 
-def _time_together(items: list[WorkItem], bench: Bench, listener: Listener) -> list[Outcome]:
+def _time_together(items: list[WorkItem], context: RunContext, listener: Listener) -> list[Outcome]:
     outcomes: list[Outcome] = []
     ready: dict[str, tuple[WorkItem, Any]] = {}
     started = time.monotonic()
     for item in items:
         _start(item, listener)
         try:
-            ready[item.cell.id] = item, steps.load_and_try(item, bench.options.device, dataset_of)
+            ready[item.cell.id] = item, steps.load_and_try(item, context.options.device, dataset_of)
         except Exception as error:  # this one cannot be timed; the others can
             outcomes.append(_tell(listener, _note_failure(item, error)))
     if not ready:
@@ -237,23 +238,23 @@ def _time_together(items: list[WorkItem], bench: Bench, listener: Listener) -> l
     first = next(iter(ready.values()))[0]
     try:
         report = functools.partial(listener.advance, first)
-        records = steps.take_latency(ready, bench.options.device, report, dataset_of, bench.options.processes)
+        records = steps.take_latency(ready, context.options.device, report, dataset_of, context.options.processes)
     except Exception as error:
         return outcomes + [_tell(listener, _note_failure(item, error)) for item, _ in ready.values()]
     seconds = (time.monotonic() - started) / len(ready)
-    return outcomes + [_tell(listener, _keep(item, records[id_], bench, seconds)) for id_, (item, _) in ready.items()]
+    return outcomes + [_tell(listener, _keep(item, records[id_], context, seconds)) for id_, (item, _) in ready.items()]
 
 
 def _keep(
     item: WorkItem,
     records: Mapping[str, Any],
-    bench: Bench,
+    context: RunContext,
     seconds: float,
     environment: Mapping[str, Any] | None = None,
     **extra: Any,
 ) -> Outcome:
-    extra |= {"device": bench.options.device, "weights": item.weights}
-    item.folder.write_envelope(item.measure, item.key, records, environment or bench.environment, seconds, **extra)
+    extra |= {"device": context.options.device, "weights": item.weights}
+    item.folder.write_envelope(item.measure, item.key, records, environment or context.environment, seconds, **extra)
     _mark_done(item)
     return Outcome(item, "done", None, seconds)
 

@@ -1,18 +1,14 @@
-"""From a suite's YAML to its cells. Imports no torch.
+"""The cells of a suite: its variants with their matrices filled in, at one scale, every option resolved.
 
-A suite is one table or figure: variants (rows) that can be run at named scales. A cell is one variant with its matrix
-filled in, at one scale, every option resolved. Each mistake is a SuiteError: `file:line:col: key: expected X, got Y`.
+Imports no torch. Each mistake is a SuiteError: `file:line:col: key: expected X, got Y`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
 import itertools
 import json
-import re
 import string
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,13 +18,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-import detrbench
-from detrbench import yaml12
-from detrbench.errors import DetrbenchError, SuiteError, UsageError, nearest, unknown_name
-from detrbench.schema import ALL_MEASURES, Scale, SharedScales, Suite, Variant
-from detrbench.validation import explain
-
-FOLDER = Path(detrbench.__file__).resolve().parent / "suites"
+from detrbench import models, published, yaml12
+from detrbench.errors import DetrbenchError, UsageError, nearest, unknown_name
+from detrbench.measure import protocols
+from detrbench.measures import CHOSEN, COMMON
+from detrbench.suite.schema import Scale, Suite, SuiteVariant
+from detrbench.suite.validation import explain
 
 
 @dataclass(frozen=True)
@@ -55,19 +50,9 @@ class Cell:
     published_only: bool = False
     weights_of: Cell | None = None
 
-    @property
-    def folder_name(self) -> str:
-        """`<id>-<hash8>`, safe as a file name; another setting anywhere gives another hash."""
-        parts = [self.id, self.model, self.options, self.complexity_options, self.settings.resolved(), self.checkpoint]
-        if self.weights_of:
-            parts.append(self.weights_of.folder_name)
-        return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', self.id)}-{digest(parts)[:8]}"
-
     def protocols_of(self, measure: str) -> list[str]:
         """The protocols under which a measure is taken: `common` first."""
-        from detrbench.measure import protocols
-
-        return ["common", *(name for name in self.protocols if name in protocols.names(measure))]
+        return [COMMON, *(name for name in self.protocols if name in protocols.names(measure))]
 
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""
@@ -75,35 +60,6 @@ class Cell:
         values |= {"protocols": list(self.protocols), "resolved": self.settings.resolved()}
         values["weights_of"] = self.weights_of.id if self.weights_of else None
         return typing.cast("dict[str, Any]", json.loads(json.dumps(values, default=str)))
-
-
-def digest(value: Any) -> str:
-    """sha256 of a value as canonical JSON, in hex."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def names() -> list[str]:
-    """The suites that come with detrbench, as a table of contents has them: `table2` before `table10`."""
-    return sorted((path.stem for path in FOLDER.glob("*.yaml")), key=_by_number)
-
-
-def _by_number(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
-
-
-def locate(suite: str) -> Path:
-    """The file of a suite: a path, or the name of one that comes with detrbench (`quickstart`)."""
-    path = Path(suite).expanduser()
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
-        if path.is_file():
-            return path
-        if (FOLDER / path.name).is_file() and path.parts[0] == "suites":
-            return FOLDER / path.name  # `suites/quickstart.yaml` works from any directory
-        raise SuiteError(f"{path}: no such file", hint=f"suites that come with detrbench: {', '.join(names())}")
-    if (FOLDER / f"{suite}.yaml").is_file():
-        return FOLDER / f"{suite}.yaml"
-    raise unknown_name("suite", suite, names())
 
 
 @dataclass(frozen=True)
@@ -132,7 +88,7 @@ class LoadedSuite:
         for cell in cells:
             if cell.id in wanted:
                 position, source = wanted[cell.id]
-                with _located(self.document, ("variants", position, "weights_of")):
+                with located(self.document, ("variants", position, "weights_of")):
                     if source not in earlier:
                         raise unknown_name("earlier cell", source, earlier)
                 cell = dataclasses.replace(cell, weights_of=earlier[source])
@@ -155,79 +111,8 @@ class LoadedSuite:
             seen.add(cell.id)
 
 
-def load(suite: str | Path) -> LoadedSuite:
-    """Reads and checks a suite by path or name."""
-    return read(yaml12.load(locate(str(suite))))
-
-
-def read(document: yaml12.Document) -> LoadedSuite:
-    """Checks a parsed suite."""
-    from detrbench.check import budgets
-
-    if not isinstance(document.value, dict):
-        raise document.error((), "expected a mapping with name, title, variants and scales")
-    try:
-        suite = Suite.model_validate(document.value)
-    except ValidationError as error:
-        raise explain(error, document, Suite) from None
-    suite = _with_shared_scales(suite, document)
-    loaded = LoadedSuite(suite, document)
-    if suite.default_scale not in (None, *suite.scales):
-        raise _unknown_at(loaded, ("default_scale",), suite.default_scale, suite.scales)
-    for name, scale in suite.scales.items():
-        with _located(document, ("scales", name)):
-            _ = scale.data_spec
-    for i, variant in enumerate(suite.variants):
-        if (variant.model is None) != variant.published_only:
-            problem = "expected a model, or `model: null` together with `published_only: true`"
-            raise document.error(("variants", i, "model"), problem)
-        for name in variant.scales:
-            if name not in suite.scales:
-                raise _unknown_at(loaded, ("variants", i, "scales", name), name, suite.scales)
-    loaded.check()
-    budgets.place(document, suite.budgets)
-    return loaded
-
-
-@functools.cache
-def shared_scales() -> Mapping[str, Scale]:
-    """The scales that suites may build on: suites/shared/scales.yaml."""
-    document = yaml12.load(FOLDER / "shared" / "scales.yaml")
-    try:
-        return SharedScales.model_validate(document.value).scales
-    except ValidationError as error:
-        raise explain(error, document, SharedScales) from None
-
-
-def _with_shared_scales(suite: Suite, document: yaml12.Document) -> Suite:
-    """The suite with each `like` replaced by the keys of the scale that it names."""
-
-    def filled(scales: Mapping[str, Scale], key: yaml12.KeyPath) -> dict[str, Scale]:
-        return {name: _filled(scale, document, (*key, name)) for name, scale in scales.items()}
-
-    variants = [
-        variant.model_copy(update={"scales": filled(variant.scales, ("variants", i, "scales"))})
-        if variant.scales
-        else variant
-        for i, variant in enumerate(suite.variants)
-    ]
-    return suite.model_copy(update={"scales": filled(suite.scales, ("scales",)), "variants": variants})
-
-
-def _filled(scale: Scale, document: yaml12.Document, key: yaml12.KeyPath) -> Scale:
-    if scale.like is None:
-        return scale
-    if scale.like not in shared_scales():
-        error = unknown_name("shared scale", scale.like, shared_scales())
-        raise document.error((*key, "like"), error.message, error.hint)
-    own = scale.model_dump(exclude_unset=True, exclude={"like"})
-    return shared_scales()[scale.like].merged(Scale(**own))
-
-
 def check_options(cell: Cell) -> None:
     """Raises UsageError where a detector does not take its options. Detectors that are not built yet pass."""
-    from detrbench import models
-
     if cell.model in models.names():
         for options in (cell.options, cell.complexity_options):
             models.resolve(cell.model, options)
@@ -237,7 +122,7 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
     suite, index = loaded.suite, itertools.count()
     for i, variant in enumerate(suite.variants):
         for values in _combinations(variant.matrix):
-            with _located(loaded.document, ("variants", i)):
+            with located(loaded.document, ("variants", i)):
                 settings = _settings(suite, variant, scale).merged(changed)
                 paper = _settings(suite, variant, "paper") if "paper" in suite.scales else settings
                 options = {**suite.defaults, **values, **_fill(variant.options, values)}
@@ -269,7 +154,7 @@ def _weights_wanted(suite: Suite) -> Iterator[tuple[str, tuple[int, str]]]:
 
 
 @contextlib.contextmanager
-def _located(document: yaml12.Document, key: yaml12.KeyPath) -> Iterator[None]:
+def located(document: yaml12.Document, key: yaml12.KeyPath) -> Iterator[None]:
     """Gives errors raised inside the position of a key, or of the key below it that the message begins with."""
     try:
         yield
@@ -284,8 +169,6 @@ def _located(document: yaml12.Document, key: yaml12.KeyPath) -> Iterator[None]:
 
 def _with_options(cells: list[Cell], chosen: Mapping[str, Any]) -> list[Cell]:
     """The cells with model options changed, each in those detectors that take it."""
-    from detrbench import models
-
     built = set(models.names())
     takes = {cell.id: set(_options_of(cell)) for cell in cells if cell.model in built}
     known = set().union(*takes.values())
@@ -302,14 +185,12 @@ def _with_options(cells: list[Cell], chosen: Mapping[str, Any]) -> list[Cell]:
 
 
 def _options_of(cell: Cell) -> Iterator[str]:
-    from detrbench import models
-
     spec = models.resolve(str(cell.model), cell.options)
     yield from spec.options
     yield from spec.parts
 
 
-def _settings(suite: Suite, variant: Variant, scale: str) -> Scale:
+def _settings(suite: Suite, variant: SuiteVariant, scale: str) -> Scale:
     own = variant.scales.get(scale)
     return suite.scales[scale].merged(own) if own else suite.scales[scale]
 
@@ -340,14 +221,12 @@ def _fill(template: Any, values: Mapping[str, Any]) -> Any:
     return template.format_map(values)
 
 
-def _row(suite: Suite, variant: Variant, values: Mapping[str, Any]) -> dict[str, Any] | None:
+def _row(suite: Suite, variant: SuiteVariant, values: Mapping[str, Any]) -> dict[str, Any] | None:
     """The selector of the published row: as written, and matrix values for columns that it does not name."""
     if variant.row is None:
         return None
     if suite.published is None:
         raise UsageError("row: expected the suite to say `published: paper/table`, got none")
-    from detrbench.report import published
-
     table = published.load(suite.published)
     selector = {key: value for key, value in values.items() if key in table.columns}
     selector |= _fill(variant.row, values)
@@ -355,22 +234,20 @@ def _row(suite: Suite, variant: Variant, values: Mapping[str, Any]) -> dict[str,
     return selector
 
 
-def _checkpoint(document: yaml12.Document, variant: Variant, values: Mapping[str, Any]) -> str | None:
+def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mapping[str, Any]) -> str | None:
     """The weights' file; a relative path is relative to the suite's file."""
     if variant.checkpoint is None:
         return None
     return str(Path(document.path).resolve().parent / Path(_fill(variant.checkpoint, values)).expanduser())
 
 
-def _protocols(suite: Suite, variant: Variant) -> tuple[str, ...]:
-    from detrbench.measure import protocols
-
-    known = {name for measure in ALL_MEASURES for name in protocols.names(measure)}
+def _protocols(suite: Suite, variant: SuiteVariant) -> tuple[str, ...]:
+    known = {name for measure in CHOSEN for name in protocols.names(measure)}
     wanted = dict.fromkeys([*suite.protocols, *variant.protocols])
     for name in wanted:
         if name not in known:
             raise unknown_name("protocol", name, known)
-    return tuple(name for name in wanted if name != "common")
+    return tuple(name for name in wanted if name != COMMON)
 
 
 def _split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any]]:
@@ -387,8 +264,3 @@ def _split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any
         return Scale.model_validate(keys), options
     except ValidationError as error:
         raise explain(error, yaml12.Document(keys, "--set", {}), Scale) from None
-
-
-def _unknown_at(loaded: LoadedSuite, key: yaml12.KeyPath, name: str | None, known: Iterable[str]) -> SuiteError:
-    error = unknown_name("scale", str(name), known)
-    return loaded.document.error(key, error.message, error.hint)

@@ -1,4 +1,4 @@
-"""The figures that `compare` and `check` speak of, how each is read from a cell's records, and what two differ by.
+"""Quantities as they are read from cells, and what two of them differ by.
 
 Imports no torch. A difference is taken in pairs wherever both sides share something: the same images (AP), the same
 rounds of the same processes (latency). Where they do not, the difference says so and its interval is as wide as it is.
@@ -13,61 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from detrbench import statistics
+from detrbench.compare.quantities import Quantity
 from detrbench.environment import hardware
-from detrbench.errors import unknown_name
-from detrbench.results import CellFolder, CellResult
+from detrbench.measures import COMMON
+from detrbench.results.folder import CellFolder
+from detrbench.results.store import CellResult
 from detrbench.statistics import Evidence
-
-COMMON = "common"
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure.
-
-    Attributes:
-        path: into the record of `measure`.
-        better: which direction is welcome.
-        margin: a difference up to this size is called the same; a share where `relative` is set.
-        relative: two of them are compared by ratio, not by difference.
-        exact: free of noise, on every machine the same.
-    """
-
-    name: str
-    label: str
-    unit: str
-    measure: str
-    path: tuple[str, ...]
-    better: Literal["higher", "lower"]
-    margin: float
-    decimals: int
-    relative: bool = False
-    exact: bool = False
-
-
-FIGURES: Mapping[str, Figure] = {
-    figure.name: figure
-    for figure in (
-        Figure("ap", "AP", "points", "accuracy", ("ap",), "higher", 0.2, 1),
-        Figure("ap50", "AP50", "points", "accuracy", ("ap50",), "higher", 0.2, 1),
-        Figure("gflops", "GFLOPs", "", "complexity", ("gflops",), "lower", 0.001, 2, relative=True, exact=True),
-        Figure("params", "Params", "M", "complexity", ("params_millions",), "lower", 0.001, 2, True, True),
-        Figure("latency", "Latency", "ms", "latency", ("median_ms",), "lower", 0.02, 2, relative=True),
-        Figure("memory", "Memory, forward", "MiB", "memory", ("forward_mib",), "lower", 0.01, 1, relative=True),
-        Figure("training_memory", "Memory, training", "MiB", "memory", ("training_step_mib",), "lower", 0.01, 1, True),
-        Figure("corr", "Corr", "", "dam", ("corr",), "higher", 0.01, 3),
-        Figure("queries", "Queries per object above 0.7", "", "queries", ("per_object", "0.7"), "higher", 0.05, 2),
-    )
-}
-_ALSO = {"latency_ms": "latency"}
-
-
-def named(name: str) -> Figure:
-    """A figure by name; UsageError for one that is not known."""
-    name = _ALSO.get(name, name)
-    if name not in FIGURES:
-        raise unknown_name("figure", name, FIGURES)
-    return FIGURES[name]
 
 
 @dataclass(frozen=True)
@@ -78,7 +29,7 @@ class Reading:
     valid for the record with the key `key`. `note` is what the timing itself said of its machine.
     """
 
-    figure: Figure
+    quantity: Quantity
     evidence: Evidence
     protocol: str
     version: int
@@ -91,27 +42,27 @@ class Reading:
     notes: tuple[str, ...] = ()
 
 
-def read(cell: CellResult, figure: Figure, protocol: str | None = None) -> Reading | None:
+def read(cell: CellResult, quantity: Quantity, protocol: str | None = None) -> Reading | None:
     """A figure of a cell; without a protocol `common`, else the first there is. None where it was not measured."""
-    found = cell.records.get(figure.measure, {})
+    found = cell.records.get(quantity.measure, {})
     protocol = protocol or (COMMON if COMMON in found else next(iter(sorted(found)), ""))
     record = found.get(protocol)
-    value = _value(record, figure) if record is not None else None
+    value = _value(record, quantity) if record is not None else None
     if record is None or value is None:
         return None
-    envelope = cell.envelopes.get(figure.measure, {})
+    envelope = cell.envelopes.get(quantity.measure, {})
     where = hardware(envelope.get("environment") or {}, envelope.get("device"))
     version = int(record.get("protocol_version") or 0)
-    if figure.measure == "latency":
-        return _latency(figure, record, protocol, version, where)
-    estimate = _at(record, figure.path)
+    if quantity.measure == "latency":
+        return _latency(quantity, record, protocol, version, where)
+    estimate = _at(record, quantity.path)
     evidence = _from_interval(estimate) if isinstance(estimate, Mapping) else Evidence(value)
-    images = CellFolder(cell.folder).images if figure.measure == "accuracy" else None
-    return Reading(figure, evidence, protocol, version, where, images=images, key=str(envelope.get("key", "")))
+    images = CellFolder(cell.folder).images if quantity.measure == "accuracy" else None
+    return Reading(quantity, evidence, protocol, version, where, images=images, key=str(envelope.get("key", "")))
 
 
-def _value(record: Mapping[str, Any], figure: Figure) -> float | None:
-    value = _at(record, figure.path)
+def _value(record: Mapping[str, Any], quantity: Quantity) -> float | None:
+    value = _at(record, quantity.path)
     value = value.get("value") if isinstance(value, Mapping) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -133,16 +84,18 @@ def _from_interval(estimate: Mapping[str, Any]) -> Evidence:
     return Evidence(float(estimate["value"]), (high - low) / (2 * 1.959964))
 
 
-def _latency(figure: Figure, record: Mapping[str, Any], protocol: str, version: int, where: str) -> Reading | None:
+def _latency(quantity: Quantity, record: Mapping[str, Any], protocol: str, version: int, where: str) -> Reading | None:
     processes = int(record.get("processes") or 1)
     left_out, samples = set(record.get("marked") or []), record.get("samples_ms") or []
     clean = [math.nan if i in left_out else float(value) for i, value in enumerate(samples)]
     size = len(clean) // processes
     rounds = tuple(tuple(clean[i * size : (i + 1) * size]) for i in range(processes)) if size else ()
-    evidence = statistics.of_processes(rounds) if rounds else Evidence(_value(record, figure) or 0.0, math.inf, 1, True)
+    evidence = (
+        statistics.of_processes(rounds) if rounds else Evidence(_value(record, quantity) or 0.0, math.inf, 1, True)
+    )
     # The figure shown is the record's; with one process its median and ours are the same.
     session, notes = str(record.get("session") or ""), (*_noise(record), *(record.get("warnings") or ()))
-    return Reading(figure, evidence, protocol, version, where, processes, session, rounds, notes=notes)
+    return Reading(quantity, evidence, protocol, version, where, processes, session, rounds, notes=notes)
 
 
 def _noise(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -168,24 +121,24 @@ class Difference:
 
 def difference(new: Reading, old: Reading) -> Difference:
     """New against old."""
-    figure = new.figure
+    quantity = new.quantity
     if (new.protocol, new.version) != (old.protocol, old.version):
         rules = f"{old.protocol} version {old.version} and {new.protocol} version {new.version}"
         return Difference(_plain(new, old), (f"not the same protocol: {rules}",), comparable=False)
-    if figure.exact:
+    if quantity.exact:
         return Difference(_plain(new, old))
-    if figure.measure in ("latency", "memory") and new.hardware != old.hardware:
+    if quantity.measure in ("latency", "memory") and new.hardware != old.hardware:
         return Difference(_plain(new, old), (f"not the same hardware: {old.hardware} and {new.hardware}",), False)
-    if figure.measure == "latency":
+    if quantity.measure == "latency":
         return _latency_ratio(new, old)
-    if figure.measure == "accuracy":
+    if quantity.measure == "accuracy":
         return _ap_difference(new, old)
     return Difference(_plain(new, old))
 
 
 def _plain(new: Reading, old: Reading) -> Evidence:
     """As if the two had nothing in common."""
-    if not new.figure.relative:
+    if not new.quantity.relative:
         return new.evidence.minus(old.evidence)
     return new.evidence.over(old.evidence) if old.evidence.value else Evidence(math.inf, math.inf, log=True)
 
@@ -212,5 +165,5 @@ def _ap_difference(new: Reading, old: Reading) -> Difference:
         return Difference(_plain(new, old), (note,))
     if mine.images != theirs.images:
         return Difference(_plain(new, old), ("unpaired: not the same images",))
-    of: Literal["ap", "ap50"] = "ap50" if new.figure.name == "ap50" else "ap"
+    of: Literal["ap", "ap50"] = "ap50" if new.quantity.name == "ap50" else "ap"
     return Difference(ap_images.paired_difference(mine, theirs, of))

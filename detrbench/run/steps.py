@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib
 import multiprocessing
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -16,12 +17,12 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
+from detrbench.files import write_atomic
 from detrbench.measure import (
     accuracy,
     ap_images,
     ap_interval,
     complexity,
-    dam,
     latency,
     memory,
     pictures,
@@ -31,9 +32,9 @@ from detrbench.measure import (
 )
 from detrbench.measure.protocols import LatencyProtocol
 from detrbench.measure.timing import Timed
+from detrbench.measures import MEASURES
 from detrbench.pictures import scene
-from detrbench.plan import WorkItem
-from detrbench.results import write_atomic
+from detrbench.run.plan import WorkItem
 from detrbench.training import loop
 
 OpenData = Callable[[DataSpec, Split], Dataset]
@@ -42,16 +43,14 @@ Report = Callable[..., None]  # (fraction, text, milestone=False)
 
 def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
     """One measure of one cell: records by protocol."""
-    steps: dict[str, Callable[..., dict[str, Any]]] = {
+    own: dict[str, Callable[..., dict[str, Any]]] = {
         "complexity": _complexity,
         "training": _training,
         "accuracy": _accuracy,
-        "dam": functools.partial(_over_images, dam.measure),
-        "queries": functools.partial(_over_images, queries.measure),
         "pictures": _pictures,
         "memory": _memory,
     }
-    return steps[item.measure](item, device, open_data, report)
+    return own.get(item.measure, _over_images)(item, device, open_data, report)
 
 
 def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
@@ -137,10 +136,10 @@ def _count(report: Report, protocol: str, unit: str = "images") -> Callable[[int
     return lambda done, total: report(done / total, f"{protocol}: {done} of {total} {unit}")
 
 
-def _over_images(
-    measure: Callable[..., Any], item: WorkItem, device: str, open_data: OpenData, report: Report
-) -> dict[str, Any]:
-    """A measure of the evaluation images that leaves nothing but its record."""
+def _over_images(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+    """A measure of the evaluation images that leaves nothing but its record: the `function` of its row."""
+    module, _, name = str(MEASURES[item.measure].function).partition(":")
+    measure = getattr(importlib.import_module(module), name)
     dataset = open_data(item.cell.settings.data_spec, "val")
     detector = load(item, device, open_data)
     records = {}

@@ -7,24 +7,20 @@ the same is done; any other is taken again.
 from __future__ import annotations
 
 import functools
-import hashlib
 import statistics
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from detrbench import models
-from detrbench.data.spec import Split
-from detrbench.environment import timing_identity
 from detrbench.errors import DetrbenchError
-from detrbench.measure import protocols
-from detrbench.results import MEASURES, CellFolder, ResultsStore
-from detrbench.reuse import KnownRecords, count_keys
-from detrbench.suite import Cell, digest
-
-_NEEDS_WEIGHTS = ("accuracy", "dam", "queries", "pictures")
-TIMED = ("latency", "memory")  # depend on the machine, and on who else is at work
+from detrbench.files import sha256
+from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES
+from detrbench.results.folder import CellFolder
+from detrbench.results.store import ResultsStore
+from detrbench.run.keys import Conditions, complexity_key, folder_name, record_key, training_key
+from detrbench.run.reuse import KnownRecords
+from detrbench.suite.cells import Cell
 
 ItemState = Literal["todo", "reused", "done", "not_measured"]
 
@@ -54,24 +50,10 @@ class WorkItem:
     def trained_in(self) -> CellFolder:
         """Where the weights are, if they are trained: with the cell, or with the one whose weights it takes."""
         source = self.cell.weights_of
-        return CellFolder(self.folder.path.parent / source.folder_name) if source else self.folder
+        return CellFolder(self.folder.path.parent / folder_name(source)) if source else self.folder
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What keys depend on beside the cell: the data, the machine.
-
-    `fingerprint` gives a split's fingerprint and raises DataError where there is no such data; `images` counts it.
-    """
-
-    fingerprint: Callable[[Cell, Split], str]
-    images: Callable[[Cell, Split], int]
-    environment: Mapping[str, Any]
-    device: str
-    built: frozenset[str] = field(default_factory=frozenset)
-
-
-def make(
+def work_items(
     cells: Iterable[Cell], measures: Iterable[str], store: ResultsStore, conditions: Conditions, fresh: bool = False
 ) -> list[WorkItem]:
     """The work, in the order in which it is best done: all complexity, then cell by cell, then all memory and latency.
@@ -84,14 +66,14 @@ def make(
     if not fresh:
         known = KnownRecords(store.root)
         items = [_if_known(item, known) for item in items]
-    phase = {"complexity": 0, "memory": 2, "latency": 3}
-    return sorted(items, key=lambda item: phase.get(item.measure, 1))  # stable: cells stay in the suite's order
+    # Stable: within a phase, cells stay in the suite's order.
+    return sorted(items, key=lambda item: PHASES.index(MEASURES[item.measure].phase))
 
 
 def _of_cell(
     cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions, fresh: bool, estimate: _Estimates
 ) -> list[WorkItem]:
-    folder = store.folder(cell.suite, cell.scale, cell.folder_name)
+    folder = store.folder(cell.suite, cell.scale, folder_name(cell))
     missing = _cell_lacks(cell, now)
     weights = _Weights(cell, now, folder, wanted)
     items = []
@@ -116,9 +98,9 @@ def _if_known(item: WorkItem, known: KnownRecords) -> WorkItem:
         counts = known.counts(item.cell)
         if set(counts) != set(item.cell.protocols_of("complexity")):
             return item
-        return replace(item, state="reused", why=f"counted for {counts['common'].counted_for}", seconds=0.0)
+        return replace(item, state="reused", why=f"counted for {counts[COMMON].origin}", seconds=0.0)
     equal = known.equal(item.measure, item.key)
-    return replace(item, state="reused", why=f"taken for {equal.taken_for}", seconds=0.0) if equal else item
+    return replace(item, state="reused", why=f"taken for {equal.origin}", seconds=0.0) if equal else item
 
 
 def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
@@ -134,7 +116,7 @@ class _Weights:
 
     def __init__(self, cell: Cell, now: Conditions, folder: CellFolder, wanted: set[str]) -> None:
         self.cell, self.now = cell, now
-        self.needed = bool(wanted & set(_NEEDS_WEIGHTS))
+        self.needed = bool(wanted & NEED_WEIGHTS)
         self.trained_key: str | None = None
         self.why: str | None = None
         if not _cell_lacks(cell, now):
@@ -147,7 +129,7 @@ class _Weights:
         if not (self.needed or "training" in wanted or folder.record("training").exists()):
             return
         try:
-            key = _training_key(self.cell.weights_of or self.cell, self.now)
+            key = training_key(self.cell.weights_of or self.cell, self.now)
             if self.needed or "training" in wanted or folder.has("training", key):
                 self.trained_key = key
             if self.needed:
@@ -170,14 +152,14 @@ class _Weights:
     def identity(self) -> str:
         """A hash of the weights, or of all that training them depends on."""
         if self.cell.checkpoint is not None:
-            return file_sha256(Path(self.cell.checkpoint))
+            return sha256(Path(self.cell.checkpoint))
         return self.trained_key or "random"
 
     def lacking(self, measure: str) -> str | None:
         """Why a measure cannot be taken."""
         if measure == "complexity":
             return None
-        if measure in (*_NEEDS_WEIGHTS, "training") and self.why:
+        if measure in (*NEED_WEIGHTS, "training") and self.why:
             return self.why
         if self.cell.checkpoint is not None and not Path(self.cell.checkpoint).is_file():
             return f"no checkpoint: {self.cell.checkpoint} does not exist"
@@ -185,37 +167,11 @@ class _Weights:
 
 
 def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:
-    if measure == "training":
-        return _training_key(cell, now)
     if measure == "complexity":
-        return digest([measure, *count_keys(cell).values()])
-    rules = [[name, protocols.get(measure, name).version] for name in cell.protocols_of(measure)]
-    parts: list[Any] = [measure, rules, _detector(cell), weights.identity, cell.settings.eval_size]
-    if measure in _NEEDS_WEIGHTS:
-        parts.append(now.fingerprint(cell, "val"))
-    if measure in TIMED:
-        parts += [now.device, timing_identity(now.environment)]
-    return digest(parts)
-
-
-def _training_key(cell: Cell, now: Conditions) -> str:
-    recipe = cell.describe()["resolved"]
-    return digest(["training", _detector(cell), recipe, now.fingerprint(cell, "train")])
-
-
-def _detector(cell: Cell) -> Any:
-    """The parts and all of their options: two names of one detector are equal, whoever wrote a default out."""
-    found = models.resolve(str(cell.model), cell.options)
-    return [found.parts, found.options]
-
-
-def file_sha256(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    hashed = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            hashed.update(piece)
-    return hashed.hexdigest()
+        return complexity_key(cell)
+    if measure == "training":
+        return training_key(cell, now)
+    return record_key(cell, measure, now, weights.identity)
 
 
 # What one forward of a ResNet-50 detector at 800x1066 costs, and how much of it a second buys.
@@ -247,7 +203,7 @@ class _Estimates:
             return 3 * forward * self.now.images(cell, "train") * cell.settings.recipe.epochs
         if measure in ("memory", "pictures"):
             return 5 + 4 * forward
-        return 5 + forward * self.now.images(cell, "val") if measure in _NEEDS_WEIGHTS else 40 * forward
+        return 5 + forward * self.now.images(cell, "val") if measure in NEED_WEIGHTS else 40 * forward
 
     def _forward(self, cell: Cell) -> float:
         tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0

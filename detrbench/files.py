@@ -1,0 +1,79 @@
+"""Files that are written whole or not at all, and the hash that identifies their content. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from detrbench.errors import EnvironmentLacking
+
+
+class Unwritable(EnvironmentLacking):
+    """A file cannot be written: nothing that comes after this could be kept."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a temporary name to write to; when the block ends well, that file becomes `path`, on the disk for good.
+
+    Raises:
+        Unwritable: no space, no permission, a read-only disk. Nothing half-written is left.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    with _disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all; text as UTF-8. Raises Unwritable."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def share(source: Path, target: Path) -> None:
+    """Gives a file a second name, or where the disk cannot, a copy. Raises Unwritable."""
+    with replacing(target) as temporary:
+        try:
+            os.link(source, temporary)  # files are replaced, never written into, so two names may share one
+        except OSError:  # another disk, or one without links
+            shutil.copyfile(source, temporary)
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> Unwritable:
+    """The error that says why a file cannot be written and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space, or give another folder with --results"
+        return Unwritable(f"no space left while writing {path}", hint=hint)
+    message = f"{path}: cannot be written: {error.strerror or error}"
+    return Unwritable(message, hint="give another folder with --results")

@@ -1,0 +1,204 @@
+"""The results folder: plain files, each written whole or not at all. Imports no torch.
+
+    results/<suite>/<scale>/suite.yaml             the suite as it was run
+    results/<suite>/<scale>/cells/<id>-<hash8>/    one cell: a variant with its scale, resolved
+        cell.yaml                                  what it is
+        status.json                                {"cell", "updated", "measures": {measure: {"state", "why"}}}
+        <measure>.json                             envelope: key, environment, seconds, records by protocol
+        accuracy-images.npz                        what each image contributed to AP
+        traces.npz                                 what happened inside on a few images
+        log.txt  checkpoint/                       what the run said; the trained weights
+
+A record goes to a temporary name and is renamed, so a crash, a full disk or two writers never leave half of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from detrbench.files import Unwritable, share, unwritable, write_atomic
+from detrbench.measures import MEASURES
+from detrbench.results import records
+
+SCHEMA = 1
+State = Literal["done", "failed", "not_measured", "running"]
+Warn = Callable[[str], None] | None  # gets one line for each file that cannot be read; such files are ignored
+
+
+class CellFolder:
+    """The files of one cell, by name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cell = path / "cell.yaml"
+        self.status = path / "status.json"
+        self.log = path / "log.txt"
+        self.checkpoint = path / "checkpoint"
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self._file_of("training")
+
+    @property
+    def images(self) -> Path:
+        """What each image contributed to AP; see measure/ap_images.py."""
+        return self._file_of("accuracy")
+
+    @property
+    def traces(self) -> Path:
+        """What happened inside; see pictures/scene.py."""
+        return self._file_of("pictures")
+
+    def record(self, measure: str) -> Path:
+        """The envelope's file."""
+        return self.path / f"{measure}.json"
+
+    def has(self, measure: str, key: str) -> bool:
+        """Whether the record under that key is there, with the file that it is nothing without."""
+        envelope, beside = self.read_envelope(measure), MEASURES[measure].beside
+        whole = beside is None or not beside.needed or self._file_of(measure).is_file()
+        return envelope is not None and envelope["key"] == key and whole
+
+    def beside(self, measure: str) -> Path | None:
+        """The file that a measure leaves beside its record; None where it leaves none."""
+        return self._file_of(measure) if MEASURES[measure].beside else None
+
+    def _file_of(self, measure: str) -> Path:
+        beside = MEASURES[measure].beside
+        assert beside is not None, measure
+        return self.path / beside.path
+
+    def take_over(self, measure: str, source: CellFolder) -> None:
+        """Puts the other cell's file here that belongs to a measure's record; shares the space where it can.
+
+        Raises:
+            Unwritable: no space, no permission.
+        """
+        theirs, ours = source.beside(measure), self.beside(measure)
+        if theirs and ours and theirs != ours and theirs.is_file():
+            share(theirs, ours)
+
+    def write_cell(self, cell: Mapping[str, Any]) -> None:
+        """Writes cell.yaml."""
+        write_atomic(self.cell, yaml.safe_dump(dict(cell), sort_keys=False, allow_unicode=True))
+
+    def write_envelope(
+        self,
+        measure: str,
+        key: str,
+        found: Mapping[str, Any],
+        environment: Mapping[str, Any],
+        seconds: float,
+        **extra: Any,
+    ) -> None:
+        """Writes `<measure>.json`; `found` maps protocol name to a record of `records.py`."""
+        envelope = {
+            "schema": SCHEMA,
+            "measure": measure,
+            "key": key,
+            "created": _now(),
+            "seconds": round(seconds, 3),
+            **extra,
+            "environment": dict(environment),
+            "records": records.to_json(dict(found)),
+        }
+        write_atomic(self.record(measure), json.dumps(envelope, indent=1, allow_nan=False) + "\n")
+
+    def read_envelope(self, measure: str, warn: Warn = None) -> dict[str, Any] | None:
+        """The envelope, or None where there is none that can be read; `warn` gets one line about a broken one."""
+        path = self.record(measure)
+        envelope = _read_json(path, warn)
+        if envelope is None:
+            return None
+        wrong = _envelope_problem(envelope, measure)
+        if wrong:
+            tell(warn, f"{path}: ignored: {wrong}")
+            return None
+        return envelope
+
+    def read_status(self, warn: Warn = None) -> dict[str, Any]:
+        """status.json, or an empty status."""
+        status = _read_json(self.status, warn)
+        if status is not None and isinstance(status.get("measures"), dict):
+            return status
+        return {"cell": None, "updated": "", "measures": {}}
+
+    def set_state(self, cell_id: str, measure: str, state: State, why: str | None = None) -> None:
+        """Changes one measure's entry in status.json."""
+        status = self.read_status()
+        status["cell"], status["updated"] = cell_id, _now()
+        status["measures"][measure] = {"state": state, "why": why}
+        write_atomic(self.status, json.dumps(status, indent=1) + "\n")
+
+    def write_log(self, text: str) -> None:
+        """Appends to log.txt; a full disk is no reason to lose the run over its log."""
+        with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
+            log.write(text if text.endswith("\n") else text + "\n")
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Holds the cell against other runners; yields False where another process holds it.
+
+        The kernel drops the lock when its process ends, however it ends, so a dead runner never blocks a cell.
+        """
+        import fcntl
+
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            handle = (self.path / ".lock").open("a+", encoding="utf-8")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        with handle:
+            try:
+                # A POSIX lock, not flock(): data-loading children must not keep it when their parent is killed.
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno not in (errno.EACCES, errno.EAGAIN):
+                    raise Unwritable(f"{self.path}: cannot be locked: {error.strerror}") from error
+                yield False
+                return
+            yield True
+
+
+def _read_json(path: Path, warn: Warn) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        tell(warn, f"{path}: ignored: cannot be read as JSON ({error})")
+        return None
+    if not isinstance(value, dict):
+        tell(warn, f"{path}: ignored: expected a JSON object, got {type(value).__name__}")
+        return None
+    return value
+
+
+def _envelope_problem(envelope: Mapping[str, Any], measure: str) -> str | None:
+    if envelope.get("schema") != SCHEMA:
+        return f"expected schema {SCHEMA}, got {envelope.get('schema')!r}"
+    if envelope.get("measure") != measure:
+        return f"expected measure {measure!r}, got {envelope.get('measure')!r}"
+    found = envelope.get("records")
+    if not isinstance(found, dict) or not all(isinstance(record, dict) for record in found.values()):
+        return "expected a mapping of records"
+    return None
+
+
+def tell(warn: Warn, line: str) -> None:
+    """Passes a warning on, where somebody listens."""
+    if warn is not None:
+        warn(line)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")

@@ -1,0 +1,150 @@
+"""A results folder as a whole: its suites, their cells, and all figures as a table. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from detrbench import yaml12
+from detrbench.errors import UsageError
+from detrbench.files import write_atomic
+from detrbench.measures import MEASURES
+from detrbench.results.folder import CellFolder, Warn, tell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """All that is known of one cell, read back from its folder.
+
+    `cell` is cell.yaml, `status` is status.json, `records[measure][protocol]` a record as JSON, and
+    `envelopes[measure]` what was stored around it (key, environment, seconds, created).
+    """
+
+    id: str
+    suite: str
+    scale: str
+    folder: Path
+    cell: dict[str, Any]
+    status: dict[str, Any]
+    records: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    envelopes: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def state(self, measure: str) -> tuple[str, str | None]:
+        """(state, why) of a measure; one that nobody has run yet is `not_measured`."""
+        entry = self.status.get("measures", {}).get(measure, {})
+        return entry.get("state", "not_measured"), entry.get("why", "not run yet") if not entry else entry.get("why")
+
+
+class ResultsStore:
+    """A results folder. `warn` gets one line for each file that is truncated or not ours; such files are ignored."""
+
+    def __init__(self, root: Path | str, warn: Warn = None) -> None:
+        self.root = Path(root)
+        self.warn = warn
+
+    def folder(self, suite: str, scale: str, name: str) -> CellFolder:
+        """The folder of the cell called `name` (`<id>-<hash8>`)."""
+        return CellFolder(self.root / suite / scale / "cells" / name)
+
+    def write_suite(self, suite: str, scale: str, resolved: Mapping[str, Any]) -> None:
+        """Keeps the resolved suite beside its cells, so that a report needs nothing else."""
+        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
+        write_atomic(self.root / suite / scale / "suite.yaml", text)
+
+    def read_suite(self, suite: str, scale: str) -> dict[str, Any]:
+        """The resolved suite; empty where its file is missing or broken."""
+        return _read_yaml(self.root / suite / scale / "suite.yaml", self.warn) or {}
+
+    def suites(self) -> list[tuple[str, str]]:
+        """Sorted (suite, scale) pairs that have cells."""
+        found = {path.parent.parent for path in self.root.glob("*/*/cells/*") if path.is_dir()}
+        return sorted((path.parent.name, path.name) for path in found)
+
+    def cells(self, suite: str, scale: str) -> list[CellResult]:
+        """The cells of one suite at one scale, in the suite's order.
+
+        A variant that was run with other settings (`--set`) has a folder for each; the one touched last counts.
+        """
+        newest: dict[str, CellResult] = {}
+        for path in sorted((self.root / suite / scale / "cells").glob("*")):
+            result = self.read_cell(path) if path.is_dir() else None
+            if result is None:
+                continue
+            known = newest.get(result.id)
+            if known is None or result.status.get("updated", "") >= known.status.get("updated", ""):
+                newest[result.id] = result
+        return sorted(newest.values(), key=lambda result: (result.cell.get("index", 0), result.id))
+
+    def read_cell(self, path: Path) -> CellResult | None:
+        """One cell's folder, or None where it has no readable cell.yaml."""
+        folder = CellFolder(path)
+        cell = _read_yaml(folder.cell, self.warn)
+        if cell is None or not isinstance(cell.get("id"), str):
+            return None
+        envelopes = {m: e for m in MEASURES if (e := folder.read_envelope(m, self.warn)) is not None}
+        return CellResult(
+            id=cell["id"],
+            suite=str(cell.get("suite", path.parent.parent.parent.name)),
+            scale=str(cell.get("scale", path.parent.parent.name)),
+            folder=path,
+            cell=cell,
+            status=folder.read_status(self.warn),
+            records={measure: envelope.pop("records") for measure, envelope in envelopes.items()},
+            envelopes=envelopes,
+        )
+
+    def frame(self, suite: str | None = None, scale: str | None = None) -> pd.DataFrame:
+        """One row a cell, measure and protocol: suite, scale, cell, model, measure, protocol, state, why, figures.
+
+        Figures are the record's numbers under dotted names (`gflops`, `ap.value`, `gflops_by_part.encoder`).
+        """
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for name, at in self.suites():
+            if suite in (None, name) and scale in (None, at):
+                for result in self.cells(name, at):
+                    rows += _rows(result)
+        return pd.DataFrame(rows)
+
+
+def _read_yaml(path: Path, warn: Warn) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        value = yaml12.load(path).value
+    except UsageError as error:
+        tell(warn, f"{error.message}: ignored")
+        return None
+    if not isinstance(value, dict):
+        tell(warn, f"{path}: ignored: expected a mapping")
+        return None
+    return value
+
+
+def _rows(result: CellResult) -> Iterator[dict[str, Any]]:
+    head = {"suite": result.suite, "scale": result.scale, "cell": result.id, "model": result.cell.get("model")}
+    for measure in MEASURES:
+        if measure not in result.records and measure not in result.status.get("measures", {}):
+            continue
+        state, why = result.state(measure)
+        for protocol, record in (result.records.get(measure) or {"": {}}).items():
+            figures = _figures(record, "")
+            yield {**head, "measure": measure, "protocol": protocol, "state": state, "why": why, **figures}
+
+
+def _figures(value: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            figures |= _figures(item, f"{prefix}{name}.")
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            figures[f"{prefix}{name}"] = item
+    return figures

@@ -1,0 +1,93 @@
+"""What results are kept under: hashes of all that a figure depends on, and of nothing else. Imports no torch.
+
+Nothing but this module hashes cells. Another key makes a record due again, so a change here is a change for every user.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from detrbench import models
+from detrbench.data.spec import Split
+from detrbench.environment import timing_identity
+from detrbench.measure import protocols
+from detrbench.measures import MEASURES
+from detrbench.suite.cells import Cell
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What figures depend on beside the cell: the data, the machine.
+
+    `fingerprint` gives a split's fingerprint and raises DataError where there is no such data; `images` counts it.
+    """
+
+    fingerprint: Callable[[Cell, Split], str]
+    images: Callable[[Cell, Split], int]
+    environment: Mapping[str, Any]
+    device: str
+    built: frozenset[str] = field(default_factory=frozenset)
+
+
+def folder_name(cell: Cell) -> str:
+    """`<id>-<hash8>`, safe as a file name; another setting anywhere gives another hash."""
+    parts = [cell.id, cell.model, cell.options, cell.complexity_options, cell.settings.resolved(), cell.checkpoint]
+    if cell.weights_of:
+        parts.append(folder_name(cell.weights_of))
+    return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', cell.id)}-{_digest(parts)[:8]}"
+
+
+def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
+    """The key of one measure of one cell; training and counting have keys of their own.
+
+    Args:
+        cell: what is measured.
+        measure: its name.
+        now: data and machine.
+        weights: a hash of the weights, or of all that training them depends on; "random" where their values do not
+            matter.
+    """
+    rules = [[name, protocols.get(measure, name).version] for name in cell.protocols_of(measure)]
+    parts: list[Any] = [measure, rules, _detector(cell), weights, cell.settings.eval_size]
+    if MEASURES[measure].needs_weights:
+        parts.append(now.fingerprint(cell, "val"))
+    if MEASURES[measure].timed:
+        parts += [now.device, timing_identity(now.environment)]
+    return _digest(parts)
+
+
+def training_key(cell: Cell, now: Conditions) -> str:
+    """A hash of detector, recipe and data: equal ones give equal weights."""
+    recipe = cell.describe()["resolved"]
+    return _digest(["training", _detector(cell), recipe, now.fingerprint(cell, "train")])
+
+
+def complexity_key(cell: Cell) -> str:
+    """A hash of all counts of a cell; it needs neither data nor weights."""
+    return _digest(["complexity", *count_keys(cell).values()])
+
+
+def count_keys(cell: Cell) -> dict[str, str]:
+    """For each protocol of a cell a hash of all that its count depends on: rule and version, parts and options."""
+    detector = models.resolve(str(cell.model), cell.complexity_options)
+    return {
+        name: _digest([name, protocols.get("complexity", name).version, detector.parts, detector.options])
+        for name in cell.protocols_of("complexity")
+    }
+
+
+def _detector(cell: Cell) -> Any:
+    """The parts and all of their options: two names of one detector are equal, whoever wrote a default out."""
+    found = models.resolve(str(cell.model), cell.options)
+    return [found.parts, found.options]
+
+
+def _digest(value: Any) -> str:
+    """sha256 of a value as canonical JSON, in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
