@@ -118,7 +118,7 @@ def test_a_protocols_version_is_in_the_key(tmp_path: Path, monkeypatch: pytest.M
 
     before = keys(make(tmp_path, cells()[:1]))
     newer = dataclasses.replace(protocols.get("complexity", "sparse_table1"), version=99)
-    monkeypatch.setitem(protocols.COMPLEXITY, "sparse_table1", newer)
+    monkeypatch.setitem(protocols.of("complexity"), "sparse_table1", newer)
     after = keys(make(tmp_path, cells()[:1]))
     assert {measure for measure in before if before[measure] != after[measure]} == {"complexity"}
 

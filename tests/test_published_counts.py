@@ -43,7 +43,7 @@ def test_figures_of_one_suite_by_part() -> None:
 def test_all_suites_show_each_figure_once_and_equal_detectors_are_counted_once() -> None:
     from detrbench.measure import protocols
 
-    count, asked = counting(dict.fromkeys(protocols.names("complexity"), 1.0))
+    count, asked = counting(dict.fromkeys(protocols.of("complexity"), 1.0))
     found = published_counts.compare(None, count)
     figures = [(row.table, row.published, row.cell, row.figure) for row in found]
     assert len(figures) == len(set(figures)) > 100

@@ -1,4 +1,4 @@
-"""What is measured: each module is a function that takes a detector and returns a frozen record of `detrbench.records`.
+"""What is measured: each module is a function from a detector to a record of `results/records.py`.
 
 complexity.py   multiply-adds and parameters, by part           -> Complexity
 accuracy.py     COCO box AP with its bootstrap interval         -> Accuracy
@@ -8,7 +8,8 @@ dam.py          share of attention on kept tokens (Corr)        -> DamCorrelatio
 queries.py      how queries gather around objects               -> QueryGathering
 pictures.py     what happens inside, on a few images            -> Pictures
 
-protocols.py    the named, versioned rules that they follow     (torch-free)
+inference.py    the detector over a data set, as it is measured
+protocols/      the named, versioned rules that they follow     (torch-free)
 inputs.py       image sizes of the complexity protocols         (torch-free)
 rules.py        what an operation costs                         (torch-free)
 counters.py     running a detector on shapes alone; other counters

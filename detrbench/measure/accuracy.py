@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,34 +15,19 @@ from torch import nn
 
 from detrbench import models, statistics
 from detrbench.data import Dataset
-from detrbench.data.loading import Batch, batches
-from detrbench.data.transforms import Eval, Transform
+from detrbench.data.loading import Batch
+from detrbench.data.transforms import Transform
 from detrbench.measure import ap_interval
 from detrbench.measure.ap_interval import Replicates
-from detrbench.measure.protocols import AccuracyProtocol
+from detrbench.measure.inference import Progress, over_images
+from detrbench.measure.protocols.accuracy import AccuracyProtocol
 from detrbench.models.detector import DetectorOutput
 from detrbench.results.records import Accuracy, Estimate
 
 # pycocotools' 12 figures, in its order.
 STATS = ("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL")
 
-Progress = Callable[[int, int], None]  # (images done, images in all)
 Detection = dict[str, Any]  # COCO's result format: image_id, category_id, bbox [x, y, width, height], score
-
-
-def measure(
-    detector: nn.Module,
-    dataset: Dataset,
-    protocol: AccuracyProtocol,
-    device: torch.device | str = "cpu",
-    batch_size: int = 1,
-    transform: Transform | None = None,
-    progress: Progress | None = None,
-    num_workers: int = 0,
-) -> Accuracy:
-    """AP of a detector on a data set; see `collect` and `evaluate` for the arguments."""
-    detections = collect(detector, dataset, protocol, device, batch_size, transform, progress, num_workers)
-    return evaluate(detections, dataset, protocol)
 
 
 def collect(
@@ -65,7 +50,7 @@ def collect(
         device: where to run.
         batch_size: images in a batch.
         transform: by default the papers' test transform (800/1333).
-        progress: called after each batch.
+        progress: as for `inference.over_images`.
         num_workers: threads that load images.
         observe: is shown each batch with the detector's output, for what else can be read from the same forward.
 
@@ -74,15 +59,12 @@ def collect(
     """
     categories = category_ids(dataset)
     detections: list[Detection] = []
-    detector.to(device)
-    with evaluating(detector):
-        for batch in batches(dataset, transform or Eval(), batch_size, num_workers=num_workers):
-            batch = batch.to(device)
-            out = detector(batch.images, unless_unpadded(batch.masks))
-            observe(out, batch)
-            detections += _detected(out, batch, protocol, categories)
-            if progress is not None:
-                progress(min(dataset.image_ids.index(batch.image_ids[-1]) + 1, len(dataset)), len(dataset))
+
+    def see(out: DetectorOutput, batch: Batch) -> None:
+        observe(out, batch)
+        detections.extend(_detected(out, batch, protocol, categories))
+
+    over_images(detector, dataset, see, device, batch_size, transform, progress, num_workers)
     return detections
 
 
@@ -103,11 +85,6 @@ def _xywh(box: list[float]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def unless_unpadded(masks: torch.Tensor) -> torch.Tensor | None:
-    """Masks, or None where nothing is padded, which spares a detector all work on padding."""
-    return masks if bool(masks.any()) else None
-
-
 def category_ids(dataset: Dataset) -> dict[int, int]:
     """Label -> category id, for the labels that have one."""
     known = {category.id for category in dataset.categories}
@@ -117,18 +94,6 @@ def category_ids(dataset: Dataset) -> dict[int, int]:
             if dataset.to_category_id(label) in known:
                 table[label] = dataset.to_category_id(label)
     return table
-
-
-@contextlib.contextmanager
-def evaluating(detector: nn.Module) -> Iterator[None]:
-    """Eval and inference mode inside the block, the detector's own mode afterwards."""
-    training = detector.training
-    detector.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        detector.train(training)
 
 
 def evaluate(

@@ -11,7 +11,7 @@ from torch import nn
 
 from detrbench.errors import UsageError
 from detrbench.measure.counters import OTHER, by_fvcore, by_torch, count
-from detrbench.measure.protocols import ComplexityProtocol
+from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.results.records import Complexity, CrossCheck
 
 # Other counters need a real forward. This size is quick, and on four levels has tokens enough for DINO's 900 queries.

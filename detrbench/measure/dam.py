@@ -7,7 +7,6 @@ of unequal images, some surplus tokens of the smaller ones for kept; here they n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -15,15 +14,14 @@ from torch import Tensor, nn
 
 from detrbench import statistics
 from detrbench.data import Dataset
-from detrbench.data.loading import batches
-from detrbench.data.transforms import Eval, Transform
-from detrbench.measure.accuracy import evaluating, unless_unpadded
-from detrbench.measure.protocols import DamProtocol
+from detrbench.data.loading import Batch
+from detrbench.data.transforms import Transform
+from detrbench.measure.inference import Progress, over_images
+from detrbench.measure.protocols.dam import DamProtocol
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
+from detrbench.models.detector import DetectorOutput
 from detrbench.models.trace import Trace
 from detrbench.results.records import DamCorrelation
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 def measure(
@@ -35,18 +33,17 @@ def measure(
     transform: Transform | None = None,
     progress: Progress | None = None,
 ) -> DamCorrelation:
-    """Corr of a detector on a data set; arguments as `accuracy.collect` takes them.
+    """Corr of a detector on a data set; arguments as `inference.over_images` takes them.
 
     A level whose attention is zero on every image has None.
     """
-    detector.to(device)
     rows: list[list[float]] = []
-    with evaluating(detector):
-        for batch in batches(dataset, transform or Eval(), batch_size):
-            batch = batch.to(device)
-            rows += of_trace(detector(batch.images, unless_unpadded(batch.masks), trace=True).trace).tolist()
-            if progress is not None:
-                progress(len(rows), len(dataset))
+
+    def see(out: DetectorOutput, batch: Batch) -> None:
+        assert out.trace is not None
+        rows.extend(of_trace(out.trace).tolist())
+
+    over_images(detector, dataset, see, device, batch_size, transform, progress, trace=True)
     return summarise(np.array(rows), protocol)
 
 

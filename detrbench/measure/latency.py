@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from detrbench import statistics
 from detrbench.measure import machine, timing
-from detrbench.measure.accuracy import evaluating
-from detrbench.measure.protocols import LatencyProtocol
-from detrbench.measure.timing import Progress, Samples, Timed
+from detrbench.measure.inference import Progress, evaluating
+from detrbench.measure.protocols.latency import LatencyProtocol
+from detrbench.measure.timing import Samples, Timed
 from detrbench.results.records import Estimate, Latency
 
 PART_ROUNDS = 3

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detrbench.measure.accuracy import evaluating
+from detrbench.measure.inference import evaluating
 from detrbench.measure.machine import name as device_name
-from detrbench.measure.protocols import MemoryProtocol
+from detrbench.measure.protocols.memory import MemoryProtocol
 from detrbench.results.records import Memory
 
 MIB = 2**20

@@ -6,7 +6,7 @@ as fractions of the image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -20,8 +20,8 @@ from detrbench.data.samples import class_names
 from detrbench.data.sizes import resized_size
 from detrbench.data.transforms import Eval
 from detrbench.measure import dam
-from detrbench.measure.accuracy import evaluating
-from detrbench.measure.protocols import PicturesProtocol
+from detrbench.measure.inference import Progress, evaluating
+from detrbench.measure.protocols.pictures import PicturesProtocol
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.dam import decoder_attention_map, kept_mask
 from detrbench.models.detector import Detector, DetectorOutput
@@ -30,8 +30,6 @@ from detrbench.pictures.scene import Array, Objects, Paths, Sampling, Scene
 from detrbench.results.records import Pictures
 
 ON_TARGET = 0.5  # IoU from which on a query is on an object
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 
 def take(

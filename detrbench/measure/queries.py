@@ -7,7 +7,7 @@ queries and memory without self-attention. Shapes: Q queries, n objects of an im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,18 +17,16 @@ from torch import Tensor
 
 from detrbench import statistics
 from detrbench.data import Dataset
-from detrbench.data.loading import Batch, batches
-from detrbench.data.transforms import Eval, Transform
-from detrbench.measure.accuracy import evaluating, unless_unpadded
-from detrbench.measure.protocols import QueriesProtocol
+from detrbench.data.loading import Batch
+from detrbench.data.transforms import Transform
+from detrbench.measure.inference import Progress, over_images
+from detrbench.measure.protocols.queries import QueriesProtocol
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.collaborative import matching_scores
 from detrbench.models.detector import Detector, DetectorOutput
 from detrbench.models.matcher import Target
 from detrbench.models.tokens import Prediction
 from detrbench.results.records import Estimate, QueryGathering, QuerySpread, Trajectories
-
-Progress = Callable[[int, int], None]  # (images done, images in all)
 
 # Trajectories are kept of so many images, and of the largest objects in each: enough for a picture.
 PICTURED_IMAGES, PICTURED_OBJECTS = 4, 5
@@ -43,27 +41,21 @@ def measure(
     transform: Transform | None = None,
     progress: Progress | None = None,
 ) -> QueryGathering:
-    """Both figures of a detector on a data set; arguments as `accuracy.collect` takes them."""
-    detector.to(device)
+    """Both figures of a detector on a data set; arguments as `inference.over_images` takes them."""
     gathering = Gathering(protocol.thresholds)
     spreads: list[Spread] = []
     pictures: list[Trajectories] = []
-    with evaluating(detector):
-        for batch in batches(dataset, transform or Eval(), batch_size):
-            batch = batch.to(device)
-            out = detector(batch.images, unless_unpadded(batch.masks), outputs="all")
-            gathering.add(out, batch)
-            for index, ways in enumerate(_ways(detector, out)):
-                place = Place(ways, batch, index)
-                spreads.append(place.spread(protocol.nearest))
-                if len(batch.targets[index]["boxes"]) and len(pictures) < PICTURED_IMAGES:
-                    pictures.append(place.trajectories(protocol.nearest))
-            if progress is not None:
-                progress(len(spreads), len(dataset))
+
+    def see(out: DetectorOutput, batch: Batch) -> None:
+        gathering.add(out, batch)
+        for index, ways in enumerate(_ways(detector, out)):
+            place = Place(ways, batch, index)
+            spreads.append(place.spread(protocol.nearest))
+            if len(batch.targets[index]["boxes"]) and len(pictures) < PICTURED_IMAGES:
+                pictures.append(place.trajectories(protocol.nearest))
+
+    over_images(detector, dataset, see, device, batch_size, transform, progress, outputs="all")
     return summarise(gathering, spreads, pictures, protocol)
-
-
-# ------------------------------------------------------------------------------------------- queries per object
 
 
 class Gathering:
@@ -107,9 +99,6 @@ def gathered(boxes: Tensor, logits: Tensor, target: Target, thresholds: Sequence
     """
     scores = matching_scores(boxes, logits, target)  # (n, Q)
     return [int((scores > threshold).sum()) for threshold in thresholds]
-
-
-# ------------------------------------------------------------------------------------------- where queries are
 
 
 @dataclass(frozen=True)
@@ -195,9 +184,6 @@ def _distances(first: Tensor, second: Tensor) -> Tensor:
 def _rounded(places: Tensor) -> Any:
     """Nested lists with four decimals: less than a pixel."""
     return (places.double() * 1e4).round().div(1e4).tolist()
-
-
-# ------------------------------------------------------------------------------------------- the record
 
 
 def summarise(

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from detrbench.errors import EnvironmentLacking
 from detrbench.measure import machine
-from detrbench.measure.accuracy import evaluating
+from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.inputs import detr_size, val2017_first_100
-from detrbench.measure.protocols import LatencyProtocol
+from detrbench.measure.protocols.latency import LatencyProtocol
 
 STABLE = 0.05  # warm-up ends once the medians of two runs of forwards in a row differ by less than this share
 SETTLING = 3  # forwards in such a run
@@ -30,7 +30,6 @@ LONGEST_WARMUP = 10  # times the protocol's warm-up time
 DISTURBED = 0.75  # a sample whose share of CPU is below this part of the best ones' lost its CPU to other processes
 RETAKES = 5  # how often such a sample is taken again at once
 
-Progress = Callable[[int, int], None]  # (rounds done, rounds in all)
 Run = Callable[[Tensor], Any]
 
 

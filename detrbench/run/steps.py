@@ -30,7 +30,7 @@ from detrbench.measure import (
     queries,
     timing,
 )
-from detrbench.measure.protocols import LatencyProtocol
+from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.measure.timing import Timed
 from detrbench.measures import MEASURES
 from detrbench.pictures import scene

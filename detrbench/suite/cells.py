@@ -52,7 +52,7 @@ class Cell:
 
     def protocols_of(self, measure: str) -> list[str]:
         """The protocols under which a measure is taken: `common` first."""
-        return [COMMON, *(name for name in self.protocols if name in protocols.names(measure))]
+        return [COMMON, *(name for name in self.protocols if name in protocols.of(measure))]
 
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""
@@ -242,7 +242,7 @@ def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mappin
 
 
 def _protocols(suite: Suite, variant: SuiteVariant) -> tuple[str, ...]:
-    known = {name for measure in CHOSEN for name in protocols.names(measure)}
+    known = {name for measure in CHOSEN for name in protocols.of(measure)}
     wanted = dict.fromkeys([*suite.protocols, *variant.protocols])
     for name in wanted:
         if name not in known:

@@ -13,7 +13,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from detrbench.errors import UsageError
 from detrbench.measure import complexity, counters
 from detrbench.measure.inputs import Inputs
-from detrbench.measure.protocols import ComplexityProtocol
+from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.measure.rules import EVERY_OP, FVCORE, CountingRule
 
 

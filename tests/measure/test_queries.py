@@ -13,6 +13,7 @@ from training_goldens import random_batch, tiny
 from detrbench.data import DataSpec, open_dataset
 from detrbench.data.transforms import Eval
 from detrbench.measure import accuracy, protocols, queries
+from detrbench.measure.protocols.queries import QueriesProtocol
 from detrbench.models.collaborative import IOU_SHARE
 from detrbench.results.records import QueryGathering, to_json
 
@@ -120,7 +121,7 @@ def iou(a: list[float], b: list[float]) -> float:
 def test_record_equals_the_loop(measured: tuple[Any, Any, QueryGathering]) -> None:
     detector, dataset, record = measured
     detector.eval()
-    low = queries.QueriesProtocol("low", "thresholds that random weights reach", thresholds=(0.1, 0.15, 0.2))
+    low = QueriesProtocol("low", "thresholds that random weights reach", thresholds=(0.1, 0.15, 0.2))
     with torch.no_grad():
         expected = looped(detector, dataset, low)
     found = queries.measure(detector, dataset, low, transform=Eval(96, 96))

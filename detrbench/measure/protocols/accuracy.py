@@ -1,0 +1,35 @@
+"""How detections are made and scored. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class AccuracyProtocol:
+    """How detections are made and scored: `top` scores over queries x classes, NMS at that IoU or None."""
+
+    name: str
+    title: str
+    top: int
+    nms: float | None = None
+    max_detections: int = 100  # of one class in one image, in the scoring
+    version: int = 2
+
+    @property
+    def convention(self) -> str:
+        """The rule in words."""
+        kept = f"top {self.top} scores over queries x classes"
+        kept = f"{kept}, no NMS" if self.nms is None else f"NMS within each class at IoU {self.nms}, then the {kept}"
+        return f"COCO box AP (pycocotools), {kept}, maxDets {self.max_detections}"
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        AccuracyProtocol("common", "the same for every method", 300),
+        AccuracyProtocol("paper_top100", "Deformable DETR, Sparse DETR", 100),
+        AccuracyProtocol("paper_top300", "DINO, Focus-DETR, Lite DETR", 300),
+        AccuracyProtocol("dac", "DAC-DETR's official evaluation", 300, nms=0.8),
+    )
+}

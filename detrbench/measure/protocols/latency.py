@@ -1,0 +1,71 @@
+"""How forwards are timed. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class LatencyProtocol:
+    """Timed forwards: which input, how it is run, and how often.
+
+    Args:
+        batch_size: images in a forward.
+        mode: how the detector runs: as it is, through `torch.compile`, or replayed from a CUDA graph.
+        window_seconds: None times single forwards (burst); else a sample is a window of that length in which forwards
+            follow each other without waiting for the device (sustained), which is also how energy is read.
+        sizes: one fixed height x width, or those of the first 100 images of val2017, one after the other.
+        rounds: in each process; a round times every variant once.
+        processes: how many processes repeat it all.
+        warmup_seconds: the least time to warm up each variant; it goes on until the time settles, at most 10 x longer.
+    """
+
+    name: str
+    title: str
+    height: int = 800
+    width: int = 1066
+    batch_size: int = 1
+    mode: Literal["eager", "compiled", "cuda_graph"] = "eager"
+    window_seconds: float | None = None
+    sizes: Literal["fixed", "val2017"] = "fixed"
+    rounds: int = 30
+    processes: int = 3
+    warmup_seconds: float = 1.0
+    seed: int = 0
+    version: int = 2
+
+    @property
+    def convention(self) -> str:
+        """The rule in words."""
+        fixed = f"{self.height}x{self.width}"
+        size = fixed if self.sizes == "fixed" else "the sizes of val2017's first 100 images"
+        how = {"eager": "eager", "compiled": "torch.compile", "cuda_graph": "replayed from a CUDA graph"}[self.mode]
+        window = self.window_seconds
+        sample = "single forwards" if window is None else f"windows of {window:g} s of forwards without pause"
+        repeats = "one process" if self.processes == 1 else f"each of {self.processes} processes"
+        return (
+            f"forward only, {how}, eval and inference mode, float32, batch {self.batch_size} of {size} random images "
+            f"without padding; data loading and post-processing excluded; {sample}; after warm-up, {self.rounds} "
+            f"rounds interleaved over the variants in shuffled order in {repeats}; median"
+        )
+
+    def at(self, height: int, width: int, rounds: int | None = None) -> LatencyProtocol:
+        """The quick form for a suite's smaller scales: that size, one process, short warm-up and windows."""
+        window = self.window_seconds and min(self.window_seconds, 0.2)
+        smaller = replace(self, height=height, width=width, sizes="fixed", window_seconds=window)
+        return replace(smaller, rounds=rounds or min(self.rounds, 30), processes=1, warmup_seconds=0.1)
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        LatencyProtocol("common", "batch 1 at the papers' size"),
+        LatencyProtocol("batch4", "batch 4, as the papers' batched inference", batch_size=4),
+        LatencyProtocol("batch8", "batch 8", batch_size=8),
+        LatencyProtocol("compiled", "batch 1 through torch.compile", mode="compiled"),
+        LatencyProtocol("cuda_graph", "batch 1 replayed from a CUDA graph", mode="cuda_graph"),
+        LatencyProtocol("sustained", "batch 1 without pause; energy", window_seconds=2.0, rounds=7),
+        LatencyProtocol("val2017", "batch 1 at the sizes of val2017", sizes="val2017", rounds=100),
+    )
+}
