@@ -73,7 +73,7 @@ def _disk_errors(path: Path) -> Iterator[None]:
 def unwritable(path: Path, error: OSError) -> Unwritable:
     """The error that says why a file cannot be written and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space, or give another folder with --results"
+        hint = "free some disk space, or give another folder with --results"
         return Unwritable(f"no space left while writing {path}", hint=hint)
     message = f"{path}: cannot be written: {error.strerror or error}"
     return Unwritable(message, hint="give another folder with --results")

@@ -108,9 +108,6 @@ def percentile(samples: Sequence[float], share: float) -> float:
     return float(np.quantile(np.asarray(samples, dtype=float), share))
 
 
-# ------------------------------------------------------------------------------------------------ evidence
-
-
 @dataclass(frozen=True)
 class Evidence:
     """What is known of one quantity: Student's t around a value, on a linear or (for times and ratios) a log scale.

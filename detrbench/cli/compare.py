@@ -18,7 +18,7 @@ EXAMPLES = output.examples(
 )
 
 
-class Format(str, Enum):
+class ComparisonFormat(str, Enum):
     """How a comparison is written."""
 
     text = "text"
@@ -31,7 +31,7 @@ class Format(str, Enum):
 def command(
     a: Annotated[str, typer.Argument(metavar="A", help="What was: a results folder, a suite, or either with :cell.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What is now.")],
-    form: Annotated[Format, typer.Option("--format", help="How to write it.")] = Format.text,
+    form: Annotated[ComparisonFormat, typer.Option("--format", help="How to write it.")] = ComparisonFormat.text,
     results_folder: Annotated[
         Path, typer.Option("--results", metavar="DIR", help="Where suites are looked up.")
     ] = Path("results"),
@@ -44,7 +44,7 @@ def command(
     from detrbench.report import comparison
 
     found = compare(a, b, results_folder, output.note)
-    if form is not Format.text:
+    if form is not ComparisonFormat.text:
         sys.stdout.write(comparison.WRITERS[form.value](found))
         return
     console = output.console()

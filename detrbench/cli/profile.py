@@ -14,6 +14,7 @@ import typer
 from detrbench.cli import output
 from detrbench.cli.output import Json, Set
 from detrbench.errors import UsageError
+from detrbench.measures import COMMON
 from detrbench.results import records
 from detrbench.suite.cells import Cell
 
@@ -36,7 +37,7 @@ def command(
     ] = None,
     set_: Set = None,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="One image of that size.")] = None,
-    protocol: Annotated[str, typer.Option(metavar="P", help="What is counted, and how.")] = "common",
+    protocol: Annotated[str, typer.Option(metavar="P", help="What is counted, and how.")] = COMMON,
     published: Annotated[
         bool, typer.Option("--published", help="All published GFLOPs of detectors that are built, beside ours.")
     ] = False,

@@ -22,7 +22,7 @@ EXAMPLES = output.examples(
 )
 
 
-class Format(str, Enum):
+class ReportFormat(str, Enum):
     """What a report can be."""
 
     html = "html"
@@ -41,7 +41,7 @@ def command(
         Path | None,
         typer.Option("-o", "--output", metavar="FILE", help="Default: report.html for html, else stdout. - is stdout."),
     ] = None,
-    form: Annotated[Format, typer.Option("--format", help="What to make.")] = Format.html,
+    form: Annotated[ReportFormat, typer.Option("--format", help="What to make.")] = ReportFormat.html,
     results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
         "results"
     ),
@@ -57,7 +57,7 @@ def command(
     folder = folders[0] if folders else results_folder
     _check(names, folder)
     text = report.render(folder, names or None, form.value, output.note)
-    if target is None and form is Format.html:
+    if target is None and form is ReportFormat.html:
         target = Path("report.html")
     if target is None or str(target) == "-":
         sys.stdout.write(text)

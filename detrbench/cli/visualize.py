@@ -14,7 +14,7 @@ from detrbench.cli.source import Checkpoint, Data, Device, Images, Model, Source
 from detrbench.errors import EnvironmentLacking, UsageError
 
 if TYPE_CHECKING:
-    from detrbench.pictures.gallery import Entry
+    from detrbench.pictures.gallery import Exhibit
 
 EXAMPLES = output.examples(
     "detrbench visualize sparse_detr_r50 street.jpg --checkpoint sparse_detr_r50_30.pth -o street/",
@@ -65,7 +65,7 @@ def _check(images: list[Path], target: Path) -> None:
             raise UsageError(f"-o {target}: pictures of two images would be called {stem}", hint=hint)
 
 
-def _look(source: Source, images: list[Path], threshold: float, device: str) -> Iterator[tuple[Path, list[Entry]]]:
+def _look(source: Source, images: list[Path], threshold: float, device: str) -> Iterator[tuple[Path, list[Exhibit]]]:
     """The pictures of each image; all images are opened before the first is looked at."""
     opened = {path: sample_of(open_image(path)) for path in images}
 
@@ -81,7 +81,7 @@ def _look(source: Source, images: list[Path], threshold: float, device: str) -> 
         yield path, gallery.of_image(scene, threshold)
 
 
-def _write(title: str, found: dict[Path, list[Entry]], target: Path) -> dict[tuple[Path, str], Path]:
+def _write(title: str, found: dict[Path, list[Exhibit]], target: Path) -> dict[tuple[Path, str], Path]:
     """The page, and in a folder a PNG file for each picture, by image and key."""
     from detrbench.files import Unwritable, write_atomic
     from detrbench.pictures import page

@@ -38,7 +38,7 @@ OUTSIDE_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileMistake:
     """One mistake. `id` is that of the image, annotation or category; None where the whole file is meant."""
 
     file: str
@@ -54,7 +54,7 @@ class _Mistake:
     message: str
 
 
-def validate(root: Path, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def validate(root: Path, progress: Callable[[int, int], None] | None = None) -> list[FileMistake]:
     """Reads all annotations and decodes all images of the splits that `root` has.
 
     Args:
@@ -64,7 +64,7 @@ def validate(root: Path, progress: Callable[[int, int], None] | None = None) -> 
     Raises:
         DataError: `root` holds no split at all.
     """
-    findings: list[Finding] = []
+    findings: list[FileMistake] = []
     records: list[tuple[Path, dict[str, Any]]] = []
     categories: dict[str, dict[int, str]] = {}
     for split, path in _splits(root).items():
@@ -72,15 +72,15 @@ def validate(root: Path, progress: Callable[[int, int], None] | None = None) -> 
         try:
             document = read_json(path)
         except DataError as error:
-            findings.append(Finding(file, None, "broken_json", error.message))
+            findings.append(FileMistake(file, None, "broken_json", error.message))
             continue
-        findings += [Finding(file, m.id, m.kind, m.message) for m in check_document(document)]
+        findings += [FileMistake(file, m.id, m.kind, m.message) for m in check_document(document)]
         sound = _sound(document, "categories", _category_mistakes)
         categories[file] = {record["id"]: record["name"] for record in sound}
         try:
             folder = find_images(root, split)
         except DataError as error:
-            findings.append(Finding(file, None, "missing_folder", error.message))
+            findings.append(FileMistake(file, None, "missing_folder", error.message))
             continue
         records += [(folder, record) for record in _sound(document, "images", _image_mistakes)]
     findings += _compare_categories(categories)
@@ -179,7 +179,7 @@ def _leaves(box: list[float], image: dict[str, Any]) -> bool:
     return min(x, y) < -slack or x + width > image["width"] + slack or y + height > image["height"] + slack
 
 
-def _compare_categories(by_file: dict[str, dict[int, str]]) -> Iterator[Finding]:
+def _compare_categories(by_file: dict[str, dict[int, str]]) -> Iterator[FileMistake]:
     """Labels are numbered from the categories, so the splits have to agree on them."""
     files = list(by_file)
     for file in files[1:]:
@@ -187,14 +187,14 @@ def _compare_categories(by_file: dict[str, dict[int, str]]) -> Iterator[Finding]
         if differing:
             number, name = differing[0]
             message = f"categories differ from those of {files[0]}: id {number} ({name!r}) is not in both"
-            yield Finding(file, number, "categories_differ", message)
+            yield FileMistake(file, number, "categories_differ", message)
 
 
 def _check_images(
     records: list[tuple[Path, dict[str, Any]]], progress: Callable[[int, int], None] | None
-) -> list[Finding]:
+) -> list[FileMistake]:
     """Decodes every image, on all cores: decoding releases Python's lock."""
-    findings: list[Finding] = []
+    findings: list[FileMistake] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done, finding in enumerate(pool.map(lambda record: _check_image(*record), records), start=1):
             if finding is not None:
@@ -204,19 +204,19 @@ def _check_images(
     return findings
 
 
-def _check_image(folder: Path, record: dict[str, Any]) -> Finding | None:
+def _check_image(folder: Path, record: dict[str, Any]) -> FileMistake | None:
     path, image_id = folder / record["file_name"], record["id"]
     if not path.is_file():
-        return Finding(str(path), image_id, "missing_image", f"image {image_id}: no such file")
+        return FileMistake(str(path), image_id, "missing_image", f"image {image_id}: no such file")
     try:
         width, height = read_image(path, image_id).size
     except DataError as error:
-        return Finding(str(path), image_id, "unreadable_image", error.message)
+        return FileMistake(str(path), image_id, "unreadable_image", error.message)
     expected = (record["width"], record["height"])
     if (width, height) == expected:
         return None
     message = f"image {image_id}: recorded as {expected[0]}x{expected[1]}, is {width}x{height}"
-    return Finding(str(path), image_id, "size_differs", message)
+    return FileMistake(str(path), image_id, "size_differs", message)
 
 
 def _each(

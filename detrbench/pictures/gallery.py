@@ -15,7 +15,7 @@ MANY = 6  # so many detectors and more are shown on one image only
 
 
 @dataclass(frozen=True)
-class Entry:
+class Exhibit:
     """A picture with its title and what a reader should know of it; `key` names its file."""
 
     key: str
@@ -24,7 +24,7 @@ class Entry:
     picture: Picture
 
 
-def of_image(scene: Scene, threshold: float) -> list[Entry]:
+def of_image(scene: Scene, threshold: float) -> list[Exhibit]:
     """Everything that there is to see of one image.
 
     Args:
@@ -35,10 +35,10 @@ def of_image(scene: Scene, threshold: float) -> list[Entry]:
     legend = objects.LEGEND if scene.truth is not None else ()
     found = sheet([[objects.detections(scene, threshold, points=7.5)]], lead=lead, width=480, legend=legend)
     made = [
-        Entry("detections", "Detections", _detected(threshold, scene.truth is not None), found),
-        Entry("tokens", "Tokens that the encoder updates", KEPT_BY_LEVEL, tokens.kept_by_level(scene)),
-        Entry("attention", "What the decoder looks at", ATTENTION, tokens.attention_by_level(scene)),
-        Entry("sampling", "Sampling points", SAMPLING, _sampling(scene)),
+        Exhibit("detections", "Detections", _detected(threshold, scene.truth is not None), found),
+        Exhibit("tokens", "Tokens that the encoder updates", KEPT_BY_LEVEL, tokens.kept_by_level(scene)),
+        Exhibit("attention", "What the decoder looks at", ATTENTION, tokens.attention_by_level(scene)),
+        Exhibit("sampling", "Sampling points", SAMPLING, _sampling(scene)),
     ]
     if scene.paths is not None:
         panels = [
@@ -46,11 +46,11 @@ def of_image(scene: Scene, threshold: float) -> list[Entry]:
             for run, head in enumerate(("as it runs", "without self-attention"))
         ]
         picture = sheet([panels], lead=lead, width=320, legend=queries.ARRIVED)
-        made.append(Entry("paths", "The way of the queries", PATHS, picture))
+        made.append(Exhibit("paths", "The way of the queries", PATHS, picture))
     return made
 
 
-def side_by_side(scenes: Mapping[str, Sequence[Scene]], threshold: float) -> list[Entry]:
+def side_by_side(scenes: Mapping[str, Sequence[Scene]], threshold: float) -> list[Exhibit]:
     """The same images seen by several detectors, a column each.
 
     Args:
@@ -65,15 +65,15 @@ def side_by_side(scenes: Mapping[str, Sequence[Scene]], threshold: float) -> lis
     legend = objects.LEGEND if all(scene.truth is not None for scene in first.values()) else ()
     lead = "One row an image, one column a detector."
     made = [
-        Entry("kept", "Tokens that the encoder updates", KEPT, _arranged(_multiples(shown, tokens.kept), lead)),
-        Entry("attention", "What the decoder looks at", ATTENTION,
+        Exhibit("kept", "Tokens that the encoder updates", KEPT, _arranged(_multiples(shown, tokens.kept), lead)),
+        Exhibit("attention", "What the decoder looks at", ATTENTION,
               _arranged(_multiples(shown, tokens.attention), lead, tokens.ATTENTION)),
-        Entry("detections", "Detections", _detected(threshold, bool(legend)), _arranged(detected, lead, legend)),
+        Exhibit("detections", "Detections", _detected(threshold, bool(legend)), _arranged(detected, lead, legend)),
     ]  # fmt: skip
     return [*made, *_of_queries(first)]
 
 
-def _of_queries(first: Mapping[str, Scene]) -> Iterator[Entry]:
+def _of_queries(first: Mapping[str, Scene]) -> Iterator[Exhibit]:
     """Sampling points and paths, of the detectors that have both kinds."""
     sampled = {name: (scene, scene.encoder) for name, scene in first.items() if scene.encoder is not None}
     if sampled:
@@ -83,7 +83,7 @@ def _of_queries(first: Mapping[str, Scene]) -> Iterator[Entry]:
         ]
         scene, layer = next(iter(sampled.values()))
         lead = f"{scene.name}, its largest object; one column a detector."
-        yield Entry("sampling", "Sampling points", SAMPLING, _arranged(lines, lead, queries.levels(scene, layer)))
+        yield Exhibit("sampling", "Sampling points", SAMPLING, _arranged(lines, lead, queries.levels(scene, layer)))
     moved = {name: (scene, scene.paths) for name, scene in first.items() if scene.paths is not None}
     if moved:
         lines = [
@@ -91,7 +91,7 @@ def _of_queries(first: Mapping[str, Scene]) -> Iterator[Entry]:
             for run, side in enumerate(("as it runs", "no self-attention"))
         ]
         lead = f"{next(iter(moved.values()))[0].name}, its largest object; one column a detector."
-        yield Entry("paths", "The way of the queries", PATHS, _arranged(lines, lead, queries.ARRIVED))
+        yield Exhibit("paths", "The way of the queries", PATHS, _arranged(lines, lead, queries.ARRIVED))
 
 
 Line = tuple[str, Mapping[str, Panel]]  # (a word at its left, panel by detector)
@@ -135,8 +135,6 @@ def _sampling(scene: Scene) -> Picture:
     legend = queries.levels(scene, layers[0][1])
     return sheet(rows, [side for side, _ in layers], f"{scene.name}, last layers:", 240, legend)
 
-
-# ------------------------------------------------------------------------------------------------ words
 
 KEPT = (
     "The clearer a place, the more of its tokens (one on each level) are updated by at least one encoder layer; pale "

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detrbench.pictures.gallery import Entry
+from detrbench.pictures.gallery import Exhibit
 
 FOLDER = Path(__file__).resolve().parent.parent / "reports"
 
 
-def render(title: str, images: Mapping[str, Sequence[Entry]]) -> str:
+def render(title: str, images: Mapping[str, Sequence[Exhibit]]) -> str:
     """The page.
 
     Args:

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from detrbench.measures import COMMON
+from detrbench.models.parts import KINDS
 from detrbench.report import labels
-from detrbench.report.sections import COMMON, Entry, Record, Section, number
+from detrbench.report.sections import Entry, Record, Section, number
 
 Kind = Literal["text", "published", "measured", "difference", "absent"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell. `text` is what is shown, `value` what it sorts by, `detail` its interval, `note` its footnote.
 
     `bar` draws the figure beside it: (number of the part, its length as a share of the column's longest bar).
@@ -29,7 +31,7 @@ class Cell:
     bar: tuple[tuple[int, float], ...] = ()
 
 
-Make = Callable[[Entry], Cell]
+Make = Callable[[Entry], TableCell]
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,14 @@ class Column:
     part: int | None = None
 
 
-EMPTY = Cell(labels.ABSENT, "absent")
-PARTS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
+EMPTY = TableCell(labels.ABSENT, "absent")
 _SPLITS = {"complexity": ("gflops_by_part", "GFLOPs", 1), "latency": ("by_part_ms", "ms", 2)}
-
-
-# ------------------------------------------------------------------------------------------------ kinds of cells
 
 
 def _published(*keys: str) -> Make:
     """The published figure of a row, as printed; the first key that the table has counts."""
 
-    def cell(entry: Entry) -> Cell:
+    def cell(entry: Entry) -> TableCell:
         if entry.published is None:
             return EMPTY
         for key in keys:
@@ -63,7 +61,7 @@ def _published(*keys: str) -> Make:
             if value is not None or doubt:
                 missed = entry.published.not_reproduced.get(key)
                 note = f"doubtful: {doubt}" if doubt else f"not reproduced: {missed}" if missed else None
-                return Cell(labels.printed(value), "published", value, note=note)
+                return TableCell(labels.printed(value), "published", value, note=note)
         return EMPTY
 
     return cell
@@ -74,7 +72,7 @@ def _measured(
 ) -> Make:
     """A figure of a row's record, with its interval where it is an estimate, or why there is none."""
 
-    def cell(entry: Entry) -> Cell:
+    def cell(entry: Entry) -> TableCell:
         if entry.cell is None:
             return EMPTY
         chosen = protocol(entry)
@@ -84,17 +82,14 @@ def _measured(
             return EMPTY
         if value is None:
             has_other = bool(entry.cell.records.get(measure))
-            return EMPTY if has_other else Cell(labels.ABSENT, "absent", note=entry.why(measure))
+            return EMPTY if has_other else TableCell(labels.ABSENT, "absent", note=entry.why(measure))
         low, high = number(record, *path[:-1], "low"), number(record, *path[:-1], "high")
         if path[-1] != "value":
             low = high = None
         detail = " ".join([labels.interval(low, high, decimals), str(chosen) if named else ""]).strip()
-        return Cell(labels.fixed(value, decimals), "measured", value, detail, low=low, high=high)
+        return TableCell(labels.fixed(value, decimals), "measured", value, detail, low=low, high=high)
 
     return cell
-
-
-# ------------------------------------------------------------------------------------------------ groups of columns
 
 
 def accuracy_heading(section: Section) -> str:
@@ -126,12 +121,12 @@ def accuracy(section: Section, names: list[str]) -> list[Column]:
 
 
 def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Make:
-    def cell(entry: Entry) -> Cell:
+    def cell(entry: Entry) -> TableCell:
         theirs = entry.published.values.get(name) if entry.published else None
         ours = number(entry.record("accuracy", entry.either("accuracy")), *path)
         if theirs is None or ours is None or not section.comparable(entry):
             return EMPTY
-        return Cell(labels.fixed(ours - theirs, 1, sign=True), "difference", ours - theirs)
+        return TableCell(labels.fixed(ours - theirs, 1, sign=True), "difference", ours - theirs)
 
     return cell
 
@@ -151,11 +146,11 @@ def gflops_difference(entry: Entry) -> float | None:
 def gflops(section: Section, named: bool = True) -> list[Column]:
     """Published, ours under the table's protocol (`named` where there are several), the difference, ours in common."""
 
-    def difference(entry: Entry) -> Cell:
+    def difference(entry: Entry) -> TableCell:
         percent = gflops_difference(entry)
         if percent is None:
             return EMPTY
-        return Cell(f"{labels.fixed(percent, 1, sign=True)} %", "difference", percent)
+        return TableCell(f"{labels.fixed(percent, 1, sign=True)} %", "difference", percent)
 
     protocols = sorted({p for entry in section.entries if (p := entry.own("complexity"))})
     several = len(protocols) > 1
@@ -223,7 +218,7 @@ def parts(section: Section, measure: str) -> list[str]:
     """The parts that a measure was split into, in the detector's order."""
     key = _SPLITS[measure][0]
     found = {name for e in section.entries for name in e.record(measure, e.first(measure)).get(key) or {}}
-    return sorted(found, key=lambda name: (PARTS.index(name) if name in PARTS else len(PARTS), name))
+    return sorted(found, key=lambda name: (KINDS.index(name) if name in KINDS else len(KINDS), name))
 
 
 def by_part(section: Section, measure: str) -> list[Column]:
@@ -241,10 +236,10 @@ def training(section: Section) -> list[Column]:
     """How long each cell was trained, on how much, and where its loss ended."""
 
     def column(label: str, decimals: int, pick: Callable[[Record], float | None]) -> Column:
-        def cell(entry: Entry) -> Cell:
+        def cell(entry: Entry) -> TableCell:
             record = entry.record("training", entry.first("training"))
             value = pick(record) if record else None
-            return EMPTY if value is None else Cell(labels.fixed(value, decimals), "measured", value)
+            return EMPTY if value is None else TableCell(labels.fixed(value, decimals), "measured", value)
 
         return Column(f"training.{label}", "", label, cell)
 

@@ -18,7 +18,7 @@ class Group:
     sections: tuple[Section, ...]
 
 
-def make(found: list[Section]) -> list[Group]:
+def groups(found: list[Section]) -> list[Group]:
     """All sections, each in one group; suites that answer to no paper come first, for they need no paper at hand."""
     groups: dict[tuple[int, str], list[Section]] = {}
     for section in found:

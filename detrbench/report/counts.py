@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 
 from detrbench import published
+from detrbench.measures import COMMON
+from detrbench.published_counts import MET
 from detrbench.report import columns, labels, overview, tables
-from detrbench.report.columns import EMPTY, Cell, Column
+from detrbench.report.columns import EMPTY, Column, TableCell
 from detrbench.report.findings import Clause, Finding
-from detrbench.report.sections import COMMON, Entry, Section, number
+from detrbench.report.sections import Entry, Section, number
 from detrbench.report.tables import Table
 
 MOST = 12  # detectors of which a sentence is made; the table has them all
-MET = 0.5  # percent
 
 
-def make(found: list[Section]) -> Section:
+def counted_rows(found: list[Section]) -> Section:
     """Every published row with GFLOPs of which the detector was counted here; equal rows of two suites once."""
     rows: dict[str, Entry] = {}
     for section in found:
@@ -44,28 +45,28 @@ def _source(entry: Entry) -> str:
 def table(section: Section) -> Table:
     """A row a published figure."""
 
-    def source(entry: Entry) -> Cell:
-        return Cell(_source(entry), "text", _source(entry))
+    def source(entry: Entry) -> TableCell:
+        return TableCell(_source(entry), "text", _source(entry))
 
-    def protocol(entry: Entry) -> Cell:
+    def protocol(entry: Entry) -> TableCell:
         name = entry.own("complexity")
-        return Cell(name, "text", name) if name else EMPTY
+        return TableCell(name, "text", name) if name else EMPTY
 
-    def against_common(entry: Entry) -> Cell:
+    def against_common(entry: Entry) -> TableCell:
         theirs = number(entry.published.values, "gflops") if entry.published else None
         ours = overview.gflops(entry)
         if not theirs or not ours:
             return EMPTY
         percent = 100 * (theirs - ours) / ours
-        return Cell(f"{labels.fixed(percent, 1, sign=True)} %", "difference", percent)
+        return TableCell(f"{labels.fixed(percent, 1, sign=True)} %", "difference", percent)
 
-    def others(entry: Entry) -> Cell:
+    def others(entry: Entry) -> TableCell:
         shown = (COMMON, entry.own("complexity"))
         found = entry.cell.records.get("complexity", {}) if entry.cell else {}
         text = ", ".join(
             f"{name} {labels.fixed(number(record, 'gflops'), 1)}" for name, record in found.items() if name not in shown
         )
-        return Cell(text, "text", text) if text else EMPTY
+        return TableCell(text, "text", text) if text else EMPTY
 
     made = [
         Column("source", "", "Published in", source, numeric=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detrbench.report import labels
-from detrbench.report.columns import EMPTY, Cell, Column, Make
+from detrbench.report.columns import EMPTY, Column, Make, TableCell
 from detrbench.report.sections import Entry, Section
 
 
@@ -11,7 +11,7 @@ def _keys(section: Section) -> list[str]:
     """Columns that say which row is which: the published ones, then options of the cells."""
     published = section.published.columns if section.published else ()
     options = [key for entry in section.entries for key in entry.options]
-    # Each threshold has columns of its own, see `gathering`.
+    # Each threshold has columns of its own, see `query_columns`.
     keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in ("model", "threshold")]
     return list(dict.fromkeys(keys))
 
@@ -41,17 +41,17 @@ def folded(section: Section) -> tuple[tuple[str, str], ...]:
     return tuple(folded)
 
 
-def make(section: Section) -> list[Column]:
+def describing_columns(section: Section) -> list[Column]:
     """A column for each published column or option that differs."""
 
     def cell_of(key: str) -> Make:
-        def cell(entry: Entry) -> Cell:
+        def cell(entry: Entry) -> TableCell:
             value = entry.option(key)
             doubt = entry.published.doubtful.get(key) if entry.published else None
             if value is None and not doubt:
                 return EMPTY
             sortable = value if isinstance(value, int | float | str) else labels.shown(key, value)
-            return Cell(labels.shown(key, value), "text", sortable, note=f"doubtful: {doubt}" if doubt else None)
+            return TableCell(labels.shown(key, value), "text", sortable, note=f"doubtful: {doubt}" if doubt else None)
 
         return cell
 

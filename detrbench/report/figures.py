@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from detrbench.report import columns, labels, plots
-from detrbench.report.plots import Bar, Curve, Point, Spread
+from detrbench.report.plots import Bar, Curve, Point, Range
 from detrbench.report.sections import Entry, Section, number
 
 Colours = Mapping[str, int]
@@ -42,7 +42,7 @@ KEYS = (
 )  # what a suite may list as `report: {plots: ...}`
 
 
-def make(section: Section, colours: Colours) -> list[Figure]:
+def drawings(section: Section, colours: Colours) -> list[Figure]:
     """The figures that the suite asks for, all by default; those without anything to draw are left out."""
     made = [
         *_against_gflops(section, colours),
@@ -53,9 +53,6 @@ def make(section: Section, colours: Colours) -> list[Figure]:
     ]
     wanted = section.wanted("plots", KEYS)
     return [figure for figure in made if figure is not None and figure.key in wanted]
-
-
-# ------------------------------------------------------------------------------------------------ AP against cost
 
 
 def _against_gflops(section: Section, colours: Colours) -> list[Figure | None]:
@@ -150,9 +147,6 @@ def _against_latency(section: Section, colours: Colours) -> Figure | None:
     return _scatter(section, "AP against latency", caption, points, colours, x_label, f"AP, {section.condition}")
 
 
-# ------------------------------------------------------------------------------------------------ cost, training
-
-
 def _by_part(section: Section) -> Figure | None:
     parts = columns.parts(section, "complexity")
     bars, used = [], set()
@@ -205,7 +199,7 @@ def _by_size(section: Section) -> Figure | None:
         record = entry.record("accuracy", entry.either("accuracy"))
         values = tuple(number(record, "stats", key) for key in _SIZES)
         if sum(value is not None for value in values) > 1:
-            rows.append(Spread(_name(entry), entry.id, values))
+            rows.append(Range(_name(entry), entry.id, values))
     if not rows:
         return None
     title, kinds = "AP by object size", dict(_SIZES.values())
@@ -219,9 +213,6 @@ def _by_size(section: Section) -> Figure | None:
     legend = tuple(Legend(kind, f"--series-{i + 1}", shape) for i, (kind, shape) in enumerate(kinds.items()))
     caption = f"Measured at {section.condition}; objects below 32x32 pixels, up to 96x96, and above."
     return Figure("ap_size", title, caption, svg, legend)
-
-
-# ------------------------------------------------------------------------------------------------ words
 
 
 def _name(entry: Entry) -> str:

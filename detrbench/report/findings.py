@@ -11,8 +11,11 @@ from dataclasses import dataclass, replace
 from detrbench.compare.cells import ComparisonRow, compare_quantity
 from detrbench.compare.quantities import QUANTITIES
 from detrbench.compare.verdicts import Verdict
+from detrbench.measures import COMMON
+from detrbench.models.parts import KINDS
+from detrbench.published_counts import MET
 from detrbench.report import columns, labels, pairs
-from detrbench.report.sections import COMMON, Entry, Section, number
+from detrbench.report.sections import Entry, Section, number
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Findings:
+class SuiteFindings:
     """`facts` about the whole table, `comparisons` of its rows, and `basis`: how these were made.
 
     The first `open` comparisons stand open; those that hold nothing but exact counts are folded away.
@@ -55,16 +58,16 @@ class Findings:
         return bool(self.facts or self.comparisons)
 
 
-def make(section: Section) -> Findings:
+def about(section: Section) -> SuiteFindings:
     """Sentences about one section, from its figures alone."""
-    comparisons = [made for new, old in pairs.make(section) if (made := _comparison(new, old)) is not None]
+    comparisons = [made for new, old in pairs.worth_comparing(section) if (made := _comparison(new, old)) is not None]
     notes = [note for made in comparisons for note in made.notes]
     said = [note for note in dict.fromkeys(notes) if len(comparisons) > 1 and notes.count(note) == len(comparisons)]
     quieter = [replace(made, notes=tuple(note for note in made.notes if note not in said)) for made in comparisons]
     basis = _basis(section, said) if comparisons else ""
     estimated = section.is_measured("accuracy") or section.is_measured("latency")
     facts = (*_gflops_met(section), *_span(section))
-    return Findings(facts, tuple(quieter), basis, open=8 if estimated else 0)
+    return SuiteFindings(facts, tuple(quieter), basis, open=8 if estimated else 0)
 
 
 def _basis(section: Section, notes: list[str]) -> str:
@@ -89,20 +92,17 @@ def _basis(section: Section, notes: list[str]) -> str:
     return " ".join(words)
 
 
-# ------------------------------------------------------------------------------------------------ the whole table
-
-
 def _gflops_met(section: Section) -> list[Finding]:
     found = [(entry, d) for entry in section.entries if (d := columns.gflops_difference(entry)) is not None]
     if not found:
         return []
-    near = sum(abs(difference) <= 0.5 for _, difference in found)
+    near = sum(abs(difference) <= MET for _, difference in found)
     entry, largest = max(found, key=lambda pair: abs(pair[1]))
     return [
         Finding(
             "Published GFLOPs",
             (
-                Clause(f"met within 0.5 % by {near} of {len(found)} rows, each under the protocol of its table"),
+                Clause(f"met within {MET:g} % by {near} of {len(found)} rows, each under the protocol of its table"),
                 Clause(f"the largest difference is {labels.fixed(largest, 1, sign=True)} % ({entry.id})"),
             ),
         )
@@ -116,7 +116,7 @@ def _span(section: Section) -> list[Finding]:
         return []
     (least, low), (most, high) = (pick(known, key=lambda pair: pair[1]) for pick in (min, max))
     text = f"from {labels.fixed(low, 1)} ({least.id}) to {labels.fixed(high, 1)} ({most.id})"
-    shares = {part: (_gflops(most, part) or 0.0) - (_gflops(least, part) or 0.0) for part in columns.PARTS}
+    shares = {part: (_gflops(most, part) or 0.0) - (_gflops(least, part) or 0.0) for part in KINDS}
     part, extra = max(shares.items(), key=lambda item: item[1])
     clauses = [Clause(text)]
     if 0 < extra <= high - low:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from detrbench.report import counts, findings, labels, overview, tables
-from detrbench.report.columns import Cell, Column
+from detrbench.report.columns import Column, TableCell
 from detrbench.report.findings import Finding
 from detrbench.report.sections import Section
 from detrbench.report.tables import Row, Table
@@ -27,12 +27,9 @@ def over_all(found: list[Section]) -> list[Table]:
     """What no single suite has: every method under one protocol, and how published figures were counted."""
     if len(found) < 2:
         return []
-    detectors, counted = overview.detectors(found), counts.make(found)
+    detectors, counted = overview.detectors(found), counts.counted_rows(found)
     made = [overview.detector_table(detectors)] if detectors.section.entries else []
     return made + ([counts.table(counted)] if counted.entries else [])
-
-
-# ------------------------------------------------------------------------------------------------ Markdown
 
 
 def markdown(found: list[Section]) -> str:
@@ -47,7 +44,7 @@ def _markdown_section(section: Section) -> str:
     blocks += [as_markdown(problem) for problem in section.problems]
     for table in all_tables(section):
         blocks += _markdown_blocks(table)
-    said = findings.make(section)
+    said = findings.about(section)
     if said:
         blocks.append("### Findings")
         blocks.append("\n".join(f"- {as_markdown(str(finding))}" for finding in (*said.facts, *said.comparisons)))
@@ -83,9 +80,6 @@ def as_markdown(text: str) -> str:
     return re.sub(r"([\\`*_<>|#~]|\](?=\())", r"\\\1", " ".join(text.split()))
 
 
-# ------------------------------------------------------------------------------------------------ CSV
-
-
 def as_csv(found: list[Section]) -> str:
     """One line a row of any suite; every figure a column, intervals as `<figure>_low` and `<figure>_high`."""
     rows = [line for section in found for line in _csv_rows(section)]
@@ -113,7 +107,7 @@ def _csv_rows(section: Section) -> Iterator[dict[str, Any]]:
         yield {name: _plain(value) for name, value in line.items()}
 
 
-def _csv_cell(column: Column, cell: Cell) -> dict[str, Any]:
+def _csv_cell(column: Column, cell: TableCell) -> dict[str, Any]:
     values: dict[str, Any] = {column.key: "" if cell.value is None else cell.value}
     if cell.low is not None and cell.high is not None:
         values |= {f"{column.key}_low": cell.low, f"{column.key}_high": cell.high}
@@ -133,8 +127,6 @@ def _plain(value: Any) -> Any:
         else value
     )
 
-
-# ------------------------------------------------------------------------------------------------ LaTeX
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
@@ -192,9 +184,6 @@ def as_tex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split(" ")))
 
 
-# ------------------------------------------------------------------------------------------------ JSON
-
-
 def as_json(found: list[Section]) -> str:
     """Every table with values, intervals and notes; keys are stable, `schema` counts their changes."""
     document = {
@@ -206,7 +195,7 @@ def as_json(found: list[Section]) -> str:
 
 
 def _json_section(section: Section) -> dict[str, Any]:
-    said = findings.make(section)
+    said = findings.about(section)
     return {
         "suite": section.suite,
         "scale": section.scale,
@@ -245,12 +234,9 @@ def _json_table(table: Table) -> dict[str, Any]:
     }
 
 
-def _json_cell(cell: Cell) -> dict[str, Any]:
+def _json_cell(cell: TableCell) -> dict[str, Any]:
     found = {"value": cell.value, "text": cell.text, "kind": cell.kind, "low": cell.low, "high": cell.high}
     return {**found, "note": cell.note}
-
-
-# ------------------------------------------------------------------------------------------------ shared
 
 
 def _heading(column: Column) -> str:
@@ -262,7 +248,7 @@ def _row_name(row: Row) -> str:
     return f"{name}, {row.status}" if row.status else name
 
 
-def _cell(cell: Cell, table: Table) -> str:
+def _cell(cell: TableCell, table: Table) -> str:
     mark = f" ({table.notes[cell.note]})" if cell.note else ""
     return " ".join([cell.text + mark, cell.detail]).strip()
 

@@ -6,11 +6,12 @@ import dataclasses
 import json
 
 from detrbench import published as published_tables
+from detrbench.measures import COMMON
 from detrbench.report import figures, labels, pairs, plots
 from detrbench.report.figures import Colours, Figure
 from detrbench.report.overview import Detectors, gflops
 from detrbench.report.plots import Point
-from detrbench.report.sections import COMMON, Entry, Section, number
+from detrbench.report.sections import Entry, Section, number
 
 X_LABEL = "GFLOPs, ours, protocol common"
 

@@ -12,9 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from detrbench.errors import DetrbenchError
+from detrbench.measures import COMMON
+from detrbench.models.parts import KINDS
 from detrbench.report import columns, labels, pairs, tables
-from detrbench.report.columns import EMPTY, Cell, Column
-from detrbench.report.sections import COMMON, Entry, Section, number
+from detrbench.report.columns import EMPTY, Column, TableCell
+from detrbench.report.sections import Entry, Section, number
 from detrbench.report.tables import Table
 from detrbench.results.store import CellResult
 
@@ -65,7 +67,7 @@ def _identity(entry: Entry) -> str:
     record = entry.record("complexity", COMMON)
     if entry.cell is None or number(record, "gflops") is None:
         return ""
-    parts = {part: round(number(record, "gflops_by_part", part) or 0.0, 6) for part in columns.PARTS}
+    parts = {part: round(number(record, "gflops_by_part", part) or 0.0, 6) for part in KINDS}
     return json.dumps([_model(entry), pairs.base(entry), gflops(entry), parts, number(record, "params_millions")])
 
 
@@ -149,19 +151,19 @@ def detector_table(found: Detectors) -> Table:
     longest = max((gflops(entry) for entry in section.entries), default=1.0)
     parts = columns.parts(section, "complexity")
 
-    def total(entry: Entry) -> Cell:
+    def total(entry: Entry) -> TableCell:
         record = entry.record("complexity", COMMON)
         bar = tuple((i, (number(record, "gflops_by_part", part) or 0.0) / longest) for i, part in enumerate(parts))
-        return Cell(labels.fixed(gflops(entry), 1), "measured", gflops(entry), bar=bar)
+        return TableCell(labels.fixed(gflops(entry), 1), "measured", gflops(entry), bar=bar)
 
-    def backbone(entry: Entry) -> Cell:
+    def backbone(entry: Entry) -> TableCell:
         base = pairs.base(entry)
         text = labels.shown("backbone", base[1] if base else entry.options.get("backbone"))
-        return Cell(text, "text", text)
+        return TableCell(text, "text", text)
 
-    def where(entry: Entry) -> Cell:
+    def where(entry: Entry) -> TableCell:
         first, *others = found.suites[entry.id]
-        return Cell(f"{first} and {len(others)} more" if others else first, "text", ", ".join([first, *others]))
+        return TableCell(f"{first} and {len(others)} more" if others else first, "text", ", ".join([first, *others]))
 
     made = [
         Column("backbone", "", "Backbone", backbone, numeric=False),
@@ -171,9 +173,6 @@ def detector_table(found: Detectors) -> Table:
         Column("suites", "", "In suites", where, numeric=False),
     ]
     return tables.fill("detectors", section.title, section, made, section.entries)
-
-
-# ------------------------------------------------------------------------------------------------ one condition
 
 
 def conditions(found: list[Section]) -> list[Section]:
@@ -224,12 +223,12 @@ def _gathered(entries: list[Entry]) -> Section:
 def condition_table(section: Section) -> Table:
     """AP beside cost, best first."""
 
-    def epochs(entry: Entry) -> Cell:
+    def epochs(entry: Entry) -> TableCell:
         trained = len(entry.record("training", entry.first("training")).get("epochs") or [])
-        return Cell(str(trained), "measured", trained) if trained else EMPTY
+        return TableCell(str(trained), "measured", trained) if trained else EMPTY
 
-    def total(entry: Entry) -> Cell:
-        return Cell(labels.fixed(gflops(entry), 1), "measured", gflops(entry)) if gflops(entry) else EMPTY
+    def total(entry: Entry) -> TableCell:
+        return TableCell(labels.fixed(gflops(entry), 1), "measured", gflops(entry)) if gflops(entry) else EMPTY
 
     made = [
         *columns.full_accuracy(section),

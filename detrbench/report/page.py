@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detrbench import measures
 from detrbench.measures import CHOSEN
-from detrbench.pictures.gallery import Entry
+from detrbench.pictures.gallery import Exhibit
 from detrbench.report import (
     contents,
     counts,
@@ -24,7 +24,7 @@ from detrbench.report import (
     tables,
 )
 from detrbench.report.figures import Figure
-from detrbench.report.findings import Finding, Findings
+from detrbench.report.findings import Finding, SuiteFindings
 from detrbench.report.provenance import Rule
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
@@ -47,8 +47,8 @@ class SectionView:
     details: list[Table]
     figures: list[Figure]
     compact: bool
-    findings: Findings
-    pictures: list[Entry]
+    findings: SuiteFindings
+    pictures: list[Exhibit]
     rules: list[Rule]
     settings: list[tuple[str, str]]
     measured_rows: int
@@ -67,7 +67,7 @@ def render(found: list[Section]) -> str:
     )
     environment.filters["sortable"] = _sortable
     environment.filters["prose"] = _prose
-    groups = contents.make(found)
+    groups = contents.groups(found)
     ordered = [section for group in groups for section in group.sections]
     detectors = overview.detectors(ordered)
     colours = sections.families([*ordered, detectors.section])
@@ -103,11 +103,11 @@ def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
         section=section,
         table=tables.main_table(section),
         details=tables.detail_tables(section),
-        figures=figures.make(section, colours),
+        figures=figures.drawings(section, colours),
         compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
         and not section.asks("plots"),
-        findings=findings.make(section),
-        pictures=pictures.make(section),
+        findings=findings.about(section),
+        pictures=pictures.gallery_of(section),
         rules=list(provenance.rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],
         measured_rows=sum(bool(cell.records) for cell in section.cells),
@@ -135,14 +135,14 @@ class Overview:
 def _overview(found: list[Section], detectors: overview.Detectors, colours: Mapping[str, int]) -> Overview:
     if len(found) < 2:  # all of one suite is that suite
         return Overview(None, "", [], [], None, [], [], provenance.dates(found))
-    conditions, counted = overview.conditions(found), counts.make(found)
+    conditions, counted = overview.conditions(found), counts.counted_rows(found)
     drawn = [frontier.measured(section, colours) for section in conditions]
     drawn = [frontier.published(found, detectors, colours), *drawn[:MOST_CONDITIONS]]
     several = [section for section in conditions if len(section.spec["suites"]) > 1]
     rules = list(dict.fromkeys(rule for section in found for rule in provenance.rules(section, ("complexity",))))
     return Overview(
         detectors=overview.detector_table(detectors) if detectors.section.entries else None,
-        common=next((rule.convention for rule in rules if rule.protocol == sections.COMMON), ""),
+        common=next((rule.convention for rule in rules if rule.protocol == measures.COMMON), ""),
         figures=[figure for figure in drawn if figure is not None],
         conditions=[overview.condition_table(section) for section in several],
         counts=counts.table(counted) if counted.entries else None,

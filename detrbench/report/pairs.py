@@ -11,7 +11,7 @@ from detrbench.report.sections import Entry, Section
 Pair = tuple[Entry, Entry]  # (new, old): the first is said to be better or worse than the second
 
 
-def make(section: Section) -> list[Pair]:
+def worth_comparing(section: Section) -> list[Pair]:
     """Pairs of measured rows, each once.
 
     A row with another row's weights stands against that row. Then other methods at the same keep ratio, then each row

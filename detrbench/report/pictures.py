@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from detrbench.pictures import gallery, scene
-from detrbench.pictures.gallery import Entry
+from detrbench.pictures.gallery import Exhibit
 from detrbench.report.sections import Section
 from detrbench.results.folder import CellFolder
 
 
-def make(section: Section) -> list[Entry]:
+def gallery_of(section: Section) -> list[Exhibit]:
     """The same images seen by every cell that has traces, a column each; nothing where no cell has any."""
     scenes, lost = {}, []
     for cell in section.cells:

@@ -48,7 +48,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Spread:
+class Range:
     """A few figures of one row on one axis, in a fixed order; None where there is no such figure."""
 
     label: str
@@ -125,7 +125,7 @@ def stacked(name: str, bars: list[Bar], parts: list[str], unit: str, title: str)
     return draw_svg(name, draw, title, (5.2, 0.8 + 0.28 * len(bars)))
 
 
-def spreads(name: str, rows: list[Spread], kinds: Mapping[str, str], x_label: str, title: str) -> str:
+def spreads(name: str, rows: list[Range], kinds: Mapping[str, str], x_label: str, title: str) -> str:
     """Figures of one kind each (`kinds`: name and marker) beside each other: a line a row."""
 
     def draw(axes: Axes, marks: Marks) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 from detrbench import published
 from detrbench.errors import UsageError
+from detrbench.measures import COMMON
 from detrbench.models.parts import ALL_KINDS
 from detrbench.published import PublishedRow, PublishedTable
 from detrbench.report import labels
 from detrbench.results.store import CellResult, ResultsStore
 
-COMMON = "common"
 NOT_RUN = "not run yet"  # what the results folder says of a measure that nobody has asked for
 # Columns that number the points of a published curve; the cell that answers to one of its points answers to all.
 CURVE = ("epoch", "threshold")
@@ -201,13 +201,13 @@ def read(store: ResultsStore, suites: list[str] | None = None) -> list[Section]:
                 hint=f"suites with results: {known}; to make some: detrbench run {name}",
             )
     return [
-        make(suite, scale, store.read_suite(suite, scale), store.cells(suite, scale))
+        section_of(suite, scale, store.read_suite(suite, scale), store.cells(suite, scale))
         for suite, scale in found
         if not suites or suite in suites
     ]
 
 
-def make(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Section:
+def section_of(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Section:
     """Pairs cells with published rows, in the published order; cells that answer to no row come last."""
     problems: list[str] = []
     table = _published(spec.get("published"), problems)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detrbench.measures import label
-from detrbench.report import columns, descriptors, gathering, labels
-from detrbench.report.columns import EMPTY, Cell, Column
+from detrbench.report import columns, descriptors, labels, query_columns
+from detrbench.report.columns import EMPTY, Column, TableCell
 from detrbench.report.sections import Entry, Section, number
 
 
@@ -23,7 +23,7 @@ class Row:
     family: str
     measured: bool
     status: str | None
-    cells: tuple[Cell, ...]
+    cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Table:
 def main_table(section: Section) -> Table:
     """The suite's table: what tells rows apart, tokens, AP, GFLOPs, parameters, speed, memory, Corr, queries."""
     made = [
-        *descriptors.make(section),
+        *descriptors.describing_columns(section),
         *columns.tokens(),
         *columns.accuracy(section, ["AP"]),
         *columns.gflops(section),
@@ -65,7 +65,7 @@ def main_table(section: Section) -> Table:
         *columns.speed(section),
         *columns.memory(section),
         *columns.corr(section),
-        *gathering.per_object(section),
+        *query_columns.per_object(section),
     ]
     caption = section.published.caption if section.published else section.title
     return fill("main", caption, section, made, section.entries, descriptors.folded(section))
@@ -80,14 +80,14 @@ DETAILS = (
 def detail_tables(section: Section) -> list[Table]:
     """What the main table has no room for, as far as the suite asks for it; all by default."""
     measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
-    epochs = gathering.epochs(section)
+    epochs = query_columns.epochs(section)
     tables = [
         fill("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
         per_class(section),
         fill("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
         fill("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
-        fill("spread", "Where queries end", section, gathering.spread(section), measured),
-        fill("queries_by_epoch", "Queries by epoch", section, gathering.by_epoch(section, epochs), list(epochs)),
+        fill("spread", "Where queries end", section, query_columns.spread(section), measured),
+        fill("queries_by_epoch", "Queries by epoch", section, query_columns.by_epoch(section, epochs), list(epochs)),
         fill("training", "Training", section, columns.training(section), measured),
     ]
     wanted = section.wanted("tables", DETAILS)
@@ -100,9 +100,9 @@ def per_class(section: Section) -> Table:
     known = [entry for entry in section.entries if found[entry.id]]
     names = dict.fromkeys(name for entry in known for name in found[entry.id])
 
-    def cell(entry: Entry, name: str) -> Cell:
+    def cell(entry: Entry, name: str) -> TableCell:
         value = number(found[entry.id], name)
-        return EMPTY if value is None else Cell(labels.fixed(value, 1), "measured", round(value, 1))
+        return EMPTY if value is None else TableCell(labels.fixed(value, 1), "measured", round(value, 1))
 
     heads = tuple(Column(f"per_class.{entry.id}", "", entry.id, lambda _: EMPTY) for entry in known)
     rows = tuple(Row("", name, "", True, None, tuple(cell(entry, name) for entry in known)) for name in names)
@@ -136,17 +136,17 @@ def fill(
     return Table(key, caption, tuple(column for column, _ in kept), tuple(rows), folded, notes, missing)
 
 
-def _is_constant(column: Column, cells: list[Cell], entries: list[Entry]) -> bool:
+def _is_constant(column: Column, cells: list[TableCell], entries: list[Entry]) -> bool:
     """A measured figure that is the same wherever it could differ is said once, above the table."""
     measurable = [cell for cell, entry in zip(cells, entries, strict=True) if entry.cell and entry.cell.records]
     same = len(measurable) > 1 and len({(cell.kind, cell.text, cell.note) for cell in measurable}) == 1
     return same and bool(column.group) and measurable[0].kind == "measured" and not measurable[0].detail
 
 
-def _figures(cells: list[Cell]) -> list[Cell]:
+def _figures(cells: list[TableCell]) -> list[TableCell]:
     return [cell for cell in cells if cell.kind == "measured"]
 
 
-def _quiet(cell: Cell) -> Cell:
+def _quiet(cell: TableCell) -> TableCell:
     """Where a whole row is unmeasured its status says so once; its cells need no footnote each."""
     return EMPTY if cell.kind == "absent" else cell

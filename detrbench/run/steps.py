@@ -32,7 +32,7 @@ from detrbench.measure import (
 )
 from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.measure.timing import Timed
-from detrbench.measures import MEASURES
+from detrbench.measures import COMMON, MEASURES
 from detrbench.pictures import scene
 from detrbench.run.plan import WorkItem
 from detrbench.training import loop
@@ -80,7 +80,7 @@ def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report
     for i, name in enumerate(names):
         report(i / len(names), name)
         create = functools.partial(models.create, cell.model, **cell.complexity_options)
-        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=name == "common")
+        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=name == COMMON)
     return records
 
 

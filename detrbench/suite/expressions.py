@@ -74,7 +74,7 @@ class Budget:
 
 def parse(text: str) -> Budget:
     """Reads one budget; raises ExpressionError."""
-    return _Parser(text).budget()
+    return _BudgetParser(text).budget()
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Token:
     column: int
 
 
-class _Parser:
+class _BudgetParser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens = [

@@ -16,10 +16,10 @@ def compile_expression(text: str) -> Matcher:
     Raises:
         UsageError: an expression that is not one, with the column.
     """
-    return _Parser(text).parse()
+    return _SelectionParser(text).parse()
 
 
-class _Parser:
+class _SelectionParser:
     def __init__(self, text: str) -> None:
         self.text = text
         self.tokens = [(m.group(), m.start() + 1) for m in re.finditer(r"[()]|[^\s()]+", text)]

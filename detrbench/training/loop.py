@@ -6,7 +6,6 @@ all, is the weights, the optimiser, and where in which epoch they are.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -22,7 +21,8 @@ from detrbench.data.loading import Batch, batches, num_batches
 from detrbench.data.samples import Dataset
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
-from detrbench.errors import Diverged, EnvironmentLacking
+from detrbench.errors import Diverged
+from detrbench.files import Unwritable, replacing
 from detrbench.models.detector import Detector
 from detrbench.results.records import TrainingHistory
 from detrbench.training import optimiser
@@ -81,66 +81,98 @@ def train(
 
     Raises:
         Diverged: training diverged; says at which step.
-        EnvironmentLacking: the disk is full.
+        Unwritable: the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    detector = detector.to(device)
-    optim = optimiser.build(detector, recipe)
-    average = _average(detector) if recipe.ema else None
-    state = _restore(folder / STATE, detector, optim, average)
+    training = _Training(detector.to(device), recipe, folder / STATE, device)
+    training.restore()
     steps = num_batches(dataset, recipe.batch_size)
+    state, best = training.state, training.average or detector
     while state.epoch < recipe.epochs:
-        _train_epoch(detector, optim, average, dataset, transform, recipe, folder, state, progress, device)
-        entry = _finish_epoch(state, steps, optim)
-        best = average or detector
+        training.run_epoch(dataset, transform, progress)
+        entry = _finish_epoch(state, steps, training.optim)
         last = state.epoch == recipe.epochs
         if evaluate and recipe.eval_every_epochs and (last or state.epoch % recipe.eval_every_epochs == 0):
             entry |= evaluate(best.eval())
-        _save(folder / STATE, detector, optim, average, state)
-    final = average or detector
-    if average is not None:
-        detector.load_state_dict(average.state_dict())
-    models.save_checkpoint(final, folder / WEIGHTS, {"source": "trained by detrbench"})
+        training.save()
+    if training.average is not None:
+        detector.load_state_dict(training.average.state_dict())
+    models.save_checkpoint(best, folder / WEIGHTS, {"source": "trained by detrbench"})
     return TrainingHistory(asdict(recipe), state.epochs, state.seconds, state.images_seen)
 
 
-def _train_epoch(
-    detector: Detector,
-    optim: torch.optim.Optimizer,
-    average: Detector | None,
-    dataset: Dataset,
-    transform: Transform,
-    recipe: Recipe,
-    folder: Path,
-    state: _State,
-    progress: Callable[[TrainProgress], None],
-    device: str,
-) -> None:
-    detector.train()
-    steps = num_batches(dataset, recipe.batch_size)
-    began = time.monotonic() - state.seconds
-    loader = batches(
-        dataset, transform, recipe.batch_size, recipe.seed, state.epoch, start_batch=state.batch, shuffle=True
-    )
-    for batch in loader:
-        step = state.epoch * steps + state.batch
+class _Training:
+    """What training changes: the weights, their average, the optimiser, and how far it has come.
+
+    Args:
+        detector: on `device`.
+        recipe: how to train.
+        file: holds the state of an unfinished run.
+        device: where to train.
+    """
+
+    def __init__(self, detector: Detector, recipe: Recipe, file: Path, device: str) -> None:
+        self.detector, self.recipe, self.file, self.device = detector, recipe, file, device
+        self.optim = optimiser.build(detector, recipe)
+        self.average = _average(detector) if recipe.ema else None
+        self.state = _State()
+
+    def run_epoch(self, dataset: Dataset, transform: Transform, progress: Callable[[TrainProgress], None]) -> None:
+        """Trains to the end of the epoch that the state is in."""
+        recipe, state = self.recipe, self.state
+        self.detector.train()
+        steps = num_batches(dataset, recipe.batch_size)
+        began = time.monotonic() - state.seconds
+        loader = batches(
+            dataset, transform, recipe.batch_size, recipe.seed, state.epoch, start_batch=state.batch, shuffle=True
+        )
+        for batch in loader:
+            step = state.epoch * steps + state.batch
+            losses = self._step(batch.to(self.device), step)
+            state.batch += 1
+            state.images_seen += len(batch.images)
+            state.seconds = time.monotonic() - began
+            for name, value in losses.items():
+                state.sums[name] = state.sums.get(name, 0.0) + value
+            done, total = step + 1, steps * recipe.epochs
+            progress(TrainProgress(state.epoch, recipe.epochs, done, total, losses["total"], state.seconds))
+            every = recipe.checkpoint_every_steps
+            if every and state.batch % every == 0 and state.batch < steps:
+                self.save()
+
+    def _step(self, batch: Batch, step: int) -> dict[str, float]:
+        recipe = self.recipe
         # Dropout of this step, whatever was drawn before it.
         torch.manual_seed(derive_seed("step", recipe.seed, step) % 2**63)
-        factor = optimiser.schedule(recipe, state.epoch, step)
-        losses = train_step(detector, optim, batch.to(device), recipe.clip_norm, factor)
-        if average is not None:
-            _update_average(average, detector, recipe.ema, step)
-        state.batch += 1
-        state.images_seen += len(batch.images)
-        state.seconds = time.monotonic() - began
-        for name, value in losses.items():
-            state.sums[name] = state.sums.get(name, 0.0) + value
-        progress(
-            TrainProgress(state.epoch, recipe.epochs, step + 1, steps * recipe.epochs, losses["total"], state.seconds)
-        )
-        every = recipe.checkpoint_every_steps
-        if every and state.batch % every == 0 and state.batch < steps:
-            _save(folder / STATE, detector, optim, average, state)
+        factor = optimiser.schedule(recipe, self.state.epoch, step)
+        losses = train_step(self.detector, self.optim, batch, recipe.clip_norm, factor)
+        if self.average is not None:
+            _update_average(self.average, self.detector, recipe.ema, step)
+        return losses
+
+    def save(self) -> None:
+        """Keeps the state, whole or not at all; raises Unwritable where the disk is full."""
+        content = {
+            "detector": self.detector.state_dict(),
+            "optimiser": self.optim.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "state": asdict(self.state),
+        }
+        try:
+            with replacing(self.file) as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:  # how torch tells of a full disk
+            raise Unwritable(f"{self.file}: cannot be written: {error}", "free some disk space") from error
+
+    def restore(self) -> None:
+        """Goes on from the state that was kept, if there is one."""
+        if not self.file.is_file():
+            return
+        content = torch.load(self.file, map_location="cpu", weights_only=True)
+        self.detector.load_state_dict(content["detector"])
+        self.optim.load_state_dict(content["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+        self.state = _State(**content["state"])
 
 
 def train_step(
@@ -199,35 +231,3 @@ def _update_average(average: Detector, detector: Detector, decay: float, step: i
             mean.lerp_(value, 1 - decay)
         else:
             mean.copy_(value)
-
-
-def _save(
-    path: Path, detector: Detector, optim: torch.optim.Optimizer, average: Detector | None, state: _State
-) -> None:
-    content = {
-        "detector": detector.state_dict(),
-        "optimiser": optim.state_dict(),
-        "average": average.state_dict() if average else None,
-        "state": asdict(state),
-    }
-    temporary = path.with_suffix(".partial")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        raise EnvironmentLacking(f"{path}: cannot write the checkpoint: {error}", "free some disk space") from error
-
-
-def _restore(path: Path, detector: Detector, optim: torch.optim.Optimizer, average: Detector | None) -> _State:
-    if not path.is_file():
-        return _State()
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    detector.load_state_dict(content["detector"])
-    optim.load_state_dict(content["optimiser"])
-    if average is not None:
-        average.load_state_dict(content["average"])
-    return _State(**content["state"])

@@ -58,7 +58,7 @@ class Kernels:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Compilation:
     """How one library is made."""
 
     device: str
@@ -122,7 +122,7 @@ def compile_cuda(capabilities: Sequence[str], folder: Path) -> Path:
     Raises:
         CannotBuildError: no toolkit, or the sources do not compile.
     """
-    return _compile(_cuda_recipe(capabilities), folder)
+    return _compile(_cuda_compilation(capabilities), folder)
 
 
 # --- providing a library ------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def _provide(device: str) -> Kernels:
     if device not in UNITS:
         return Kernels("reference", why=f"there are no kernels for {device}", install="use the CPU or CUDA")
     try:
-        recipe = _cpu_recipe() if device == "cpu" else _cuda_recipe(_capabilities_present())
+        recipe = _cpu_compilation() if device == "cpu" else _cuda_compilation(_capabilities_present())
         library, seconds = _keep(recipe)
         return Kernels("native", library=str(library), compiler=_version(recipe.link[0]), seconds=seconds)
     except CannotBuildError as error:
@@ -143,7 +143,7 @@ def _provide(device: str) -> Kernels:
         )
 
 
-def _keep(recipe: Recipe) -> tuple[Path, float]:
+def _keep(recipe: Compilation) -> tuple[Path, float]:
     """Load the kept library, or compile it and keep it. Returns its path and the seconds spent compiling."""
     folder = cache_folder() / "ops"
     folder.mkdir(parents=True, exist_ok=True)
@@ -222,14 +222,14 @@ def _announced(device: str, library: Path) -> Iterator[_Clock]:
 # --- compiling ----------------------------------------------------------------------------------------------------
 
 
-def _cpu_recipe() -> Recipe:
+def _cpu_compilation() -> Compilation:
     compiler = toolchain.cxx()
     if compiler is None:
         raise CannotBuildError("no C++ compiler was found", INSTALL_CXX)
     flags = [*toolchain.cxx_flags(compiler), f"-I{TORCH / 'include'}"]
     openmp = ["-fopenmp"] if "-fopenmp" in flags else []
     libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch_cpu"]
-    return Recipe("cpu", {".cpp": [*compiler, *flags]}, [*compiler, "-shared", *openmp], libraries)
+    return Compilation("cpu", {".cpp": [*compiler, *flags]}, [*compiler, "-shared", *openmp], libraries)
 
 
 def _capabilities_present() -> list[str]:
@@ -237,7 +237,7 @@ def _capabilities_present() -> list[str]:
     return sorted({"{}.{}".format(*torch.cuda.get_device_capability(device)) for device in devices})
 
 
-def _cuda_recipe(capabilities: Sequence[str]) -> Recipe:
+def _cuda_compilation(capabilities: Sequence[str]) -> Compilation:
     compiler, home = toolchain.cxx(), toolchain.cuda_home()
     if compiler is None:
         raise CannotBuildError("no C++ compiler was found", INSTALL_CXX)
@@ -254,10 +254,10 @@ def _cuda_recipe(capabilities: Sequence[str]) -> Recipe:
     flags = [*toolchain.cxx_flags(compiler), f"-I{TORCH / 'include'}", f"-I{home / 'include'}"]
     folders = [f"-L{home / folder}" for folder in ("lib64", "lib") if (home / folder).is_dir()]
     libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-lc10_cuda", "-ltorch_cpu", *folders, "-lcudart"]
-    return Recipe("cuda", {".cpp": [*compiler, *flags], ".cu": nvcc}, [*compiler, "-shared"], libraries)
+    return Compilation("cuda", {".cpp": [*compiler, *flags], ".cu": nvcc}, [*compiler, "-shared"], libraries)
 
 
-def _compile(recipe: Recipe, folder: Path) -> Path:
+def _compile(recipe: Compilation, folder: Path) -> Path:
     """Compile all units at once, link them, return the library."""
     folder.mkdir(parents=True, exist_ok=True)
     running, objects = [], []

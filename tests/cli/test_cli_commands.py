@@ -132,7 +132,7 @@ def test_validate_says_what_is_in_a_suite(bench: Workbench) -> None:
 def test_validate_finds_mistakes_in_data(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     from detrbench.data import validate
 
-    finding = validate.Finding("instances.json", 7, "bad_box", "width is NaN")
+    finding = validate.FileMistake("instances.json", 7, "bad_box", "width is NaN")
     monkeypatch.setattr(validate, "validate", lambda root: [finding])
     code, out, err = bench.type("validate", str(bench.folder))
     assert code == 1

@@ -15,7 +15,7 @@ from made_up_scenes import LEVELS, scene
 from PIL import Image
 
 from detrbench.pictures import gallery, objects, overlay, page, tokens
-from detrbench.pictures.gallery import Entry
+from detrbench.pictures.gallery import Exhibit
 from detrbench.pictures.scene import Objects
 from detrbench.pictures.sheet import Picture, sheet
 
@@ -24,23 +24,23 @@ def opened(picture: Picture) -> Image.Image:
     return Image.open(io.BytesIO(picture.png))
 
 
-def by_key(entries: list[Entry]) -> dict[str, Entry]:
+def by_key(entries: list[Exhibit]) -> dict[str, Exhibit]:
     return {entry.key: entry for entry in entries}
 
 
 @pytest.fixture(scope="module")
-def one() -> dict[str, Entry]:
+def one() -> dict[str, Exhibit]:
     return by_key(gallery.of_image(scene(dual=True, layers=4), 0.3))
 
 
 @pytest.fixture(scope="module")
-def several() -> dict[str, Entry]:
+def several() -> dict[str, Exhibit]:
     images = {"dense": 1.0, "half": 0.5}
     found = {name: [scene("image 1", keep), scene("image 2", keep, width=60)] for name, keep in images.items()}
     return by_key(gallery.side_by_side(found, 0.3))
 
 
-def test_pictures_are_as_large_as_they_say(one: dict[str, Entry], several: dict[str, Entry]) -> None:
+def test_pictures_are_as_large_as_they_say(one: dict[str, Exhibit], several: dict[str, Exhibit]) -> None:
     assert list(one) == ["detections", "tokens", "attention", "sampling", "paths"]
     assert list(several) == ["kept", "attention", "detections", "sampling", "paths"]
     for entry in [*one.values(), *several.values()]:
@@ -52,7 +52,7 @@ def test_pictures_are_as_large_as_they_say(one: dict[str, Entry], several: dict[
         assert entry.picture.source.startswith("data:image/png;base64,")
 
 
-def test_equal_scenes_give_equal_bytes_in_another_process(one: dict[str, Entry]) -> None:
+def test_equal_scenes_give_equal_bytes_in_another_process(one: dict[str, Exhibit]) -> None:
     program = (
         "import sys, hashlib; sys.path.insert(0, 'tests'); from made_up_scenes import scene; "
         "from detrbench.pictures import gallery; "
@@ -63,7 +63,7 @@ def test_equal_scenes_give_equal_bytes_in_another_process(one: dict[str, Entry])
     assert other.stdout.split() == [hashlib.sha256(entry.picture.png).hexdigest() for entry in one.values()]
 
 
-def test_texts_say_what_is_seen(one: dict[str, Entry], several: dict[str, Entry]) -> None:
+def test_texts_say_what_is_seen(one: dict[str, Exhibit], several: dict[str, Exhibit]) -> None:
     assert one["tokens"].picture.alt.startswith("image 1: 30 of 60 tokens kept by any encoder layer.")
     assert "layers 1 to 2:" in one["tokens"].picture.alt
     assert "layers 3 to 4:" in one["tokens"].picture.alt

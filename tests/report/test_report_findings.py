@@ -21,13 +21,13 @@ def section(root: Path, suite: str = "quickstart") -> Section:
 
 
 def comparison(root: Path, subject: str) -> findings.Finding:
-    found = {finding.subject: finding for finding in findings.make(section(root)).comparisons}
+    found = {finding.subject: finding for finding in findings.about(section(root)).comparisons}
     assert subject in found, list(found)
     return found[subject]
 
 
 def pairs_of(found: Section) -> list[tuple[str, str]]:
-    return [(new.id, old.id) for new, old in pairs.make(found)]
+    return [(new.id, old.id) for new, old in pairs.worth_comparing(found)]
 
 
 def test_rows_are_held_against_the_baseline(results: Path) -> None:
@@ -86,14 +86,14 @@ def test_ap_is_paired_over_images_where_they_are_kept(results: Path) -> None:
 
 
 def test_intervals_of_trained_rows_are_told_to_leave_the_seed_out(results: Path) -> None:
-    assert "another seed may move it further" in findings.make(section(results)).basis
+    assert "another seed may move it further" in findings.about(section(results)).basis
     for path in results.glob("quickstart/smoke/cells/*/training.json"):
         path.unlink()
-    assert "seed" not in findings.make(section(results)).basis
+    assert "seed" not in findings.about(section(results)).basis
 
 
 def test_without_kept_images_the_finding_says_so(results: Path) -> None:
-    made = findings.make(section(results))
+    made = findings.about(section(results))
     assert "Unpaired: what each image contributed is not there" in made.basis
     for cell in ("deformable", "sparse-0.1", "sparse-0.3"):
         report_fixture.write_images(results, cell, 0.5)
@@ -117,7 +117,7 @@ def test_figures_of_an_older_record_are_not_paired(results: Path) -> None:
 
 def test_every_verdict_is_of_the_vocabulary(results: Path) -> None:
     for suite in ("quickstart", "table6_keep_ratio"):
-        for finding in findings.make(section(results, suite)).comparisons:
+        for finding in findings.about(section(results, suite)).comparisons:
             assert {clause.verdict for clause in finding.clauses} <= WORDS
             assert str(finding).endswith(".")
 
@@ -129,7 +129,7 @@ def test_counts_alone_are_compared_too(results: Path) -> None:
     found = comparison(results, "sparse-0.1 against deformable")
     assert [clause.verdict for clause in found.clauses] == ["worse"]
     assert found.clauses[0].text == "119.1 against 111.2 GFLOPs, +7.1 %"
-    assert findings.make(section(results)).open == 0
+    assert findings.about(section(results)).open == 0
 
 
 def test_rows_trained_for_other_numbers_of_epochs_say_so(results: Path) -> None:
@@ -140,6 +140,6 @@ def test_rows_trained_for_other_numbers_of_epochs_say_so(results: Path) -> None:
 
 @pytest.mark.parametrize("suite", ["quickstart", "table6_keep_ratio"])
 def test_the_span_of_costs_is_told(results: Path, suite: str) -> None:
-    told = [finding for finding in findings.make(section(results, suite)).facts if "common" in finding.subject]
+    told = [finding for finding in findings.about(section(results, suite)).facts if "common" in finding.subject]
     assert len(told) == 1
     assert "62 % of the difference lies in the encoder" in str(told[0])

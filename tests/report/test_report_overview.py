@@ -102,7 +102,7 @@ def test_weights_of_another_row_make_another_row(results: Path) -> None:
 
 
 def test_published_figures_beside_both_counts(results: Path) -> None:
-    section = counts.make(found(results))
+    section = counts.counted_rows(found(results))
     table = counts.table(section)
     keys = [column.key for column in table.columns]
     row = dict(zip(keys, next(row for row in table.rows if row.id == "sparse-0.3").cells, strict=True))
@@ -122,11 +122,11 @@ def test_one_detector_with_two_published_figures_is_told(results: Path) -> None:
         change(path, row=row if path.parent.name.startswith("sparse-0.3") else None)
     theirs = published.load("sparse_detr/table1").select({"model": "Sparse DETR", "backbone": "R50", "keep_ratio": 0.3})
     assert theirs.values["gflops"] == 121
-    told = [str(fact) for fact in counts.facts(counts.make(found(results)))]
+    told = [str(fact) for fact in counts.facts(counts.counted_rows(found(results)))]
     assert not [fact for fact in told if "apart" in fact]  # both print 121
     for path in suite.glob("smoke/cells/sparse-0.3-*/cell.yaml"):
         change(path, row={"model": "Sparse DETR", "backbone": "R50", "keep_ratio": 0.5})
-    told = [str(fact) for fact in counts.facts(counts.make(found(results)))]
+    told = [str(fact) for fact in counts.facts(counts.counted_rows(found(results)))]
     assert [fact for fact in told if "121" in fact and "136" in fact and "apart; 127.0 under common" in fact]
 
 
@@ -154,7 +154,7 @@ def test_nine_families_look_different() -> None:
 def test_contents_go_by_paper_and_table_number(results: Path) -> None:
     for name, reference in (("b", "focus_detr/table10"), ("c", "dino/table5"), ("d", "focus_detr/table2")):
         change(copy_suite(results, "quickstart", name) / "smoke" / "suite.yaml", published=reference)
-    groups = contents.make(found(results))
+    groups = contents.groups(found(results))
     assert [group.title for group in groups] == [
         contents.OWN, "DINO, ICLR 2023", "Focus-DETR, ICCV 2023"
     ]  # fmt: skip

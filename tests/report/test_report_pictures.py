@@ -35,7 +35,7 @@ def quickstart(root: Path) -> sections.Section:
 
 
 def test_variants_stand_side_by_side(traced: Path) -> None:
-    made = pictures.make(quickstart(traced))
+    made = pictures.gallery_of(quickstart(traced))
     assert [entry.key for entry in made] == ["kept", "attention", "detections", "sampling", "paths"]
     alt = made[0].picture.alt
     # sparse-0.1 has no traces, so no column.
@@ -59,7 +59,7 @@ def test_page_shows_them_is_stable_and_needs_no_torch(traced: Path) -> None:
 
 
 def test_without_traces_there_is_no_heading(results: Path) -> None:
-    assert pictures.make(quickstart(results)) == []
+    assert pictures.gallery_of(quickstart(results)) == []
     assert "Inside the detectors" not in render(results, ["quickstart"])
 
 
@@ -68,6 +68,6 @@ def test_traces_of_another_record_or_broken_ones_are_left_out_and_named(traced: 
     one.write_bytes(one.read_bytes()[:100])
     (other,) = traced.glob("quickstart/smoke/cells/sparse-0.5-*/traces.npz")
     other.write_bytes(pack([scene()], "another key"))
-    first = pictures.make(quickstart(traced))[0]
+    first = pictures.gallery_of(quickstart(traced))[0]
     assert "deformable" not in first.picture.alt
     assert "Left out, since traces.npz is missing or not of this record: deformable, sparse-0.5." in first.caption

@@ -10,7 +10,7 @@ import report_fixture
 import yaml
 
 from detrbench.report import figures, findings, labels, sections, tables
-from detrbench.report.columns import Cell
+from detrbench.report.columns import TableCell
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
 from detrbench.results.store import ResultsStore
@@ -20,7 +20,7 @@ def section(root: Path, suite: str = "table6_keep_ratio") -> Section:
     return sections.read(ResultsStore(root), [suite])[0]
 
 
-def cell(table: Table, row: str, key: str) -> Cell:
+def cell(table: Table, row: str, key: str) -> TableCell:
     keys = [column.key for column in table.columns]
     return next(r for r in table.rows if r.id == row).cells[keys.index(key)]
 
@@ -37,7 +37,7 @@ def test_published_beside_measured(results: Path) -> None:
 
 
 def test_a_published_table_without_models_names_its_rows_by_their_first_word() -> None:
-    found = sections.make("lite_table2", "paper", {"published": "lite_detr/table2"}, [])
+    found = sections.section_of("lite_table2", "paper", {"published": "lite_detr/table2"}, [])
     table = tables.main_table(found)
     assert [row.name for row in table.rows] == ["S1", "S2", "S3", "S4"]
     assert cell(table, "published-4", "token_share.published").text == "75.3"
@@ -114,7 +114,7 @@ def test_records_without_figures_do_not_break_the_report(results: Path) -> None:
             path.write_text(json.dumps(content))
     for found in sections.read(ResultsStore(results)):
         assert tables.main_table(found).rows
-        assert not findings.make(found)
+        assert not findings.about(found)
 
 
 def test_no_published_table(results: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_suite_chooses_its_tables_and_plots(results: Path) -> None:
     path.write_text(path.read_text() + "report: {tables: [training], plots: [ap_latency, gflops_by_part]}\n")
     found = section(results, "quickstart")
     assert [table.key for table in tables.detail_tables(found)] == ["training"]
-    drawn = figures.make(found, sections.families([found]))
+    drawn = figures.drawings(found, sections.families([found]))
     assert [figure.key for figure in drawn] == ["ap_latency", "gflops_by_part"]
 
 

@@ -93,7 +93,7 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(loop.torch, "save", full)
-    with pytest.raises(EnvironmentLacking, match="No space left") as caught:
+    with pytest.raises(EnvironmentLacking, match="no space left") as caught:
         train(tmp_path)
     assert "disk" in (caught.value.hint or "")
     assert list(tmp_path.iterdir()) == []

@@ -185,8 +185,8 @@ def test_devices_without_kernels_take_the_reference() -> None:
 
 
 def test_the_key_changes_with_flags_and_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = build._cpu_recipe()
-    keys = {recipe.key(), build.Recipe("cpu", {".cpp": ["g++", "-O1"]}, recipe.link, recipe.link_flags).key()}
+    recipe = build._cpu_compilation()
+    keys = {recipe.key(), build.Compilation("cpu", {".cpp": ["g++", "-O1"]}, recipe.link, recipe.link_flags).key()}
     monkeypatch.setattr(toolchain, "instruction_set", lambda: "another machine")
     keys.add(recipe.key())
     monkeypatch.setattr(build.torch, "__version__", "0.1")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detrbench.report import labels
-from detrbench.report.columns import EMPTY, Cell, Column
+from detrbench.report.columns import EMPTY, Column, TableCell
 from detrbench.report.sections import Entry, Record, Section, number, point
 
 PUBLISHED = "queries_per_object_approx"  # the column of published tables; `threshold` says of which score
@@ -23,7 +23,7 @@ def per_object(section: Section) -> list[Column]:
     return [column for pair in pairs for column in pair[kept]]
 
 
-def _pair(section: Section, threshold: str, measured: Callable[[Entry], Cell]) -> list[Column]:
+def _pair(section: Section, threshold: str, measured: Callable[[Entry], TableCell]) -> list[Column]:
     group, key = f"Queries per object above {threshold}", f"queries.{threshold}"
     return [
         Column(f"{key}.published", group, "published, COCO val2017", _published(section, threshold)),
@@ -63,15 +63,15 @@ _IN_HISTORY = "queries_above_"  # what `TrainingHistory` calls them, before the 
 def by_epoch(section: Section, rows: list[AtEpoch]) -> list[Column]:
     """The epoch, and queries per object above each threshold, published beside measured."""
 
-    def epoch(row: Entry) -> Cell:
+    def epoch(row: Entry) -> TableCell:
         assert isinstance(row, AtEpoch)
-        return Cell(str(row.epoch), "text", row.epoch)
+        return TableCell(str(row.epoch), "text", row.epoch)
 
-    def measured(threshold: str) -> Callable[[Entry], Cell]:
-        def cell(row: Entry) -> Cell:
+    def measured(threshold: str) -> Callable[[Entry], TableCell]:
+        def cell(row: Entry) -> TableCell:
             assert isinstance(row, AtEpoch)
             value = row.gathered.get(threshold)
-            return EMPTY if value is None else Cell(labels.fixed(value, 2), "measured", value)
+            return EMPTY if value is None else TableCell(labels.fixed(value, 2), "measured", value)
 
         return cell
 
@@ -98,30 +98,30 @@ def _record(entry: Entry) -> Record:
     return entry.record("queries", entry.first("queries"))
 
 
-def _published(section: Section, threshold: str) -> Callable[[Entry], Cell]:
+def _published(section: Section, threshold: str) -> Callable[[Entry], TableCell]:
     """The published figure of the row's model and epoch at that threshold, whichever threshold the row itself has."""
 
-    def cell(entry: Entry) -> Cell:
+    def cell(entry: Entry) -> TableCell:
         row = point(section.published, entry.published, threshold=float(threshold))
         value = row.values.get(PUBLISHED) if row else None
-        return EMPTY if value is None else Cell(labels.printed(value), "published", value)
+        return EMPTY if value is None else TableCell(labels.printed(value), "published", value)
 
     return cell
 
 
-def _measured(*path: str | int) -> Callable[[Entry], Cell]:
+def _measured(*path: str | int) -> Callable[[Entry], TableCell]:
     """An estimate inside a row's record, with its interval, or why there is none."""
 
-    def cell(entry: Entry) -> Cell:
+    def cell(entry: Entry) -> TableCell:
         if entry.cell is None:
             return EMPTY
         if not _record(entry):
-            return Cell(labels.ABSENT, "absent", note=entry.why("queries"))
+            return TableCell(labels.ABSENT, "absent", note=entry.why("queries"))
         estimate = _inside(_record(entry), path)
         value, low, high = (number(estimate, name) for name in ("value", "low", "high"))
         if value is None:
             return EMPTY
-        return Cell(labels.fixed(value, 2), "measured", value, labels.interval(low, high, 2), low=low, high=high)
+        return TableCell(labels.fixed(value, 2), "measured", value, labels.interval(low, high, 2), low=low, high=high)
 
     return cell
 
