@@ -27,8 +27,8 @@ assert output.eq(1).all(), output
 print(ops.status()["cpu"])
 """
 
-# Logs each call; "links" by copying a library that the real compiler made. Its output is the last argument, by name: the
-# tenth would have to be written ${10}, since a shell reads $10 as $1 and a 0 (-shared0), a file beside the caller.
+# Logs each call; "links" by copying a library that the real compiler made. Its output is the last argument, by name:
+# the tenth would have to be written ${10}, since a shell reads $10 as $1 and a 0 (-shared0, a file beside the caller).
 COMPILER = """#!/bin/sh
 [ "$1" = --version ] && echo "a script 1.0" && exit 0
 for last; do true; done
