@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from detrbench import published_counts
 from detrbench.errors import SuiteError, UsageError
 from detrbench.report import labels, published
 
@@ -20,6 +21,8 @@ def test_tables_are_complete(table: published.PublishedTable) -> None:
     for row in table.rows:
         assert set(row.values) <= set(table.columns), row
         assert set(row.doubtful) | set(row.not_reproduced) <= set(table.columns), row
+        assert set(row.difference_percent) <= set(row.doubtful) | set(row.not_reproduced), row
+        assert all(abs(difference) >= published_counts.TOLERANCE for difference in row.difference_percent.values()), row
         for column in set(row.values) & labels.FIGURES:
             value = row.values[column]
             assert value is None or isinstance(value, int | float), (column, value)
