@@ -2,7 +2,8 @@
 
 A file holds a paper's tables; a table holds rows as {column: value}. A value of None was not published or is illegible;
 a row's `doubtful` names the cells that are not certain and why, `not_reproduced` those that the official code does not
-give, and why; a table's `not_reproduced` holds for all of its rows.
+give, and why; a table's `not_reproduced` holds for all of its rows. `difference_percent` puts on record how far ours is
+from such a figure.
 
 A suite points at a table as "focus_detr/table6" and each of its variants at one row with a selector such as
 {model: Sparse DETR, keep_ratio: 0.3}.
@@ -26,13 +27,17 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One row of `table`: `values` by column, and why one is `doubtful`, or not what the official code gives."""
+    """One row of `table`: `values` by column, and why one is `doubtful`, or not what the official code gives.
+
+    `difference_percent` is what ours was above such a figure when it was entered, in percent of the figure.
+    """
 
     index: int
     values: Row
     table: str
     doubtful: Mapping[str, str] = field(default_factory=dict)
     not_reproduced: Mapping[str, str] = field(default_factory=dict)
+    difference_percent: Mapping[str, float] = field(default_factory=dict)
 
     def matches(self, selector: Row) -> bool:
         return all(column in self.values and self.values[column] == value for column, value in selector.items())
@@ -132,11 +137,15 @@ def _table(paper: str, document: dict[str, Any], table: dict[str, Any]) -> Publi
     )
 
 
+_REMARKS = ("doubtful", "not_reproduced", "difference_percent")  # keys of a row that are no columns
+
+
 def _row(table: str, index: int, values: dict[str, Any], of_table: Mapping[str, str]) -> PublishedRow:
-    figures = {key: value for key, value in values.items() if key not in ("doubtful", "not_reproduced")}
+    figures = {key: value for key, value in values.items() if key not in _REMARKS}
     reasons = {**of_table, **values.get("not_reproduced", {})}
     not_reproduced = {column: reason for column, reason in reasons.items() if figures.get(column) is not None}
-    return PublishedRow(index, figures, table, values.get("doubtful", {}), not_reproduced)
+    doubtful, recorded = values.get("doubtful", {}), values.get("difference_percent", {})
+    return PublishedRow(index, figures, table, doubtful, not_reproduced, recorded)
 
 
 def _agreement(row: PublishedRow, selector: Row) -> int:

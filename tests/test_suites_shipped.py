@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detrbench import models, published
+from detrbench.report import labels
 from detrbench.suite import loading as suites
 
 NAMES = suites.names()
@@ -127,3 +129,25 @@ def test_every_smoke_cell_runs_forward_and_backward(name: str, tried: list[tuple
         total = detector.criterion.total(losses)
         total.backward()
         assert total.isfinite(), cell.id
+
+
+PAPERS = {"Sparse DETR": "sparse_detr", "Focus-DETR": "focus_detr", "Lite DETR": "lite_detr", "DAC-DETR": "dac_detr"}
+COVERAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
+
+
+def coverage(paper: str) -> dict[str, tuple[str, str]]:
+    """What docs/coverage.md says of a paper's tables: the suite, and a remark."""
+    part = COVERAGE.read_text().partition(f"\n## {paper}\n")[2].partition("\n## ")[0]
+    lines = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in part.splitlines() if line.startswith("|")]
+    return {table: (suite, remark) for table, suite, remark in lines[2:]}  # below the heading
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_table_of_a_paper_has_its_suite_or_a_reason(paper: str) -> None:
+    said = coverage(paper)
+    for suite, remark in said.values():
+        assert suite in NAMES or (remark and not suite)
+    for table in published.tables_of(PAPERS[paper]).values():
+        own = [name for name in NAMES if suites.load(name).suite.published == table.reference]
+        suite, _ = said[labels.table_name(table.reference)]
+        assert suite in own if own else not suite, table.reference

@@ -136,5 +136,5 @@ def _published_row(row: PublishedCount) -> tuple[str, ...]:
         "" if row.ours is None else f"{row.ours:.2f}",
         "" if difference is None else f"{difference:+.2f} %",
         f"{row.common:.2f}",
-        row.reason or "",
+        "; ".join(filter(None, [row.unexplained, row.reason])),
     )

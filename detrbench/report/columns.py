@@ -59,8 +59,8 @@ def _published(*keys: str) -> Make:
         for key in keys:
             value, doubt = entry.published.values.get(key), entry.published.doubtful.get(key)
             if value is not None or doubt:
-                missed = entry.published.not_reproduced.get(key)
-                note = f"doubtful: {doubt}" if doubt else f"not reproduced: {missed}" if missed else None
+                remarks = {"doubtful": doubt, "not reproduced": entry.published.not_reproduced.get(key)}
+                note = "; ".join(f"{what}: {why}" for what, why in remarks.items() if why) or None
                 return TableCell(labels.printed(value), "published", value, note=note)
         return EMPTY
 
@@ -202,7 +202,11 @@ def memory(section: Section) -> list[Column]:
 
 
 def corr(section: Section) -> list[Column]:
-    published = Column("corr.published", "Corr", "published", _published("corr_mean"))
+    """Published beside measured; under headings apart where the paper's Corr is another figure than ours."""
+    rows = section.published.rows if section.published else ()
+    differs = any("corr_mean" in row.not_reproduced for row in rows)
+    heading = "Corr by the paper's own definition" if differs else "Corr"
+    published = Column("corr.published", heading, "published", _published("corr_mean"))
     if not section.is_measured("dam"):
         return [published]
     ours = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.first("dam"))

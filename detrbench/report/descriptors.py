@@ -25,6 +25,12 @@ def _differs(section: Section, key: str) -> bool:
     return len({labels.shown(key, entry.option(key)) for entry in knowing}) > 1
 
 
+def _has_column(section: Section, key: str) -> bool:
+    """Whether a column is shown row by row: it differs, or a row's value is doubtful, which only its cell can say."""
+    doubted = any(entry.published is not None and key in entry.published.doubtful for entry in section.entries)
+    return doubted or _differs(section, key)
+
+
 def _heading(section: Section, key: str) -> str:
     is_published = section.published is not None and key in section.published.columns
     return f"{labels.label(key)} (published)" if is_published and key in ("epoch", "epochs") else labels.label(key)
@@ -36,13 +42,13 @@ def folded(section: Section) -> tuple[tuple[str, str], ...]:
     for key in _keys(section):
         values = [entry.option(key) for entry in section.entries]
         value = next((value for value in values if value is not None), None)
-        if not _differs(section, key) and value is not None:
+        if not _has_column(section, key) and value is not None:
             folded.append((_heading(section, key), labels.shown(key, value)))
     return tuple(folded)
 
 
 def describing_columns(section: Section) -> list[Column]:
-    """A column for each published column or option that differs."""
+    """A column for each published column or option that differs or is doubtful."""
 
     def cell_of(key: str) -> Make:
         def cell(entry: Entry) -> TableCell:
@@ -55,7 +61,7 @@ def describing_columns(section: Section) -> list[Column]:
 
         return cell
 
-    keys = [key for key in _keys(section) if _differs(section, key)]
+    keys = [key for key in _keys(section) if _has_column(section, key)]
     return [Column(key, "", _heading(section, key), cell_of(key), _is_numeric(section, key)) for key in keys]
 
 

@@ -14,7 +14,7 @@ ABSENT = "\N{EN DASH}"
 FIGURES = frozenset(
     [
         *("AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL"),
-        *("AP_gain", "AP_in_sup", "AP_scrl", "AP_original", "AP_approx", "APS_gain"),
+        *("AP_gain", "AP_original", "AP_approx", "APS_gain"),
         *("params_M", "gflops", "gflops_approx", "backbone_gflops", "encoder_gflops", "encoder_gflops_approx"),
         *("decoder_gflops", "encoder_cut_percent", "fps", "fps_batch4", "corr_mean", "corr_std"),
         *("encoder_latency_ms", "decoder_latency_ms"),

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from detrbench import published
+from detrbench import published, published_counts
 from detrbench.errors import SuiteError, UsageError
 from detrbench.report import labels
 
@@ -21,6 +21,8 @@ def test_tables_are_complete(table: published.PublishedTable) -> None:
     for row in table.rows:
         assert set(row.values) <= set(table.columns), row
         assert set(row.doubtful) | set(row.not_reproduced) <= set(table.columns), row
+        assert set(row.difference_percent) <= set(row.doubtful) | set(row.not_reproduced), row
+        assert all(abs(difference) >= published_counts.TOLERANCE for difference in row.difference_percent.values()), row
         for column in set(row.values) & labels.FIGURES:
             value = row.values[column]
             assert value is None or isinstance(value, int | float), (column, value)
@@ -78,3 +80,15 @@ def test_a_tables_reason_holds_for_the_rows_that_have_the_figure() -> None:
     assert set(lite.not_reproduced) == {"gflops", "encoder_gflops"}
     assert set(table.select({"model": "Efficient DETR"}).not_reproduced) == {"encoder_gflops"}
     assert not published.load("lite_detr/table4").select({"model": "YOLOv5-X"}).not_reproduced
+
+
+def test_figure_7_repeats_other_tables() -> None:
+    """Its points have the figures and flags of Tables 6, 1 and 2."""
+    columns = ("model", "backbone", "epochs", "AP", "gflops")
+
+    def lines(row: published.PublishedRow) -> tuple[object, ...]:
+        return (*(row.values[key] for key in columns), row.doubtful.get("gflops"), row.difference_percent.get("gflops"))
+
+    tables = [published.load(f"focus_detr/{name}") for name in ("table6", "table1", "table2")]
+    known = {lines(row) for table in tables for row in table.rows}
+    assert {lines(row) for row in published.load("focus_detr/figure7").rows} <= known

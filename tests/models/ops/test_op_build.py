@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,7 +27,8 @@ assert output.eq(1).all(), output
 print(ops.status()["cpu"])
 """
 
-# Logs each call; "links" by copying a library that the real compiler made.
+# Logs each call; "links" by copying a library that the real compiler made. Its output is the last argument, by name:
+# the tenth would have to be written ${10}, since a shell reads $10 as $1 and a 0 (-shared0, a file beside the caller).
 COMPILER = """#!/bin/sh
 [ "$1" = --version ] && echo "a script 1.0" && exit 0
 for last; do true; done
@@ -40,10 +41,12 @@ esac
 
 
 class Machine:
-    """A cache of its own and a scripted compiler, for this process and for others."""
+    """A cache of its own and a scripted compiler, for this process and for others; all of them work in `here`."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.log, self.cache = folder, folder / "log", folder / "cache"
+        self.folder, self.log, self.cache, self.here = folder, folder / "log", folder / "cache", folder / "here"
+        self.here.mkdir()
+        patch.chdir(self.here)  # what a script writes under a wrong name stays out of the checkout
         patch.setenv("DETRBENCH_CACHE", str(self.cache))
         patch.setenv("CXX", str(folder / "c++"))
         patch.setattr(build.torch.ops, "load_library", only_elf)  # the kernels are in this process already
@@ -80,9 +83,11 @@ class Machine:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     real_library()
-    return Machine(tmp_path, monkeypatch)
+    machine = Machine(tmp_path, monkeypatch)
+    yield machine
+    assert list(machine.here.iterdir()) == [], "compiling wrote into the current folder"
 
 
 def real_library() -> str:

@@ -1,0 +1,77 @@
+"""What is wrong or uncertain in a published figure stands in the report, beside the figure."""
+
+from __future__ import annotations
+
+import html
+from pathlib import Path
+from typing import Any
+
+import pytest
+import report_fixture
+import yaml
+
+from detrbench.report import labels, render, sections, tables
+from detrbench.results.store import ResultsStore
+from detrbench.suite import loading as suites
+
+# Figures that the report shows as published; of others it shows ours alone.
+SHOWN = {"AP", "AP50", "AP75", "APS", "APM", "APL", "gflops", "params_M", "fps", "corr_mean"}
+# Lite DETR's Table 2 is arithmetic: none of its rows is a detector.
+WITH_TABLE = [name for name in suites.names() if suites.load(name).suite.published and name != "lite_table2"]
+
+
+def write_suite(root: Path, name: str) -> Path:
+    """Results of a suite that comes along, of which one row has an invented AP."""
+    loaded = suites.load(name).suite
+    folder = root / name / "smoke"
+    folder.mkdir(parents=True)
+    spec = {"name": name, "title": loaded.title, "published": loaded.published, "scales": {"smoke": {}}}
+    (folder / "suite.yaml").write_text(yaml.safe_dump(spec))
+    row = next(cell for cell in suites.load(name).cells("smoke") if cell.row and cell.model)
+    cell: dict[str, Any] = {"id": row.id, "suite": name, "scale": "smoke", "model": row.model, "row": row.row}
+    report_fixture.write_cell(folder, cell, {"accuracy": {"common": report_fixture.accuracy(40.0, 200)}}, {})
+    return root
+
+
+def flags(section: sections.Section) -> dict[str, str]:
+    """Column: why, of every flag of a figure that the report shows."""
+    rows = [entry.published for entry in section.entries if entry.published is not None]
+    remarks = [item for row in rows for item in [*row.doubtful.items(), *row.not_reproduced.items()]]
+    return {f"{column}: {why}": why for column, why in remarks if column in SHOWN or column not in labels.FIGURES}
+
+
+@pytest.mark.parametrize("name", WITH_TABLE)
+def test_every_flag_of_a_shown_figure_is_a_footnote(tmp_path: Path, name: str) -> None:
+    (section,) = sections.read(ResultsStore(write_suite(tmp_path, name)))
+    made = [tables.main_table(section), *tables.detail_tables(section)]
+    notes = " ".join(note for table in made for note in table.notes)
+    assert [flag for flag, why in flags(section).items() if why not in notes] == []
+
+
+def test_misprints_stand_in_the_page(tmp_path: Path) -> None:
+    """Those of the papers that an audit found, each at its figure."""
+    for name in ("table1_main", "lite_table4", "table5_modulation", "table3_correlation"):
+        write_suite(tmp_path, name)
+    page = html.unescape(render(tmp_path))
+    for flag in (
+        "DETR's; Sparse DETR's Table 1 has 62.1",
+        "of PnP-DETR-DC5, as are AP50 to APL; PnP-DETR has 41.1 at this keep ratio (Sparse DETR's Table 1)",
+        "of PnP-DETR-DC5, as are AP50 to APL; PnP-DETR has 41.8 at this keep ratio, 0.5 (Sparse DETR's Table 1)",
+        "Lite DETR's Table 3 has 50 for the same AP",
+        "the row of Table 4 that has modulation and no dual attention has the same AP and AP50",
+        "the paper's is over the decoder's top 10 % of tokens",
+    ):
+        assert flag in page, flag
+
+
+def test_a_corr_of_another_definition_has_a_heading_of_its_own(tmp_path: Path) -> None:
+    (section,) = sections.read(ResultsStore(write_suite(tmp_path, "table3_correlation")))
+    columns = {column.key: column for column in tables.main_table(section).columns}
+    assert columns["corr.published"].group == "Corr by the paper's own definition"
+
+
+def test_a_value_that_is_the_same_in_every_row_keeps_its_flag(tmp_path: Path) -> None:
+    (section,) = sections.read(ResultsStore(write_suite(tmp_path, "lite_table1")))
+    table = tables.main_table(section)
+    assert "epochs" in [column.key for column in table.columns]
+    assert "Epochs (published)" not in dict(table.folded)
