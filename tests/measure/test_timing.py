@@ -4,6 +4,7 @@ import dataclasses
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -171,3 +172,63 @@ def test_detectors_must_share_a_device() -> None:
     detectors = {"A": Sleeper([], "A"), "B": Sleeper([], "B").to("meta")}
     with pytest.raises(ValueError, match="one device"):
         latency.measure(detectors, PROTOCOL)
+
+
+def record_of(monkeypatch: pytest.MonkeyPatch, milliseconds: list[float], **changes: object) -> latency.Latency:
+    """A record of these samples, none of which lost its CPU."""
+    samples = timing.Samples(False, milliseconds, milliseconds, milliseconds)
+
+    def time_together(*of: object) -> timing.Timed:
+        return timing.Timed({"A": samples}, "A", samples, {})
+
+    monkeypatch.setattr(timing, "time_together", time_together)
+    monkeypatch.setattr(latency.machine, "remarks", lambda each: [])
+    protocol = dataclasses.replace(PROTOCOL, **changes)  # type: ignore[arg-type]
+    return latency.measure({"A": Sleeper([], "A", 0.0)}, protocol)["A"]
+
+
+def test_fps_counts_images_not_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = [8.0, 10.0, 10.0, 10.0, 10.0, 10.0, 90.0]
+    assert record_of(monkeypatch, milliseconds).fps == pytest.approx(100)
+    batch = record_of(monkeypatch, milliseconds, batch_size=4)
+    assert (batch.fps, batch.batch_size) == (pytest.approx(400), 4)
+
+
+def test_figures_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(monkeypatch, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0])
+    assert (record.median_ms.value, record.median_ms.low, record.median_ms.high) == (4, 1, 70)
+    assert record.p95_ms == pytest.approx(6 + 0.7 * 64)
+    assert record.samples_ms == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0]
+    assert (record.self_ratio.value, record.joules_per_image) == (1, None)
+    assert any("unsteady" in warning for warning in record.warnings)
+
+
+def test_noise_beyond_a_percent_is_said() -> None:
+    def remark(value: float, half: float) -> list[str]:
+        return latency._noise_remark(latency.Estimate(value, "ratio", 9, value - half, value + half))
+
+    assert remark(1.02, 0.005) == ["a detector timed against itself differs by +2.0 %: too unsteady a machine"]
+    assert remark(0.97, 0.005) != []
+    assert remark(1.02, 0.015) == remark(1.009, 0.001) == remark(0.995, 0.001) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "marked"),
+    [([1.0] * 9 + [0.74], [9]), ([1.0] * 9 + [0.76], []), ([2.0] * 9 + [1.4], [9]), ([0.4] * 9 + [0.1], [])],
+)
+def test_what_lost_its_cpu(share: list[float], marked: list[int]) -> None:
+    assert np.flatnonzero(timing.disturbed(np.array(share))).tolist() == marked
+
+
+def test_energy_is_of_an_image() -> None:
+    class Meter:
+        spent = 0.0
+
+        def joules(self) -> float:
+            self.spent += 12.0
+            return self.spent
+
+    into = timing.Samples()
+    protocol = dataclasses.replace(PROTOCOL, batch_size=4, window_seconds=1e-9)
+    timing._take(lambda images: None, torch.zeros(4, 3, 8, 8), protocol, Meter(), into)  # type: ignore[arg-type]
+    assert into.joules == [3.0]  # 12 joules, one forward, four images
