@@ -110,6 +110,8 @@ def test_a_ratio_of_pairs_sees_no_spell_that_hits_both() -> None:
     assert found.value == pytest.approx(1.5)
     assert found.se == pytest.approx(0, abs=1e-12)
     assert statistics.paired_ratio(second, first).value == pytest.approx(1 / 1.5)
+    alone = statistics.paired_ratio(first[:1], second[:1])  # the error of one process is that of its rounds
+    assert (alone.value, alone.se) == (pytest.approx(1.5), pytest.approx(0, abs=1e-12))
 
 
 def test_a_round_without_a_partner_is_left_out_of_a_ratio() -> None:
@@ -188,6 +190,11 @@ def test_percentile_intervals_are_central() -> None:
     assert statistics.percentile_interval(np.arange(1001), 0.95) == pytest.approx((25, 975))
     assert statistics.percentile_interval([*np.arange(1001), math.nan], 0.9) == pytest.approx((50, 950))
     assert statistics.percentile_interval([1, math.nan]) is None
+
+
+def test_resamples_of_a_constant_are_that_constant() -> None:
+    found = statistics.bootstrap_mean([3.0] * 7 + [math.nan], "ms")
+    assert (found.value, found.low, found.high, found.n) == (3, pytest.approx(3), pytest.approx(3), 7)
 
 
 def test_holm_steps_down() -> None:

@@ -129,3 +129,14 @@ def test_a_hundred_detections_of_a_class_count_in_an_image() -> None:
     false = [{"image_id": 3, "category_id": 7, "bbox": [50, 10, 20, 10], "score": 0.9}]
     assert accuracy.evaluate([*false * 99, good], OneBox(), COMMON, replicates=2).per_class["seven"] == pytest.approx(1)  # type: ignore[arg-type]
     assert accuracy.evaluate([*false * 100, good], OneBox(), COMMON, replicates=2).per_class["seven"] == 0  # type: ignore[arg-type]
+
+
+def test_a_false_detection_counts_among_objects_of_its_own_size() -> None:
+    """The object is small; a false detection of 60 x 30 pixels is medium and no fault of a detector of small ones."""
+    found = [
+        {"image_id": 3, "category_id": 7, "bbox": [10, 10, 20, 10], "score": 0.8},
+        {"image_id": 3, "category_id": 7, "bbox": [10, 5, 60, 30], "score": 0.9},
+    ]
+    record = accuracy.evaluate(found, OneBox(), COMMON, replicates=2)  # type: ignore[arg-type]
+    assert record.per_class["seven"] == pytest.approx(50)
+    assert record.stats["APS"] == pytest.approx(100 / 2)  # of category 9 nothing is found

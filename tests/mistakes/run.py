@@ -53,9 +53,9 @@ class Copy:
     folder: Path
 
     @classmethod
-    def of(cls, root: Path, folder: Path) -> Copy:
+    def at(cls, folder: Path) -> Copy:
         """Copies what tests need; links stay links."""
-        shutil.copytree(root, folder, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
+        shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         return cls(folder)
 
     def start(self, arguments: Sequence[str], log: Path) -> int:
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("DETRBENCH_SHARED", str(ROOT.parent / "shared"))
     with tempfile.TemporaryDirectory(prefix="mistakes-") as folder:
         place = Path(folder).resolve()
-        copies = [Copy.of(ROOT, place / f"copy-{number}") for number in range(min(chosen.jobs, len(mistakes)))]
+        copies = [Copy.at(place / f"copy-{number}") for number in range(min(chosen.jobs, len(mistakes)))]
         for suite in suites:
             log = place / f"{suite}.log"
             child = copies[0].start(arguments_of(suite, mistakes), log)
