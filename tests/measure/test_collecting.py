@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from detrbench.data import Category, Sample, Target
 from detrbench.data.transforms import Eval
-from detrbench.measure import accuracy, protocols
+from detrbench.measure import accuracy, ap_interval, protocols
 from detrbench.measure.accuracy import Detection
 from detrbench.measure.protocols import AccuracyProtocol
 
@@ -140,3 +140,24 @@ def test_a_false_detection_counts_among_objects_of_its_own_size() -> None:
     record = accuracy.evaluate(found, OneBox(), COMMON, replicates=2)  # type: ignore[arg-type]
     assert record.per_class["seven"] == pytest.approx(50)
     assert record.stats["APS"] == pytest.approx(100 / 2)  # of category 9 nothing is found
+
+
+def matches_of(found: list[Detection]) -> ap_interval.Matches:
+    return ap_interval.read_matches(accuracy.score(found, OneBox(), COMMON))
+
+
+def test_resamples_know_ap50_from_ap() -> None:
+    """Both objects are found with an IoU of 0.625: AP50 is 100 and AP 30 of whatever images are drawn."""
+    box = [10, 10, 20, 16]
+    found = [
+        {"image_id": 3, "category_id": 7, "bbox": box, "score": 0.8},
+        {"image_id": 5, "category_id": 9, "bbox": box, "score": 0.8},
+    ]
+    drawn = ap_interval.bootstrap(matches_of(found), 20)
+    assert drawn.ap50.tolist() == pytest.approx([100] * 20)
+    assert drawn.ap.tolist() == pytest.approx([30] * 20)
+    half = ap_interval.paired_difference(matches_of(found), matches_of(found[:1]), "ap50")
+    whole = ap_interval.paired_difference(matches_of(found), matches_of(found[:1]))
+    assert (half.value, whole.value) == (pytest.approx(50), pytest.approx(15))
+    assert ap_interval.paired_difference(matches_of(found[:1]), matches_of(found)).value == pytest.approx(-15)
+    assert half.se == pytest.approx(100 * whole.se / 30)

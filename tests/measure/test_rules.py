@@ -111,3 +111,7 @@ def test_rules_of_detections_are_the_papers() -> None:
         "paper_top300": (300, None, 100),
         "dac": (300, 0.8, 100),
     }
+
+
+def test_thresholds_of_queries_are_those_of_the_paper() -> None:
+    assert (protocols.get("queries").thresholds, protocols.get("queries").nearest) == ((0.6, 0.7, 0.8), 6)

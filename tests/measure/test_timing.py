@@ -232,3 +232,80 @@ def test_energy_is_of_an_image() -> None:
     protocol = dataclasses.replace(PROTOCOL, batch_size=4, window_seconds=1e-9)
     timing._take(lambda images: None, torch.zeros(4, 3, 8, 8), protocol, Meter(), into)  # type: ignore[arg-type]
     assert into.joules == [3.0]  # 12 joules, one forward, four images
+
+
+class Clock:
+    """Stands still but when it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+
+def test_each_part_has_its_own_time_and_the_rest_is_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoder 2 + 3 s, of which 3 in the heads inside it; heads alone 3; 1 s outside of all."""
+    clock = Clock(monkeypatch)
+
+    class Takes(nn.Module):
+        def __init__(self, seconds: float) -> None:
+            super().__init__()
+            self.weight, self.seconds = nn.Parameter(torch.ones(())), seconds
+
+        def forward(self, images: Tensor) -> Tensor:
+            clock.now += self.seconds
+            return images
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = Takes(3)
+            self.encoder, self.rest = nn.Sequential(Takes(2), self.heads), Takes(1)
+            self.parts = {"encoder": self.encoder, "heads": self.heads}
+
+        def forward(self, images: Tensor, masks: None) -> Tensor:
+            return self.rest(self.heads(self.encoder(images)))
+
+    assert latency.by_part(Parts(), torch.zeros(1, 3, 8, 8)) == {"encoder": 5000, "heads": 3000, "other": 1000}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "forwards"),
+    [
+        ([10.0] * 3 + [10.4] * 3 + [99.0] * 99, 6),  # two runs of three agree, and the time is up
+        ([90.0] * 3 + [60.0] * 3 + [40.0] * 3 + [39.0] * 99, 12),  # goes on until two runs agree within 5 %
+        ([1.0, 2.0, 3.0, 90.0, 80.0, 70.0] * 99, 60),  # never settles: ten times the time
+    ],
+)
+def test_warm_up_ends_when_time_is_up_and_the_time_has_settled(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: list[float], forwards: int
+) -> None:
+    clock, taken = Clock(monkeypatch), iter(milliseconds)
+    seen: list[float] = []
+
+    def forward(run: object, images: object) -> tuple[float, float, float]:
+        clock.now += 0.5
+        seen.append(next(taken))
+        return 0.0, seen[-1], 0.0
+
+    monkeypatch.setattr(timing, "_forward", forward)
+    timing._warm_up(lambda images: None, torch.zeros(1), dataclasses.replace(PROTOCOL, warmup_seconds=3.0))
+    assert len(seen) == forwards
+
+
+def test_images_of_val2017_have_the_sizes_of_the_papers_transform() -> None:
+    protocol = protocols.get("latency", "val2017")
+    detectors = {"A": Sleeper([], "A").to(torch.float64)}
+    images = timing._images(detectors, protocol, torch.device("cpu"), 0)["A"]
+    assert (tuple(images.shape), images.dtype) == ((1, 3, 800, 1201), torch.float64)  # stored as 426 x 640
+
+
+def test_protocols_are_what_their_names_say() -> None:
+    rules = protocols.LATENCY
+    assert {name: rule.batch_size for name, rule in rules.items() if rule.batch_size > 1} == {"batch4": 4, "batch8": 8}
+    assert {name: rule.mode for name, rule in rules.items() if rule.mode != "eager"} == {
+        "compiled": "compiled",
+        "cuda_graph": "cuda_graph",
+    }
+    assert [name for name, rule in rules.items() if rule.window_seconds] == ["sustained"]
+    assert [name for name, rule in rules.items() if rule.sizes == "val2017"] == ["val2017"]
+    assert {(rule.height, rule.width) for rule in rules.values()} == {(800, 1066)}
