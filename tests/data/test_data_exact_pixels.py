@@ -108,3 +108,9 @@ def test_channels_are_normalised_each_by_its_own_mean_and_deviation() -> None:
     sample = Sample(Image.new("RGB", (40, 40), (255, 0, 51)), sample.target, 40, 40)
     image, _ = Eval(40, 40)(sample)
     assert image[:, 7, 9].tolist() == pytest.approx([(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225])
+
+
+def test_training_scales_are_those_of_detr() -> None:
+    assert Train().scales == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
+    assert (Train().longest, Train().crop_from, Train().crop_range) == (1333, (400, 500, 600), (384, 600))
+    assert (Eval().shortest, Eval().longest) == (800, 1333)

@@ -105,7 +105,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path: Path) -> N
         detector.heads.class_embed[-1].weight.fill_(float("nan"))
     optim = optimiser.build(detector, RECIPE)
     batch = next(iter(loop.batches(open_dataset(DATA, "train"), Train(scales=(64,), longest=64, crop=False), 2)))
-    with pytest.raises(Diverged, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):  # the matching cannot do with it
         loop.train_step(detector.train(), optim, batch, 0.1, 1.0)
 
 

@@ -16,6 +16,7 @@ from detrbench.data import DataSpec, open_dataset
 from detrbench.data.loading import Batch
 from detrbench.data.samples import Dataset, Sample
 from detrbench.data.transforms import Eval
+from detrbench.errors import Diverged
 from detrbench.models.detector import Detector
 from detrbench.training import loop
 from detrbench.training.recipe import Recipe
@@ -73,6 +74,15 @@ def test_gradients_do_not_add_up_over_steps() -> None:
     for _ in range(3):
         loop.train_step(slope, optim, BATCH, 0, 1.0)  # type: ignore[arg-type]
     assert float(slope.a.detach()) == pytest.approx(-9)
+
+
+def test_a_loss_that_is_not_finite_is_named_and_changes_no_weight() -> None:
+    slope = Slope()
+    optim = torch.optim.SGD([{"params": [slope.a, slope.b], "base_lr": 1.0}], lr=1.0)
+    slope.b.data.fill_(float("inf"))
+    with pytest.raises(Diverged, match="training diverged: second is not finite"):
+        loop.train_step(slope, optim, BATCH, 0, 1.0)  # type: ignore[arg-type]
+    assert float(slope.a.detach()) == 0
 
 
 # ------------------------------------------------------------------------------------------- a whole training
