@@ -7,14 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from check_bench import Bench, times
+from check_bench import Bench, matches, times
 
 from detrbench import figures
 from detrbench.check import baselines, checking, expressions, judge
 from detrbench.check.budgets import PlacedBudget
 from detrbench.check.judge import Judgement
 from detrbench.figures import FIGURES, Reading
+from detrbench.measure import ap_images
+from detrbench.measure.ap_interval import ClassMatches, Matches
 from detrbench.statistics import Evidence
 from detrbench.verdicts import verdict
 
@@ -283,3 +286,40 @@ def test_a_baseline_keeps_the_noise_of_its_figure(bench: Bench) -> None:
         assert kept.evidence.se == pytest.approx(mine.evidence.se)
         assert (kept.evidence.df, kept.evidence.log) == (mine.evidence.df, mine.evidence.log)
         assert (kept.version, kept.processes) == (mine.version, mine.processes)
+
+
+def test_the_offset_of_a_difference_is_its_limit(bench: Bench) -> None:
+    for cell in ("deformable", "sparse"):
+        bench.ap(cell, 40.0)
+    found = decided(bench, "ap(sparse) >= ap(deformable) - 1.5")
+    assert (found.limit, found.evidence and found.evidence.value) == (-1.5, 0)
+
+
+def test_which_direction_is_welcome_and_what_is_a_ratio() -> None:
+    assert {name for name, each in FIGURES.items() if each.better == "higher"} == {"ap", "ap50", "corr", "queries"}
+    relative = {"gflops", "params", "latency", "memory", "training_memory"}
+    assert {name for name, each in FIGURES.items() if each.relative} == relative
+    assert {name for name, each in FIGURES.items() if each.exact} == {"gflops", "params"}
+
+
+def test_images_of_an_older_record_are_not_paired(bench: Bench) -> None:
+    for cell in ("deformable", "sparse"):
+        bench.ap(cell, 40.0, skill=0.6)
+    images = bench.store.folder("demo", "smoke", bench.cells["sparse"].folder_name).images
+    images.write_bytes(ap_images.pack({"common": matches(0, 0.6)}, list(range(80)), "an older key"))
+    assert "unpaired" in differ(bench, "ap").notes[0]
+
+
+def test_ap50_is_paired_at_the_first_threshold(bench: Bench) -> None:
+    """Both find as much at the first threshold; at the second one finds nothing."""
+    one = matches(0, 0.6).classes[0]
+    for cell, factor in (("deformable", True), ("sparse", False)):
+        bench.ap(cell, 40.0)
+        record = {"protocol_version": 1, "ap": interval(40, 2), "ap50": interval(60, 2)}
+        bench.put(cell, "accuracy", record)
+        hit = np.concatenate([one.hit, one.hit & factor])
+        both = Matches(80, [ClassMatches(one.image, hit, np.zeros_like(hit), one.objects)])
+        images = bench.store.folder("demo", "smoke", bench.cells[cell].folder_name).images
+        images.write_bytes(ap_images.pack({"common": both}, list(range(80)), f"{cell} accuracy"))
+    assert differ(bench, "ap50").evidence.value == 0
+    assert differ(bench, "ap").evidence.value < -5
