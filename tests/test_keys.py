@@ -77,3 +77,43 @@ def test_the_size_of_a_timing_is_part_of_its_key_though_nothing_is_trained() -> 
 
 def test_timings_are_never_taken_over() -> None:
     assert not set(BY_KEY) & set(plan.TIMED)
+
+
+def test_evaluation_depends_on_the_validation_images_and_training_on_the_training_images() -> None:
+    def keys(train: str, val: str) -> tuple[str, str]:
+        prints = {"train": train, "val": val}
+        now = plan.Conditions(
+            lambda cell, split: prints[split], lambda *of: 4, MACHINE, "cpu", frozenset({"sparse_detr_tiny"})
+        )
+        items = {item.measure: item.key for item in plan.make([cell()], ["accuracy"], ResultsStore("nowhere"), now)}
+        return items["training"], items["accuracy"]
+
+    first, other_val, other_train = keys("a", "b"), keys("a", "c"), keys("c", "b")
+    assert (first[0] == other_val[0], first[1] == other_val[1]) == (True, False)
+    assert (first[0] == other_train[0], first[1] == other_train[1]) == (False, False)
+
+
+def test_a_record_is_done_under_its_own_key_alone_and_not_where_all_is_taken_afresh(tmp_path: Path) -> None:
+    now = plan.Conditions(lambda *of: "data", lambda *of: 4, MACHINE, "cpu", frozenset({"sparse_detr_tiny"}))
+    store, one = ResultsStore(tmp_path), cell()
+
+    def state(fresh: bool = False) -> str:
+        (item,) = plan.make([one], ["memory"], store, now, fresh)
+        return item.state
+
+    assert state() == "todo"
+    folder = store.folder("demo", "smoke", one.folder_name)
+    folder.write_envelope("memory", "another key", {"common": {}}, MACHINE, 1.0)
+    assert (folder.has("memory", "another key"), folder.has("memory", key("memory", one)), state()) == (
+        True,
+        False,
+        "todo",
+    )
+    folder.write_envelope("memory", key("memory", one), {"common": {}}, MACHINE, 1.0)
+    assert (state(), state(fresh=True)) == ("done", "todo")
+
+
+def test_a_variants_options_win_over_the_suites() -> None:
+    text = SUITE.format(options="{keep_ratio: 0.2}", settings="") + "defaults: {keep_ratio: 0.4, num_queries: 7}\n"
+    (found,) = suites.read(yaml12.parse(text, "demo.yaml")).cells("smoke")
+    assert found.options == {"keep_ratio": 0.2, "num_queries": 7}

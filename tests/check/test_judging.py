@@ -12,9 +12,10 @@ import pytest
 from check_bench import Bench, matches, times
 
 from detrbench import figures
-from detrbench.check import baselines, checking, expressions, judge
+from detrbench.check import baselines, checking, expressions, judge, outputs
 from detrbench.check.budgets import PlacedBudget
 from detrbench.check.judge import Judgement
+from detrbench.errors import UsageError
 from detrbench.figures import FIGURES, Reading
 from detrbench.measure import ap_images
 from detrbench.measure.ap_interval import ClassMatches, Matches
@@ -323,3 +324,33 @@ def test_ap50_is_paired_at_the_first_threshold(bench: Bench) -> None:
         images.write_bytes(ap_images.pack({"common": both}, list(range(80)), f"{cell} accuracy"))
     assert differ(bench, "ap50").evidence.value == 0
     assert differ(bench, "ap").evidence.value < -5
+
+
+def test_a_pattern_is_about_the_cells_that_it_fits_and_a_suites_own_budgets_count_too(bench: Bench) -> None:
+    from detrbench.check import budgets
+
+    text = (bench.folder / "demo.yaml").read_text() + "budgets: {own: ap >= 1}\n"
+    (bench.folder / "demo.yaml").write_text(text)
+    (bench.folder / "b.yaml").write_text('suite: demo.yaml\nbudgets: {some: "ap(s*) >= 1", all: ap >= 1}\n')
+    found = {each.name: each.cells(["deformable", "sparse"]) for each in budgets.load("b.yaml").budgets}
+    assert found == {"own": ["deformable", "sparse"], "some": ["sparse"], "all": ["deformable", "sparse"]}
+
+
+def test_findings_outweigh_what_could_not_be_measured_and_that_what_is_unclear() -> None:
+    def checked(*statuses: Any) -> checking.Checked:
+        return checking.Checked("s", "smoke", [Judgement("b", "c", status, "") for status in statuses], 1)
+
+    assert checked("holds").exit_code == 0
+    assert [checked(word).exit_code for word in ("broken", "missing", "unmeasured", "unclear")] == [1, 1, 4, 6]
+    assert (checked("unclear", "unmeasured").exit_code, checked("unclear", "broken").exit_code) == (4, 1)
+    several = [checked("unclear"), checked("unmeasured"), checked("holds")]
+    assert (outputs.exit_code(several), outputs.exit_code([*several, checked("missing")])) == (4, 1)
+    assert outputs.exit_code(several[:1]) == 6
+
+
+def test_a_baseline_is_of_one_machine(bench: Bench) -> None:
+    bench.latency("sparse", times(1, 8.0))
+    bench.latency("deformable", times(1, 8.0), gpus=["NVIDIA A100"])
+    cells = bench.store.cells("demo", "smoke")
+    with pytest.raises(UsageError, match="several machines: nvidia-a100, nvidia-h200"):
+        baselines.update(bench.folder / "baselines", "demo", "smoke", cells, "a start")
