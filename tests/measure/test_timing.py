@@ -48,6 +48,7 @@ class Sleep(nn.Module):
 
 def test_rounds_interleave_in_a_seeded_shuffled_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_warm_up", lambda *of: None)
+    monkeypatch.setattr(timing, "disturbed", lambda share: np.zeros(len(share), dtype=bool))  # nothing is taken again
     log: list[str] = []
     sleepers = {name: Sleeper(log, name, 0.0001).train() for name in "ABC"}
     found = timing.time_together(sleepers, PROTOCOL)
