@@ -10,6 +10,7 @@ import pytest
 
 from detrbench import plan, yaml12
 from detrbench import suite as suites
+from detrbench.environment import hardware
 from detrbench.measure import protocols
 from detrbench.results import ResultsStore
 from detrbench.reuse import BY_KEY, count_keys
@@ -117,3 +118,9 @@ def test_a_variants_options_win_over_the_suites() -> None:
     text = SUITE.format(options="{keep_ratio: 0.2}", settings="") + "defaults: {keep_ratio: 0.4, num_queries: 7}\n"
     (found,) = suites.read(yaml12.parse(text, "demo.yaml")).cells("smoke")
     assert found.options == {"keep_ratio": 0.2, "num_queries": 7}
+
+
+def test_hardware_is_that_of_the_device() -> None:
+    both = {"gpus": ["NVIDIA H200", "NVIDIA A100"], "cpu": "Intel(R) Xeon(R) CPU @ 2.5GHz", "cores": 2}
+    assert [hardware(both, device) for device in ("cuda", "cuda:1")] == ["nvidia-h200", "nvidia-a100"]
+    assert hardware(both, "cpu") == "intel-xeon-2-cores"

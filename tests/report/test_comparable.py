@@ -58,3 +58,13 @@ def test_gflops_are_compared_in_percent_of_the_published_figure() -> None:
     entry = dataclasses.replace(found.entries[0], cell=dataclasses.replace(cell, records=records))
     assert columns.gflops_difference(entry) == pytest.approx(0.5)
     assert sections.number(entry.record("complexity", entry.first("complexity")), "gflops") == 300
+
+
+def test_training_is_shown_in_minutes() -> None:
+    found = section()
+    cell = found.entries[0].cell
+    assert cell is not None
+    record = {"training": {"training": {"epochs": [{"loss": 3.0}, {"loss": 2.5}], "images_seen": 80, "seconds": 90.0}}}
+    entry = dataclasses.replace(found.entries[0], cell=dataclasses.replace(cell, records=record))
+    shown = {column.label: column.make(entry).value for column in columns.training(found)}
+    assert shown == {"epochs": 2, "images seen": 80, "last loss": 2.5, "minutes": 1.5}
