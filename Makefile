@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: check-self quickstart test test-full test-gpu bench bench-gpu lint clean
+.PHONY: check-self quickstart test test-full test-gpu mistakes bench bench-gpu lint clean
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -18,6 +18,9 @@ test-full: $(READY)  ## everything, the slow checks included
 
 test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
 	$(BIN)/pytest -m gpu tests
+
+mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour; SUITE=full shows survivors the slow ones)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mistakes/run.py --suite $(or $(SUITE),test)
 
 bench: $(READY)  ## the op against the grid_sample reference, both sides in one run
 	$(BIN)/python benchmarks/op.py --threads 1,2

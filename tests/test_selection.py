@@ -35,3 +35,8 @@ def test_expressions_select(expression: str, fits: list[int]) -> None:
 def test_mistakes_name_their_column(expression: str, column: int) -> None:
     with pytest.raises(UsageError, match=f"column {column}: expected"):
         compile_expression(expression)
+
+
+def test_case_does_not_matter_on_either_side() -> None:
+    assert compile_expression("SPARSE")("sparse-0.1")
+    assert compile_expression("sparse")("Sparse-0.1")

@@ -208,3 +208,13 @@ def test_real_images(real_data, name, split, images, boxes, crowd, classes):
     sample = dataset[0]
     assert sample.image.size == (sample.width, sample.height)
     assert sample.target.labels.max() < classes
+
+
+def test_evaluation_keeps_empty_images_and_training_drops_those_with_nothing_but_a_crowd(coco_folder):
+    assert open_val(coco_folder, keep_empty=False).image_ids == [10, 20, 30]
+    coco_folder.document["annotations"] = coco_folder.document["annotations"][2:]  # image 10 keeps its crowd alone
+    coco_folder.write_annotations()
+    (coco_folder.root / "val2017").rename(coco_folder.root / "train2017")
+    coco_folder.annotations.rename(coco_folder.annotations.with_name("instances_train2017.json"))
+    spec = DataSpec("coco", path=coco_folder.root, keep_empty=False)
+    assert open_dataset(spec, "train").image_ids == [30]

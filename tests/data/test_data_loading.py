@@ -114,3 +114,12 @@ def test_to_moves_everything_but_the_ids(dataset):
     assert batch.images.device.type == batch.masks.device.type == batch.sizes.device.type == "meta"
     assert batch.targets[0]["boxes"].device.type == "meta"
     assert batch.image_ids == [1, 2]
+
+
+def test_each_image_of_an_epoch_is_augmented_by_itself(dataset):
+    class Shares:
+        def __call__(self, sample, rng):
+            return torch.zeros(3, 4, 4), {"share": torch.tensor(rng.random())}
+
+    (batch,) = batches(dataset, Shares(), 11)
+    assert len({float(target["share"]) for target in batch.targets}) == 11

@@ -45,6 +45,21 @@ def test_equal_matches_give_equal_bytes_and_other_images_another_hash(tmp_path: 
     assert a.images != b.images
 
 
+def test_corrected_annotations_make_other_images_of_them(tmp_path: Path) -> None:
+    matches, ids = _matches(0)
+    first = matches.classes[0]
+    objects = first.objects.copy()
+    objects[3] += 1
+    corrected = Matches(12, [ClassMatches(first.image, first.hit, first.ignored, objects), *matches.classes[1:]])
+    found = []
+    for name, each in (("a", matches), ("b", corrected)):
+        (tmp_path / name).write_bytes(ap_images.pack({"common": each}, ids, "key"))
+        found.append(ap_images.read(tmp_path / name, "common"))
+    assert found[0].images != found[1].images
+    with pytest.raises(ValueError, match="not the same images"):
+        ap_images.paired_difference(*found)
+
+
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 half a file", b"not a zip"])
 def test_broken_files_are_no_files(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "images.npz"

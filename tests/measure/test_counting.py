@@ -173,3 +173,19 @@ def test_a_part_that_reads_values_when_it_is_built_is_counted_too() -> None:
             self.rate = torch.linspace(0, 1, 3)[1].item()
 
     assert complexity.measure(Reading, toy_protocol()).gflops == complexity.measure(Toy, toy_protocol()).gflops
+
+
+def test_a_module_is_not_taken_for_another_whose_name_begins_alike() -> None:
+    tally = counters.Tally()
+    for scope, units in ((("encoder", "encoder.layers.1"), 1), (("encoder", "encoder.layers.10"), 10), (("enc",), 100)):
+        tally.units[scope, "aten::mm", "matmul"] += units * 10**9
+    assert tally.gflops(FVCORE, "encoder.layers.1") == 1
+    assert tally.gflops(FVCORE, "encoder.layers") == tally.gflops(FVCORE, "encoder") == 11
+    assert tally.gflops(FVCORE) == 111
+
+
+def test_frozen_parameters_are_counted_but_do_not_train() -> None:
+    toy = Toy()
+    toy.decoder.requires_grad_(False)
+    total, trainable, _ = complexity.parameters(toy)
+    assert (total, trainable) == (pytest.approx(573e-6), pytest.approx((573 - 288) * 1e-6))

@@ -100,6 +100,14 @@ def test_level_without_attention_has_no_figure() -> None:
     assert nothing.corr.low is None
 
 
+def test_figures_over_images() -> None:
+    rows = torch.tensor([[0.2, 0.3, 0.1, 0.9], [0.6, 0.5, 0.3, math.nan]], dtype=torch.float64).numpy()
+    found = dam.summarise(rows, protocols.get("dam"))
+    assert (found.corr.value, found.corr.n, found.kept_fraction) == (pytest.approx(0.4), 2, pytest.approx(0.4))
+    assert found.std == pytest.approx(0.2 * math.sqrt(2))  # of two images: each 0.2 from the mean, over n - 1
+    assert found.per_level == pytest.approx([0.2, 0.9])
+
+
 # ------------------------------------------------------------------------------- the official code's figures
 
 SHARED = Path(os.environ.get("DETRBENCH_SHARED", Path(__file__).resolve().parents[3] / "shared"))

@@ -4,6 +4,7 @@ import dataclasses
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ class Sleep(nn.Module):
 
 def test_rounds_interleave_in_a_seeded_shuffled_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "_warm_up", lambda *of: None)
+    monkeypatch.setattr(timing, "disturbed", lambda share: np.zeros(len(share), dtype=bool))  # nothing is taken again
     log: list[str] = []
     sleepers = {name: Sleeper(log, name, 0.0001).train() for name in "ABC"}
     found = timing.time_together(sleepers, PROTOCOL)
@@ -171,3 +173,140 @@ def test_detectors_must_share_a_device() -> None:
     detectors = {"A": Sleeper([], "A"), "B": Sleeper([], "B").to("meta")}
     with pytest.raises(ValueError, match="one device"):
         latency.measure(detectors, PROTOCOL)
+
+
+def record_of(monkeypatch: pytest.MonkeyPatch, milliseconds: list[float], **changes: object) -> latency.Latency:
+    """A record of these samples, none of which lost its CPU."""
+    samples = timing.Samples(False, milliseconds, milliseconds, milliseconds)
+
+    def time_together(*of: object) -> timing.Timed:
+        return timing.Timed({"A": samples}, "A", samples, {})
+
+    monkeypatch.setattr(timing, "time_together", time_together)
+    monkeypatch.setattr(latency.machine, "remarks", lambda each: [])
+    protocol = dataclasses.replace(PROTOCOL, **changes)  # type: ignore[arg-type]
+    return latency.measure({"A": Sleeper([], "A", 0.0)}, protocol)["A"]
+
+
+def test_fps_counts_images_not_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    milliseconds = [8.0, 10.0, 10.0, 10.0, 10.0, 10.0, 90.0]
+    assert record_of(monkeypatch, milliseconds).fps == pytest.approx(100)
+    batch = record_of(monkeypatch, milliseconds, batch_size=4)
+    assert (batch.fps, batch.batch_size) == (pytest.approx(400), 4)
+
+
+def test_figures_of_a_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = record_of(monkeypatch, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0])
+    assert (record.median_ms.value, record.median_ms.low, record.median_ms.high) == (4, 1, 70)
+    assert record.p95_ms == pytest.approx(6 + 0.7 * 64)
+    assert record.samples_ms == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 70.0]
+    assert (record.self_ratio.value, record.joules_per_image) == (1, None)
+    assert any("unsteady" in warning for warning in record.warnings)
+
+
+def test_noise_beyond_a_percent_is_said() -> None:
+    def remark(value: float, half: float) -> list[str]:
+        return latency._noise_remark(latency.Estimate(value, "ratio", 9, value - half, value + half))
+
+    assert remark(1.02, 0.005) == ["a detector timed against itself differs by +2.0 %: too unsteady a machine"]
+    assert remark(0.97, 0.005) != []
+    assert remark(1.02, 0.015) == remark(1.009, 0.001) == remark(0.995, 0.001) == []
+
+
+@pytest.mark.parametrize(
+    ("share", "marked"),
+    [([1.0] * 9 + [0.74], [9]), ([1.0] * 9 + [0.76], []), ([2.0] * 9 + [1.4], [9]), ([0.4] * 9 + [0.1], [])],
+)
+def test_what_lost_its_cpu(share: list[float], marked: list[int]) -> None:
+    assert np.flatnonzero(timing.disturbed(np.array(share))).tolist() == marked
+
+
+def test_energy_is_of_an_image() -> None:
+    class Meter:
+        spent = 0.0
+
+        def joules(self) -> float:
+            self.spent += 12.0
+            return self.spent
+
+    into = timing.Samples()
+    protocol = dataclasses.replace(PROTOCOL, batch_size=4, window_seconds=1e-9)
+    timing._take(lambda images: None, torch.zeros(4, 3, 8, 8), protocol, Meter(), into)  # type: ignore[arg-type]
+    assert into.joules == [3.0]  # 12 joules, one forward, four images
+
+
+class Clock:
+    """Stands still but when it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+
+
+def test_each_part_has_its_own_time_and_the_rest_is_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoder 2 + 3 s, of which 3 in the heads inside it; heads alone 3; 1 s outside of all."""
+    clock = Clock(monkeypatch)
+
+    class Takes(nn.Module):
+        def __init__(self, seconds: float) -> None:
+            super().__init__()
+            self.weight, self.seconds = nn.Parameter(torch.ones(())), seconds
+
+        def forward(self, images: Tensor) -> Tensor:
+            clock.now += self.seconds
+            return images
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.heads = Takes(3)
+            self.encoder, self.rest = nn.Sequential(Takes(2), self.heads), Takes(1)
+            self.parts = {"encoder": self.encoder, "heads": self.heads}
+
+        def forward(self, images: Tensor, masks: None) -> Tensor:
+            return self.rest(self.heads(self.encoder(images)))
+
+    assert latency.by_part(Parts(), torch.zeros(1, 3, 8, 8)) == {"encoder": 5000, "heads": 3000, "other": 1000}
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "forwards"),
+    [
+        ([10.0] * 3 + [10.4] * 3 + [99.0] * 99, 6),  # two runs of three agree, and the time is up
+        ([90.0] * 3 + [60.0] * 3 + [40.0] * 3 + [39.0] * 99, 12),  # goes on until two runs agree within 5 %
+        ([1.0, 2.0, 3.0, 90.0, 80.0, 70.0] * 99, 60),  # never settles: ten times the time
+    ],
+)
+def test_warm_up_ends_when_time_is_up_and_the_time_has_settled(
+    monkeypatch: pytest.MonkeyPatch, milliseconds: list[float], forwards: int
+) -> None:
+    clock, taken = Clock(monkeypatch), iter(milliseconds)
+    seen: list[float] = []
+
+    def forward(run: object, images: object) -> tuple[float, float, float]:
+        clock.now += 0.5
+        seen.append(next(taken))
+        return 0.0, seen[-1], 0.0
+
+    monkeypatch.setattr(timing, "_forward", forward)
+    timing._warm_up(lambda images: None, torch.zeros(1), dataclasses.replace(PROTOCOL, warmup_seconds=3.0))
+    assert len(seen) == forwards
+
+
+def test_images_of_val2017_have_the_sizes_of_the_papers_transform() -> None:
+    protocol = protocols.get("latency", "val2017")
+    detectors = {"A": Sleeper([], "A").to(torch.float64)}
+    images = timing._images(detectors, protocol, torch.device("cpu"), 0)["A"]
+    assert (tuple(images.shape), images.dtype) == ((1, 3, 800, 1201), torch.float64)  # stored as 426 x 640
+
+
+def test_protocols_are_what_their_names_say() -> None:
+    rules = protocols.LATENCY
+    assert {name: rule.batch_size for name, rule in rules.items() if rule.batch_size > 1} == {"batch4": 4, "batch8": 8}
+    assert {name: rule.mode for name, rule in rules.items() if rule.mode != "eager"} == {
+        "compiled": "compiled",
+        "cuda_graph": "cuda_graph",
+    }
+    assert [name for name, rule in rules.items() if rule.window_seconds] == ["sustained"]
+    assert [name for name, rule in rules.items() if rule.sizes == "val2017"] == ["val2017"]
+    assert {(rule.height, rule.width) for rule in rules.values()} == {(800, 1066)}

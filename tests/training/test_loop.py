@@ -105,16 +105,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path: Path) -> N
         detector.heads.class_embed[-1].weight.fill_(float("nan"))
     optim = optimiser.build(detector, RECIPE)
     batch = next(iter(loop.batches(open_dataset(DATA, "train"), Train(scales=(64,), longest=64, crop=False), 2)))
-    with pytest.raises(Diverged, match="not finite"):
+    with pytest.raises(Diverged, match="not finite"):  # the matching cannot do with it
         loop.train_step(detector.train(), optim, batch, 0.1, 1.0)
-
-
-def test_learning_rates_follow_the_recipe() -> None:
-    recipe = Recipe(epochs=3, lr=1e-3, lr_backbone=1e-4, lr_sampling=0.1, lr_drop=2, warmup_steps=4)
-    groups = {group["base_lr"]: group["params"] for group in optimiser.build(small(), recipe).param_groups}
-    assert sorted(groups) == [1e-4, 1e-3] or sorted(groups) == [1e-4, 1e-4, 1e-3]
-    assert [optimiser.schedule(recipe, 0, step) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    assert optimiser.schedule(recipe, 2, 100) == pytest.approx(0.1)
 
 
 def test_a_backbone_rate_of_zero_keeps_the_backbone(tmp_path: Path) -> None:

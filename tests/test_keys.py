@@ -1,0 +1,126 @@
+"""Keys of records: whatever a figure depends on changes its key."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detrbench import plan, yaml12
+from detrbench import suite as suites
+from detrbench.environment import hardware
+from detrbench.measure import protocols
+from detrbench.results import ResultsStore
+from detrbench.reuse import BY_KEY, count_keys
+from detrbench.suite import Cell
+
+SUITE = """\
+name: demo
+title: A demonstration
+variants:
+  - {{id: one, model: sparse_detr_tiny, options: {options}}}
+scales:
+  smoke: {{data: shapes, num_train: 8, num_val: 4, image_size: 64, epochs: 1{settings}}}
+"""
+MACHINE = {"cpu": "A CPU", "cores": 2, "threads": 2}
+
+
+def cell(options: str = "{}", settings: str = "") -> Cell:
+    text = SUITE.format(options=options, settings=settings)
+    (found,) = suites.read(yaml12.parse(text, "demo.yaml")).cells("smoke")
+    return found
+
+
+def key(measure: str, of: Cell, data: str = "data", device: str = "cpu", machine: Any = MACHINE) -> str:
+    now = plan.Conditions(
+        lambda cell, split: f"{data} {split}", lambda cell, split: 4, machine, device, frozenset({"sparse_detr_tiny"})
+    )
+    items = plan.make([of], [measure], ResultsStore(Path("nowhere")), now)
+    return next(item.key for item in items if item.measure == measure)
+
+
+def newer(monkeypatch: pytest.MonkeyPatch, measure: str) -> None:
+    rules = protocols.ALL[measure]
+    monkeypatch.setitem(rules, "common", dataclasses.replace(rules["common"], version=99))  # type: ignore[arg-type]
+
+
+def test_counts_depend_on_the_detector_and_the_version_of_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = count_keys(cell())["common"]
+    assert count_keys(cell(settings=", seed: 3"))["common"] == first
+    assert count_keys(cell("{keep_ratio: 0.2}"))["common"] != first
+    newer(monkeypatch, "complexity")
+    assert count_keys(cell())["common"] != first
+
+
+@pytest.mark.parametrize("measure", ["accuracy", "dam", "latency"])
+def test_figures_depend_on_the_detector_its_weights_the_size_and_the_rule(
+    monkeypatch: pytest.MonkeyPatch, measure: str
+) -> None:
+    first = key(measure, cell())
+    assert key(measure, cell()) == first
+    assert key(measure, cell("{keep_ratio: 0.2}")) != first
+    assert key(measure, cell(settings=", shortest: 48")) != first
+    if measure != "latency":
+        assert key(measure, cell(settings=", lr: 0.5")) != first
+        assert key(measure, cell(), data="other") != first
+    else:
+        assert key(measure, cell(), device="cuda") != first
+        assert key(measure, cell(), machine=MACHINE | {"threads": 1}) != first
+    newer(monkeypatch, measure)
+    assert key(measure, cell()) != first
+
+
+def test_the_size_of_a_timing_is_part_of_its_key_though_nothing_is_trained() -> None:
+    assert key("latency", cell(settings=", longest: 80")) != key("latency", cell())
+
+
+def test_timings_are_never_taken_over() -> None:
+    assert not set(BY_KEY) & set(plan.TIMED)
+
+
+def test_evaluation_depends_on_the_validation_images_and_training_on_the_training_images() -> None:
+    def keys(train: str, val: str) -> tuple[str, str]:
+        prints = {"train": train, "val": val}
+        now = plan.Conditions(
+            lambda cell, split: prints[split], lambda *of: 4, MACHINE, "cpu", frozenset({"sparse_detr_tiny"})
+        )
+        items = {item.measure: item.key for item in plan.make([cell()], ["accuracy"], ResultsStore("nowhere"), now)}
+        return items["training"], items["accuracy"]
+
+    first, other_val, other_train = keys("a", "b"), keys("a", "c"), keys("c", "b")
+    assert (first[0] == other_val[0], first[1] == other_val[1]) == (True, False)
+    assert (first[0] == other_train[0], first[1] == other_train[1]) == (False, False)
+
+
+def test_a_record_is_done_under_its_own_key_alone_and_not_where_all_is_taken_afresh(tmp_path: Path) -> None:
+    now = plan.Conditions(lambda *of: "data", lambda *of: 4, MACHINE, "cpu", frozenset({"sparse_detr_tiny"}))
+    store, one = ResultsStore(tmp_path), cell()
+
+    def state(fresh: bool = False) -> str:
+        (item,) = plan.make([one], ["memory"], store, now, fresh)
+        return item.state
+
+    assert state() == "todo"
+    folder = store.folder("demo", "smoke", one.folder_name)
+    folder.write_envelope("memory", "another key", {"common": {}}, MACHINE, 1.0)
+    assert (folder.has("memory", "another key"), folder.has("memory", key("memory", one)), state()) == (
+        True,
+        False,
+        "todo",
+    )
+    folder.write_envelope("memory", key("memory", one), {"common": {}}, MACHINE, 1.0)
+    assert (state(), state(fresh=True)) == ("done", "todo")
+
+
+def test_a_variants_options_win_over_the_suites() -> None:
+    text = SUITE.format(options="{keep_ratio: 0.2}", settings="") + "defaults: {keep_ratio: 0.4, num_queries: 7}\n"
+    (found,) = suites.read(yaml12.parse(text, "demo.yaml")).cells("smoke")
+    assert found.options == {"keep_ratio": 0.2, "num_queries": 7}
+
+
+def test_hardware_is_that_of_the_device() -> None:
+    both = {"gpus": ["NVIDIA H200", "NVIDIA A100"], "cpu": "Intel(R) Xeon(R) CPU @ 2.5GHz", "cores": 2}
+    assert [hardware(both, device) for device in ("cuda", "cuda:1")] == ["nvidia-h200", "nvidia-a100"]
+    assert hardware(both, "cpu") == "intel-xeon-2-cores"
