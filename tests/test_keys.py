@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from detrbench import plan, yaml12
-from detrbench import suite as suites
+from detrbench import yaml12
 from detrbench.environment import hardware
 from detrbench.measure import protocols
-from detrbench.results import ResultsStore
-from detrbench.reuse import BY_KEY, count_keys
-from detrbench.suite import Cell
+from detrbench.measures import MEASURES
+from detrbench.results.store import ResultsStore
+from detrbench.run import plan
+from detrbench.run.keys import Conditions, count_keys
+from detrbench.suite import loading as suites
+from detrbench.suite.cells import Cell
 
 SUITE = """\
 name: demo
@@ -34,10 +36,10 @@ def cell(options: str = "{}", settings: str = "") -> Cell:
 
 
 def key(measure: str, of: Cell, data: str = "data", device: str = "cpu", machine: Any = MACHINE) -> str:
-    now = plan.Conditions(
+    now = Conditions(
         lambda cell, split: f"{data} {split}", lambda cell, split: 4, machine, device, frozenset({"sparse_detr_tiny"})
     )
-    items = plan.make([of], [measure], ResultsStore(Path("nowhere")), now)
+    items = plan.work_items([of], [measure], ResultsStore(Path("nowhere")), now)
     return next(item.key for item in items if item.measure == measure)
 
 
@@ -77,16 +79,20 @@ def test_the_size_of_a_timing_is_part_of_its_key_though_nothing_is_trained() -> 
 
 
 def test_timings_are_never_taken_over() -> None:
-    assert not set(BY_KEY) & set(plan.TIMED)
+    timed = [measure for measure in MEASURES.values() if measure.timed]
+    assert {measure.name for measure in timed} == {"memory", "latency"}
+    assert not any(measure.reusable for measure in timed)
 
 
 def test_evaluation_depends_on_the_validation_images_and_training_on_the_training_images() -> None:
     def keys(train: str, val: str) -> tuple[str, str]:
         prints = {"train": train, "val": val}
-        now = plan.Conditions(
+        now = Conditions(
             lambda cell, split: prints[split], lambda *of: 4, MACHINE, "cpu", frozenset({"sparse_detr_tiny"})
         )
-        items = {item.measure: item.key for item in plan.make([cell()], ["accuracy"], ResultsStore("nowhere"), now)}
+        items = {
+            item.measure: item.key for item in plan.work_items([cell()], ["accuracy"], ResultsStore("nowhere"), now)
+        }
         return items["training"], items["accuracy"]
 
     first, other_val, other_train = keys("a", "b"), keys("a", "c"), keys("c", "b")
@@ -95,11 +101,11 @@ def test_evaluation_depends_on_the_validation_images_and_training_on_the_trainin
 
 
 def test_a_record_is_done_under_its_own_key_alone_and_not_where_all_is_taken_afresh(tmp_path: Path) -> None:
-    now = plan.Conditions(lambda *of: "data", lambda *of: 4, MACHINE, "cpu", frozenset({"sparse_detr_tiny"}))
+    now = Conditions(lambda *of: "data", lambda *of: 4, MACHINE, "cpu", frozenset({"sparse_detr_tiny"}))
     store, one = ResultsStore(tmp_path), cell()
 
     def state(fresh: bool = False) -> str:
-        (item,) = plan.make([one], ["memory"], store, now, fresh)
+        (item,) = plan.work_items([one], ["memory"], store, now, fresh)
         return item.state
 
     assert state() == "todo"

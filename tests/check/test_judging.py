@@ -11,16 +11,19 @@ import numpy as np
 import pytest
 from check_bench import Bench, matches, times
 
-from detrbench import figures
-from detrbench.check import baselines, checking, expressions, judge, outputs
-from detrbench.check.budgets import PlacedBudget
+from detrbench.check import baselines, checking, judge, outputs
 from detrbench.check.judge import Judgement
+from detrbench.compare import differences
+from detrbench.compare.differences import Reading
+from detrbench.compare.quantities import QUANTITIES
+from detrbench.compare.verdicts import verdict
 from detrbench.errors import UsageError
-from detrbench.figures import FIGURES, Reading
 from detrbench.measure import ap_images
 from detrbench.measure.ap_interval import ClassMatches, Matches
+from detrbench.run.keys import folder_name
 from detrbench.statistics import Evidence
-from detrbench.verdicts import verdict
+from detrbench.suite import expressions
+from detrbench.suite.expressions import PlacedBudget
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def test_a_check_shares_over_all_its_looks_from_the_first_on(bench: Bench, monke
 
 def reading(bench: Bench, name: str) -> Reading:
     (cell,) = bench.store.cells("demo", "smoke")
-    found = figures.read(cell, FIGURES[name])
+    found = differences.read(cell, QUANTITIES[name])
     assert found is not None
     return found
 
@@ -179,13 +182,13 @@ def test_marked_samples_are_left_out_and_rounds_fall_to_their_process(bench: Ben
     assert found.evidence.value == pytest.approx(4)
 
 
-def differ(bench: Bench, name: str) -> figures.Difference:
+def differ(bench: Bench, name: str) -> differences.Difference:
     """Sparse against deformable."""
     cells = {cell.id: cell for cell in bench.store.cells("demo", "smoke")}
-    new, old = (figures.read(cells[id_], FIGURES[name]) for id_ in ("sparse", "deformable"))
+    new, old = (differences.read(cells[id_], QUANTITIES[name]) for id_ in ("sparse", "deformable"))
     assert new is not None
     assert old is not None
-    return figures.difference(new, old)
+    return differences.difference(new, old)
 
 
 def test_latencies_of_one_session_are_paired_by_round(bench: Bench) -> None:
@@ -297,16 +300,16 @@ def test_the_offset_of_a_difference_is_its_limit(bench: Bench) -> None:
 
 
 def test_which_direction_is_welcome_and_what_is_a_ratio() -> None:
-    assert {name for name, each in FIGURES.items() if each.better == "higher"} == {"ap", "ap50", "corr", "queries"}
+    assert {name for name, each in QUANTITIES.items() if each.better == "higher"} == {"ap", "ap50", "corr", "queries"}
     relative = {"gflops", "params", "latency", "memory", "training_memory"}
-    assert {name for name, each in FIGURES.items() if each.relative} == relative
-    assert {name for name, each in FIGURES.items() if each.exact} == {"gflops", "params"}
+    assert {name for name, each in QUANTITIES.items() if each.relative} == relative
+    assert {name for name, each in QUANTITIES.items() if each.exact} == {"gflops", "params"}
 
 
 def test_images_of_an_older_record_are_not_paired(bench: Bench) -> None:
     for cell in ("deformable", "sparse"):
         bench.ap(cell, 40.0, skill=0.6)
-    images = bench.store.folder("demo", "smoke", bench.cells["sparse"].folder_name).images
+    images = bench.store.folder("demo", "smoke", folder_name(bench.cells["sparse"])).images
     images.write_bytes(ap_images.pack({"common": matches(0, 0.6)}, list(range(80)), "an older key"))
     assert "unpaired" in differ(bench, "ap").notes[0]
 
@@ -320,7 +323,7 @@ def test_ap50_is_paired_at_the_first_threshold(bench: Bench) -> None:
         bench.put(cell, "accuracy", record)
         hit = np.concatenate([one.hit, one.hit & factor])
         both = Matches(80, [ClassMatches(one.image, hit, np.zeros_like(hit), one.objects)])
-        images = bench.store.folder("demo", "smoke", bench.cells[cell].folder_name).images
+        images = bench.store.folder("demo", "smoke", folder_name(bench.cells[cell])).images
         images.write_bytes(ap_images.pack({"common": both}, list(range(80)), f"{cell} accuracy"))
     assert differ(bench, "ap50").evidence.value == 0
     assert differ(bench, "ap").evidence.value < -5

@@ -15,7 +15,7 @@ from detrbench.data import Category, Sample, Target
 from detrbench.data.transforms import Eval
 from detrbench.measure import accuracy, ap_interval, protocols
 from detrbench.measure.accuracy import Detection
-from detrbench.measure.protocols import AccuracyProtocol
+from detrbench.measure.protocols.accuracy import AccuracyProtocol
 
 COMMON = protocols.get("accuracy", "common")
 SURE = 20.0

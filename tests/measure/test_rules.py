@@ -95,7 +95,7 @@ def test_dense_attention() -> None:
 
 
 def test_which_rule_stands_for_which_table() -> None:
-    rules = {name: protocol.rule for name, protocol in protocols.COMPLEXITY.items()}
+    rules = {name: protocol.rule for name, protocol in protocols.of("complexity").items()}
     assert (rules["common"], rules["deformable_table"], rules["sparse_table1"]) == (EVERY_OP, FVCORE, FVCORE)
     assert (rules["focus_table"], rules["lite_table"]) == (DETREX, FVCORE_KEYS_APART)
     sizes = {name: protocols.get("complexity", name).inputs.sizes() for name in ("deformable_table", "sparse_table1")}
@@ -104,7 +104,7 @@ def test_which_rule_stands_for_which_table() -> None:
 
 
 def test_rules_of_detections_are_the_papers() -> None:
-    found = {name: (rule.top, rule.nms, rule.max_detections) for name, rule in protocols.ACCURACY.items()}
+    found = {name: (rule.top, rule.nms, rule.max_detections) for name, rule in protocols.of("accuracy").items()}
     assert found == {
         "common": (300, None, 100),
         "paper_top100": (100, None, 100),

@@ -301,7 +301,7 @@ def test_images_of_val2017_have_the_sizes_of_the_papers_transform() -> None:
 
 
 def test_protocols_are_what_their_names_say() -> None:
-    rules = protocols.LATENCY
+    rules = protocols.of("latency")
     assert {name: rule.batch_size for name, rule in rules.items() if rule.batch_size > 1} == {"batch4": 4, "batch8": 8}
     assert {name: rule.mode for name, rule in rules.items() if rule.mode != "eager"} == {
         "compiled": "compiled",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from detrbench.published import PublishedRow
 from detrbench.report import columns, sections
-from detrbench.report.published import PublishedRow
 from detrbench.report.sections import Entry, Section
-from detrbench.results import CellResult
+from detrbench.results.store import CellResult
 
 
 def section(scale: str = "paper", data: str = "coco", images: int = 5000) -> Section:
