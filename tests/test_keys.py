@@ -14,7 +14,7 @@ from detrbench.measure import protocols
 from detrbench.measures import MEASURES
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan
-from detrbench.run.keys import Conditions, count_keys
+from detrbench.run.keys import Conditions, count_keys, folder_name
 from detrbench.suite import loading as suites
 from detrbench.suite.cells import Cell
 
@@ -44,7 +44,7 @@ def key(measure: str, of: Cell, data: str = "data", device: str = "cpu", machine
 
 
 def newer(monkeypatch: pytest.MonkeyPatch, measure: str) -> None:
-    rules = protocols.ALL[measure]
+    rules = protocols.of(measure)
     monkeypatch.setitem(rules, "common", dataclasses.replace(rules["common"], version=99))  # type: ignore[arg-type]
 
 
@@ -109,7 +109,7 @@ def test_a_record_is_done_under_its_own_key_alone_and_not_where_all_is_taken_afr
         return item.state
 
     assert state() == "todo"
-    folder = store.folder("demo", "smoke", one.folder_name)
+    folder = store.folder("demo", "smoke", folder_name(one))
     folder.write_envelope("memory", "another key", {"common": {}}, MACHINE, 1.0)
     assert (folder.has("memory", "another key"), folder.has("memory", key("memory", one)), state()) == (
         True,
