@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: check-self quickstart test test-full test-gpu bench bench-gpu lint clean
+.PHONY: check-self quickstart record-references test test-full test-gpu bench bench-gpu lint clean
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -15,6 +15,9 @@ test: $(READY)  ## the tests that run on every change
 
 test-full: $(READY)  ## everything, the slow checks included
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpu"
+
+record-references: $(READY)  ## the small references anew, and what changed of them
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reference/record.py
 
 test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
 	$(BIN)/pytest -m gpu tests
