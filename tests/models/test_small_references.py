@@ -18,6 +18,10 @@ def test_nothing_changed(name: str) -> None:
     assert small.changes(small.figures(CASES[name]), small.read(name)) == {}
 
 
+def test_no_option_changed() -> None:
+    assert small.changed_options(small.options(), small.read(small.OPTIONS)) == {}
+
+
 def test_every_family_is_there() -> None:
     families = {name for name in models.names() if name.endswith("_tiny") and "swin" not in name}
     assert families == {case.create["name"] for case in CASES.values()}

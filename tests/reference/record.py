@@ -13,9 +13,14 @@ from reference.small_cases import CASES
 
 def main(names: list[str]) -> None:
     """Run each case, print its largest changes, write its file."""
-    for name in names or CASES:
-        found, recorded = small.figures(CASES[name]), small.read(name)
-        changed = small.changes(found, recorded)
+    for name in names or [small.OPTIONS, *CASES]:
+        recorded = small.read(name)
+        if name == small.OPTIONS:
+            found = small.options()
+            changed = small.changed_options(found, recorded)
+        else:
+            found = small.figures(CASES[name])
+            changed = small.changes(found, recorded)
         if not recorded:
             print(f"{name}: new")
         elif not changed:
@@ -24,9 +29,10 @@ def main(names: list[str]) -> None:
             print(f"{name}: {quantity} {change}")
         if changed:
             small.write(name, found)
-    for path in set(small.FOLDER.glob("*.json")) - {small.FOLDER / f"{name}.json" for name in CASES}:
-        path.unlink()
-        print(f"{path.stem}: gone")
+    for path in small.FOLDER.glob("*.json"):
+        if path.stem not in (small.OPTIONS, *CASES):
+            path.unlink()
+            print(f"{path.stem}: gone")
 
 
 if __name__ == "__main__":

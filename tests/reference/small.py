@@ -15,13 +15,15 @@ from unittest import mock
 
 import numpy as np
 import torch
-from reference.small_cases import Case
 from torch import Tensor
 
 from detrbench import models
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
+from reference.small_cases import Case
 
 FOLDER = Path(__file__).resolve().parent / "small"
+# The file that holds `options()`.
+OPTIONS = "options"
 # A number, or of a tensor: shape, sum of magnitudes, sum, sum weighted by place, first values.
 Figure = float | list[Any]
 FIRST = 4
@@ -117,7 +119,7 @@ def _answers(losses: Mapping[str, Tensor], predictions: Mapping[str, Any]) -> di
 
 
 def summary(tensor: Tensor) -> Figure:
-    """A tensor in a line: shape, sum of magnitudes, sum, sum weighted by place (which sees an exchange), first values."""
+    """A tensor in a line: shape, sum of magnitudes, sum, sum weighted by place (to see exchanges), first values."""
     values = tensor.detach().double().flatten()
     place = torch.cos(torch.arange(1, len(values) + 1, dtype=torch.float64))
     sums = [values.abs().sum(), values.sum(), (values * place).sum()]
@@ -154,8 +156,8 @@ def changes(found: Mapping[str, Figure], recorded: Mapping[str, Figure]) -> dict
     """What differs, by name: by how much, relative to its size, or how."""
     gradients = [value for name, value in recorded.items() if name.startswith("gradient.") and isinstance(value, float)]
     vanishing = VANISHING * max(gradients, default=0.0)
-    result = {name: "is new" for name in found.keys() - recorded.keys()}
-    result |= {name: "is gone" for name in recorded.keys() - found.keys()}
+    result = dict.fromkeys(found.keys() - recorded.keys(), "is new")
+    result |= dict.fromkeys(recorded.keys() - found.keys(), "is gone")
     for name in found.keys() & recorded.keys():
         gradient = name.startswith("gradient.")
         change = _change(found[name], recorded[name], vanishing if gradient else 0.0)
@@ -186,13 +188,32 @@ def _shortened(value: Figure) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def read(name: str) -> dict[str, Figure]:
-    """The recorded figures of a case; none where it was never recorded."""
+def options() -> dict[str, Any]:
+    """What every option of every variant is set to, by code base where there are several: small cases override some."""
+    found = {}
+    for name in models.names():
+        if name.endswith("_r50"):
+            for source in (None, *models.describe(name).sources):
+                spec = models.resolve(name, {} if source is None else {"source": source})
+                prefix = name if source is None else f"{name}({source})"
+                found |= {f"{prefix}.{key}": value for key, value in {**spec.parts, **spec.options}.items()}
+    return found
+
+
+def changed_options(found: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, str]:
+    """Options that differ, by name, with their old and new value."""
+    names = sorted(found.keys() | recorded.keys())
+    pairs = {name: (recorded.get(name, "nothing"), found.get(name, "nothing")) for name in names}
+    return {name: f"{old!r} -> {new!r}" for name, (old, new) in pairs.items() if old != new}
+
+
+def read(name: str) -> dict[str, Any]:
+    """The recorded figures of a case, or of `OPTIONS`; none where it was never recorded."""
     path = FOLDER / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
-def write(name: str, found: Mapping[str, Figure]) -> None:
+def write(name: str, found: Mapping[str, Any]) -> None:
     """Keep figures with twelve digits, a line each."""
     rows = [f"{json.dumps(key)}: {json.dumps(_rounded(value))}" for key, value in found.items()]
     FOLDER.mkdir(exist_ok=True)
