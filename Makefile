@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: check-self quickstart test test-full test-gpu mistakes bench bench-gpu lint clean
+.PHONY: bench bench-gpu check-self clean lint mistakes quickstart record-references test test-full test-gpu
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -15,6 +15,11 @@ test: $(READY)  ## the tests that run on every change
 
 test-full: $(READY)  ## everything, the slow checks included
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpu"
+
+record-references: $(READY)  ## small references, keys and the folder of a run anew, and what changed of them
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reference/record.py
+	$(BIN)/pytest -q --record tests/run/test_keys_stay.py tests/cli/test_results_stay.py
+	git diff --stat tests/reference
 
 test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
 	$(BIN)/pytest -m gpu tests

@@ -1,40 +1,27 @@
-"""Finds the official models' reference outputs; they are not part of the project."""
+"""The official models' recorded figures (`reference/official`), and detectors that carry their weights."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
 import json
 import os
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import pytest
 import torch
+import yaml
+from reference.seeded import seeded_batch, seeded_checkpoint
 
 from detrbench import models
 from detrbench.models.detector import Detector
 
 PROJECT = Path(__file__).resolve().parents[1]
+# Real images are not part of the project; tests that read them skip where this folder is missing.
 SHARED = Path(os.environ.get("DETRBENCH_SHARED", PROJECT.parent / "shared"))
-GOLDENS = SHARED / "goldens"
-
-needs_goldens = pytest.mark.skipif(
-    not GOLDENS.is_dir(), reason=f"no reference outputs in {GOLDENS} (set DETRBENCH_SHARED to the folder above them)"
-)
-
-
-@functools.cache
-def seeded() -> ModuleType:
-    """The module that makes the seeded weights and images the goldens were recorded with."""
-    spec = importlib.util.spec_from_file_location("seeded", GOLDENS / "seeded.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+GOLDENS = Path(__file__).resolve().parent / "reference" / "official"
+# Golden -> arguments of `models.create`.
+CREATE: dict[str, dict[str, Any]] = yaml.safe_load((GOLDENS / "create.yaml").read_text())
 
 
 @functools.cache
@@ -43,18 +30,18 @@ def golden(name: str) -> dict[str, Any]:
     return json.loads((GOLDENS / f"{name}.json").read_text())
 
 
-def official_detector(golden_name: str, folder: Path, **create: Any) -> Detector:
+def official_detector(golden_name: str, folder: Path) -> Detector:
     """A float64 detector that loaded the golden's official checkpoint."""
     path = folder / "official.pth"
-    torch.save({"model": seeded().seeded_checkpoint(golden(golden_name)), "args": argparse.Namespace(lr=1e-4)}, path)
-    detector = models.create(**create).double().eval()
+    torch.save({"model": seeded_checkpoint(golden(golden_name)), "args": argparse.Namespace(lr=1e-4)}, path)
+    detector = models.create(**CREATE[golden_name]).double().eval()
     models.load_checkpoint(detector, path)
     return detector
 
 
 def batch_of(case: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and masks of a golden's case."""
-    images, masks = seeded().seeded_batch(case["images"])
+    images, masks = seeded_batch(case["images"])
     return images, torch.zeros_like(masks) if case["padding"].startswith("treated as valid") else masks
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from golden_files import batch_of, golden, official_detector
 from torch import Tensor
 
 from detrbench.measure import dam, protocols
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
+from detrbench.models.detector import Detector
 from detrbench.models.trace import Trace
 
 SIZES = [(4, 6), (2, 3)]
+OFFICIAL = "sp_r50_sparse_rho0.3"
 
 
 def looped(locations: list[Tensor], weights: list[Tensor], sizes: list[tuple[int, int]]) -> Tensor:
@@ -110,39 +108,21 @@ def test_figures_over_images() -> None:
 
 # ------------------------------------------------------------------------------- the official code's figures
 
-SHARED = Path(os.environ.get("DETRBENCH_SHARED", Path(__file__).resolve().parents[3] / "shared"))
-GOLDENS = SHARED / "goldens"
-
 
 @pytest.fixture(scope="module")
-def official() -> tuple[Any, dict[str, Any], Any]:
-    """Sparse DETR with the golden's seeded weights, the golden, and the module that makes its images."""
-    path = GOLDENS / "sp_r50_sparse_rho0.3.json"
-    if not path.exists():
-        pytest.skip(f"reference figures not found: {path}; set DETRBENCH_SHARED")
-    from detrbench import models
-
-    sys.path.insert(0, str(GOLDENS))
-    try:
-        import seeded
-    finally:
-        sys.path.remove(str(GOLDENS))
-    golden = json.loads(path.read_text())
-    detector = models.create("sparse_detr_r50", keep_ratio=0.3).double().eval()
-    return detector, golden, seeded
+def official(tmp_path_factory: pytest.TempPathFactory) -> Detector:
+    """Sparse DETR with the golden's seeded weights."""
+    return official_detector(OFFICIAL, tmp_path_factory.mktemp("weights"))
 
 
 @pytest.mark.parametrize("case", ["batch1", "batch2"])
-def test_official_figures(official: tuple[Any, dict[str, Any], Any], case: str, tmp_path: Path) -> None:
-    from detrbench import models
-
-    detector, golden, seeded = official
-    torch.save({"model": seeded.seeded_checkpoint(golden)}, tmp_path / "official.pth")
-    models.load_checkpoint(detector, tmp_path / "official.pth")
-    wanted = golden["cases"][case]["dam"]
-    images, masks = seeded.seeded_batch(golden["cases"][case]["images"])
+def test_official_figures(official: Detector, case: str) -> None:
+    wanted = golden(OFFICIAL)["cases"][case]["dam"]
+    images, masks = batch_of(golden(OFFICIAL)["cases"][case])
     with torch.no_grad():
-        found = detector(images, masks, trace=True).trace
+        found = official(images, masks, trace=True).trace
+    assert found is not None
+    assert found.scores is not None
     attention = decoder_attention_map(found.sampling_locations, found.attention_weights, found.spatial_shapes)
     assert attention.sum(1).tolist() == pytest.approx(wanted["sum_per_image"], rel=1e-8)
     assert attention.argmax(1).tolist() == wanted["argmax"]

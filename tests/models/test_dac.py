@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from golden_files import batch_of, golden, needs_goldens, official_detector, relative_gap
+from golden_files import batch_of, golden, relative_gap
 from torch.utils.flop_counter import FlopCounterMode
 from training_goldens import (
     LOGGED,
@@ -33,7 +32,7 @@ NAME = "dac_r50_deformplus_cdn_ice_ep12"
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> Training:
-    return Training(NAME, tmp_path_factory.mktemp("weights"), name="dac_detr_r50")
+    return Training(NAME, tmp_path_factory.mktemp("weights"))
 
 
 def renamed(unweighted: dict[str, float], denoising: bool) -> dict[str, float]:
@@ -58,7 +57,6 @@ def check_losses(training: Training, losses: dict[str, Any], section: dict[str, 
 
 
 @pytest.mark.full
-@needs_goldens
 def test_both_decoders(training: Training) -> None:
     detector = training.detector.eval()
     for case in golden(NAME)["cases"].values():
@@ -92,7 +90,6 @@ class without_denoising:  # noqa: N801
 
 
 @pytest.mark.full
-@needs_goldens
 def test_losses_matching_and_gradients_without_denoising(training: Training) -> None:
     detector, section = training.detector.train(), training.golden
     with without_denoising(detector):
@@ -146,7 +143,6 @@ def check_quality(out: Any, targets: list[dict[str, torch.Tensor]], section: dic
 
 
 @pytest.mark.full
-@needs_goldens
 @pytest.mark.parametrize("kind", ["const", "pattern"])
 def test_losses_with_denoising(kind: str, training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
     section = training.golden["denoising"][kind]
@@ -157,14 +153,6 @@ def test_losses_with_denoising(kind: str, training: Training, monkeypatch: pytes
     check_losses(training, losses, section["losses_with_denoising_on"], denoising=True)
 
 
-@needs_goldens
-def test_official_file_with_300_queries_loads(tmp_path: Path) -> None:
-    detector = official_detector("dac_r50_q300", tmp_path, name="dac_detr_r50", num_queries=300)
-    parameters = sum(p.numel() for p in detector.parameters()) / 1e6
-    assert parameters == pytest.approx(golden("dac_r50_q300")["params_millions"], abs=1e-6)
-
-
-@needs_goldens
 @pytest.mark.parametrize("count", [40, 120])
 def test_assignment_of_made_up_outputs(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = recorded(NAME)["one_to_many_synthetic"][f"Q{count}"]

