@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from check_bench import Bench, matches, times
+from made_results import MadeResults, matches, times
 
 from detrbench.check import baselines, checking, judge, outputs
 from detrbench.check.judge import Judgement
@@ -27,9 +27,9 @@ from detrbench.suite.expressions import PlacedBudget
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeResults:
     monkeypatch.chdir(tmp_path)
-    return Bench(tmp_path)
+    return MadeResults(tmp_path)
 
 
 # -------------------------------------------------------------------------------------------------- verdicts
@@ -104,7 +104,9 @@ def test_budgets_share_the_false_alarms_of_a_look() -> None:
     assert status(0.04, 1, kept=True, beside=9) == "holds"  # what is kept raises no alarm
 
 
-def test_a_check_shares_over_all_its_looks_from_the_first_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_shares_over_all_its_looks_from_the_first_on(
+    made: MadeResults, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[int] = []
     decide = judge.decide
 
@@ -115,8 +117,8 @@ def test_a_check_shares_over_all_its_looks_from_the_first_on(bench: Bench, monke
     monkeypatch.setattr(judge, "decide", spy)
     monkeypatch.setattr(checking, "_time_again", lambda *of: None)
     for cell in ("deformable", "sparse"):
-        bench.latency(cell, times(len(cell), 8.0, noise=0.3))
-    (bench.folder / "b.yaml").write_text("suite: demo.yaml\nbudgets: {a: latency(sparse) <= 1 x latency(deformable)}\n")
+        made.latency(cell, times(len(cell), 8.0, noise=0.3))
+    (made.folder / "b.yaml").write_text("suite: demo.yaml\nbudgets: {a: latency(sparse) <= 1 x latency(deformable)}\n")
     from detrbench.check import budgets
 
     found = checking.check(budgets.load("b.yaml"), checking.CheckOptions(retries=2), lambda text: None)
@@ -127,8 +129,8 @@ def test_a_check_shares_over_all_its_looks_from_the_first_on(bench: Bench, monke
 # ------------------------------------------------------------------------------- what is read off a cell's records
 
 
-def reading(bench: Bench, name: str) -> Reading:
-    (cell,) = bench.store.cells("demo", "smoke")
+def reading(made: MadeResults, name: str) -> Reading:
+    (cell,) = made.store.cells("demo", "smoke")
     found = differences.read(cell, QUANTITIES[name])
     assert found is not None
     return found
@@ -148,105 +150,105 @@ def interval(value: float, half: float) -> dict[str, Any]:
     ],
 )
 def test_the_standard_error_of_an_interval(
-    bench: Bench, name: str, measure: str, record: Callable[[dict[str, Any]], dict[str, Any]]
+    made: MadeResults, name: str, measure: str, record: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> None:
-    bench.put("sparse", measure, {"protocol_version": 1, **record(interval(0.8, 0.196))})
-    found = reading(bench, name)
+    made.put("sparse", measure, {"protocol_version": 1, **record(interval(0.8, 0.196))})
+    found = reading(made, name)
     assert found.evidence.value == 0.8
     assert found.evidence.se == pytest.approx(0.1, rel=1e-3)
     assert found.evidence.interval() == pytest.approx((0.604, 0.996), rel=1e-3)
 
 
-def test_an_estimate_without_interval_is_of_unknown_noise(bench: Bench) -> None:
-    bench.put("sparse", "dam", {"protocol_version": 1, "corr": {"value": 0.8, "low": None, "high": None}})
-    assert reading(bench, "corr").evidence.se == math.inf
+def test_an_estimate_without_interval_is_of_unknown_noise(made: MadeResults) -> None:
+    made.put("sparse", "dam", {"protocol_version": 1, "corr": {"value": 0.8, "low": None, "high": None}})
+    assert reading(made, "corr").evidence.se == math.inf
 
 
-def test_counts_and_memory_are_plain_figures(bench: Bench) -> None:
-    bench.put("sparse", "complexity", {"protocol_version": 1, "gflops": 12.5, "params_millions": 40.0})
-    assert reading(bench, "gflops").evidence == Evidence(12.5)
-    assert reading(bench, "params").evidence == Evidence(40.0)
+def test_counts_and_memory_are_plain_figures(made: MadeResults) -> None:
+    made.put("sparse", "complexity", {"protocol_version": 1, "gflops": 12.5, "params_millions": 40.0})
+    assert reading(made, "gflops").evidence == Evidence(12.5)
+    assert reading(made, "params").evidence == Evidence(40.0)
 
 
-def put_latency(bench: Bench, cell: str, samples: list[float], processes: int, marked: list[int]) -> None:
+def put_latency(made: MadeResults, cell: str, samples: list[float], processes: int, marked: list[int]) -> None:
     median = {"value": 1.0, "unit": "ms", "n": len(samples)}
     record = {"protocol_version": 2, "median_ms": median, "samples_ms": samples, "processes": processes}
-    bench.put(cell, "latency", record | {"marked": marked, "session": bench.session})
+    made.put(cell, "latency", record | {"marked": marked, "session": made.session})
 
 
-def test_marked_samples_are_left_out_and_rounds_fall_to_their_process(bench: Bench) -> None:
-    put_latency(bench, "sparse", [2.0] * 7 + [8.0] * 6 + [999.0], processes=2, marked=[13])
-    found = reading(bench, "latency")
+def test_marked_samples_are_left_out_and_rounds_fall_to_their_process(made: MadeResults) -> None:
+    put_latency(made, "sparse", [2.0] * 7 + [8.0] * 6 + [999.0], processes=2, marked=[13])
+    found = reading(made, "latency")
     assert [len(each) for each in found.rounds] == [7, 7]
     assert math.isnan(found.rounds[1][6])
     assert found.evidence.value == pytest.approx(4)
 
 
-def differ(bench: Bench, name: str) -> differences.Difference:
+def differ(made: MadeResults, name: str) -> differences.Difference:
     """Sparse against deformable."""
-    cells = {cell.id: cell for cell in bench.store.cells("demo", "smoke")}
+    cells = {cell.id: cell for cell in made.store.cells("demo", "smoke")}
     new, old = (differences.read(cells[id_], QUANTITIES[name]) for id_ in ("sparse", "deformable"))
     assert new is not None
     assert old is not None
     return differences.difference(new, old)
 
 
-def test_latencies_of_one_session_are_paired_by_round(bench: Bench) -> None:
+def test_latencies_of_one_session_are_paired_by_round(made: MadeResults) -> None:
     swings = [1.0, 30.0, 4.0, 9.0, 2.0, 0.5, 7.0] * 2
-    put_latency(bench, "deformable", swings, 2, [])
-    put_latency(bench, "sparse", [0.8 * value for value in swings], 2, [])
-    found = differ(bench, "latency")
+    put_latency(made, "deformable", swings, 2, [])
+    put_latency(made, "sparse", [0.8 * value for value in swings], 2, [])
+    found = differ(made, "latency")
     assert found.notes == ()
     assert found.evidence.value == pytest.approx(0.8)
     assert found.evidence.se < 1e-9
 
 
-def test_latencies_of_two_sessions_are_not_paired(bench: Bench) -> None:
+def test_latencies_of_two_sessions_are_not_paired(made: MadeResults) -> None:
     swings = [1.0, 30.0, 4.0, 9.0, 2.0, 0.5, 7.0, 2.0, 30.0, 4.0, 9.0, 2.0, 0.5, 7.0]
-    put_latency(bench, "deformable", swings, 2, [])
-    bench.session = "another"
-    put_latency(bench, "sparse", [0.8 * value for value in swings], 2, [])
-    found = differ(bench, "latency")
+    put_latency(made, "deformable", swings, 2, [])
+    made.session = "another"
+    put_latency(made, "sparse", [0.8 * value for value in swings], 2, [])
+    found = differ(made, "latency")
     assert found.notes == ("not timed together: unpaired",)
     # Medians 4 and 4 of the two processes on either side: their noise is what differs between processes, none here.
     assert found.evidence.value == pytest.approx(0.8)
-    put_latency(bench, "sparse", [0.8 * value for value in swings[:7]], 1, [])
-    assert differ(bench, "latency").evidence.se == math.inf
+    put_latency(made, "sparse", [0.8 * value for value in swings[:7]], 1, [])
+    assert differ(made, "latency").evidence.se == math.inf
 
 
-def test_ap_is_paired_over_images_and_says_where_it_is_not(bench: Bench) -> None:
-    bench.ap("deformable", 40.0, skill=0.6)
-    bench.ap("sparse", 40.0, skill=0.6)
-    found = differ(bench, "ap")
+def test_ap_is_paired_over_images_and_says_where_it_is_not(made: MadeResults) -> None:
+    made.ap("deformable", 40.0, skill=0.6)
+    made.ap("sparse", 40.0, skill=0.6)
+    found = differ(made, "ap")
     assert (found.evidence.value, found.evidence.se, found.notes) == (0, 0, ())  # the very same matches
-    bench.ap("sparse", 41.0)
-    found = differ(bench, "ap")
+    made.ap("sparse", 41.0)
+    found = differ(made, "ap")
     assert found.evidence.value == pytest.approx(1)
     assert found.evidence.se == pytest.approx(math.hypot(2, 2) / 1.959964)
     assert "unpaired" in found.notes[0]
 
 
-def test_protocols_of_two_versions_are_not_compared(bench: Bench) -> None:
+def test_protocols_of_two_versions_are_not_compared(made: MadeResults) -> None:
     for cell, version in (("deformable", 1), ("sparse", 2)):
-        bench.put(cell, "dam", {"protocol_version": version, "corr": interval(0.8, 0.1)})
-    found = differ(bench, "corr")
+        made.put(cell, "dam", {"protocol_version": version, "corr": interval(0.8, 0.1)})
+    found = differ(made, "corr")
     assert not found.comparable
     assert "common version 1 and common version 2" in found.notes[0]
 
 
-def test_a_relative_figure_of_a_baseline_is_a_ratio(bench: Bench) -> None:
+def test_a_relative_figure_of_a_baseline_is_a_ratio(made: MadeResults) -> None:
     for cell, gflops in (("deformable", 4.0), ("sparse", 3.0)):
-        bench.gflops(cell, gflops)
-    assert differ(bench, "gflops").evidence.value == 0.75
+        made.gflops(cell, gflops)
+    assert differ(made, "gflops").evidence.value == 0.75
 
 
 # ---------------------------------------------------------------------------------------------- exact budgets
 
 
-def decided(bench: Bench, text: str, cell: str = "sparse") -> Judgement:
+def decided(made: MadeResults, text: str, cell: str = "sparse") -> Judgement:
     placed = PlacedBudget("b", expressions.parse(text), "b.yaml", 1, 1)
-    cells = {each.id: each for each in bench.store.cells("demo", "smoke")}
-    known = baselines.load(bench.folder / "baselines", "demo", "smoke")
+    cells = {each.id: each for each in made.store.cells("demo", "smoke")}
+    known = baselines.load(made.folder / "baselines", "demo", "smoke")
     (found,) = [each for each in judge.ask([placed], cells, known) if each.cell == cell]
     return found
 
@@ -268,22 +270,22 @@ def decided(bench: Bench, text: str, cell: str = "sparse") -> Judgement:
         ("ap >= 40.1", "broken"),
     ],
 )
-def test_budgets_without_noise_are_just_compared(bench: Bench, text: str, status: str) -> None:
+def test_budgets_without_noise_are_just_compared(made: MadeResults, text: str, status: str) -> None:
     for cell, gflops in (("deformable", 4.0), ("sparse", 3.0)):
-        bench.gflops(cell, gflops)
-        bench.ap(cell, 40.0)
-    assert decided(bench, text).status == status
+        made.gflops(cell, gflops)
+        made.ap(cell, 40.0)
+    assert decided(made, text).status == status
 
 
-def test_a_baseline_keeps_the_noise_of_its_figure(bench: Bench) -> None:
-    bench.latency("sparse", times(1, 8.0, noise=0.05))
-    bench.gflops("sparse", 3.0)
-    bench.put("sparse", "dam", {"protocol_version": 1, "corr": interval(0.8, 0.196)})
-    cells = bench.store.cells("demo", "smoke")
-    baselines.update(bench.folder / "baselines", "demo", "smoke", cells, "a start")
-    known = baselines.load(bench.folder / "baselines", "demo", "smoke")
+def test_a_baseline_keeps_the_noise_of_its_figure(made: MadeResults) -> None:
+    made.latency("sparse", times(1, 8.0, noise=0.05))
+    made.gflops("sparse", 3.0)
+    made.put("sparse", "dam", {"protocol_version": 1, "corr": interval(0.8, 0.196)})
+    cells = made.store.cells("demo", "smoke")
+    baselines.update(made.folder / "baselines", "demo", "smoke", cells, "a start")
+    known = baselines.load(made.folder / "baselines", "demo", "smoke")
     for name in ("corr", "latency", "gflops"):
-        mine = reading(bench, name)
+        mine = reading(made, name)
         kept = known.reading("sparse", mine)
         assert isinstance(kept, Reading)
         assert kept.evidence.value == pytest.approx(mine.evidence.value)
@@ -292,10 +294,10 @@ def test_a_baseline_keeps_the_noise_of_its_figure(bench: Bench) -> None:
         assert (kept.version, kept.processes) == (mine.version, mine.processes)
 
 
-def test_the_offset_of_a_difference_is_its_limit(bench: Bench) -> None:
+def test_the_offset_of_a_difference_is_its_limit(made: MadeResults) -> None:
     for cell in ("deformable", "sparse"):
-        bench.ap(cell, 40.0)
-    found = decided(bench, "ap(sparse) >= ap(deformable) - 1.5")
+        made.ap(cell, 40.0)
+    found = decided(made, "ap(sparse) >= ap(deformable) - 1.5")
     assert (found.limit, found.evidence and found.evidence.value) == (-1.5, 0)
 
 
@@ -306,35 +308,35 @@ def test_which_direction_is_welcome_and_what_is_a_ratio() -> None:
     assert {name for name, each in QUANTITIES.items() if each.exact} == {"gflops", "params"}
 
 
-def test_images_of_an_older_record_are_not_paired(bench: Bench) -> None:
+def test_images_of_an_older_record_are_not_paired(made: MadeResults) -> None:
     for cell in ("deformable", "sparse"):
-        bench.ap(cell, 40.0, skill=0.6)
-    images = bench.store.folder("demo", "smoke", folder_name(bench.cells["sparse"])).images
+        made.ap(cell, 40.0, skill=0.6)
+    images = made.store.folder("demo", "smoke", folder_name(made.cells["sparse"])).images
     images.write_bytes(ap_images.pack({"common": matches(0, 0.6)}, list(range(80)), "an older key"))
-    assert "unpaired" in differ(bench, "ap").notes[0]
+    assert "unpaired" in differ(made, "ap").notes[0]
 
 
-def test_ap50_is_paired_at_the_first_threshold(bench: Bench) -> None:
+def test_ap50_is_paired_at_the_first_threshold(made: MadeResults) -> None:
     """Both find as much at the first threshold; at the second one finds nothing."""
     one = matches(0, 0.6).classes[0]
     for cell, factor in (("deformable", True), ("sparse", False)):
-        bench.ap(cell, 40.0)
+        made.ap(cell, 40.0)
         record = {"protocol_version": 1, "ap": interval(40, 2), "ap50": interval(60, 2)}
-        bench.put(cell, "accuracy", record)
+        made.put(cell, "accuracy", record)
         hit = np.concatenate([one.hit, one.hit & factor])
         both = Matches(80, [ClassMatches(one.image, hit, np.zeros_like(hit), one.objects)])
-        images = bench.store.folder("demo", "smoke", folder_name(bench.cells[cell])).images
+        images = made.store.folder("demo", "smoke", folder_name(made.cells[cell])).images
         images.write_bytes(ap_images.pack({"common": both}, list(range(80)), f"{cell} accuracy"))
-    assert differ(bench, "ap50").evidence.value == 0
-    assert differ(bench, "ap").evidence.value < -5
+    assert differ(made, "ap50").evidence.value == 0
+    assert differ(made, "ap").evidence.value < -5
 
 
-def test_a_pattern_is_about_the_cells_that_it_fits_and_a_suites_own_budgets_count_too(bench: Bench) -> None:
+def test_a_pattern_is_about_the_cells_that_it_fits_and_a_suites_own_budgets_count_too(made: MadeResults) -> None:
     from detrbench.check import budgets
 
-    text = (bench.folder / "demo.yaml").read_text() + "budgets: {own: ap >= 1}\n"
-    (bench.folder / "demo.yaml").write_text(text)
-    (bench.folder / "b.yaml").write_text('suite: demo.yaml\nbudgets: {some: "ap(s*) >= 1", all: ap >= 1}\n')
+    text = (made.folder / "demo.yaml").read_text() + "budgets: {own: ap >= 1}\n"
+    (made.folder / "demo.yaml").write_text(text)
+    (made.folder / "b.yaml").write_text('suite: demo.yaml\nbudgets: {some: "ap(s*) >= 1", all: ap >= 1}\n')
     found = {each.name: each.cells(["deformable", "sparse"]) for each in budgets.load("b.yaml").budgets}
     assert found == {"own": ["deformable", "sparse"], "some": ["sparse"], "all": ["deformable", "sparse"]}
 
@@ -351,9 +353,9 @@ def test_findings_outweigh_what_could_not_be_measured_and_that_what_is_unclear()
     assert outputs.exit_code(several[:1]) == 6
 
 
-def test_a_baseline_is_of_one_machine(bench: Bench) -> None:
-    bench.latency("sparse", times(1, 8.0))
-    bench.latency("deformable", times(1, 8.0), gpus=["NVIDIA A100"])
-    cells = bench.store.cells("demo", "smoke")
+def test_a_baseline_is_of_one_machine(made: MadeResults) -> None:
+    made.latency("sparse", times(1, 8.0))
+    made.latency("deformable", times(1, 8.0), gpus=["NVIDIA A100"])
+    cells = made.store.cells("demo", "smoke")
     with pytest.raises(UsageError, match="several machines: nvidia-a100, nvidia-h200"):
-        baselines.update(bench.folder / "baselines", "demo", "smoke", cells, "a start")
+        baselines.update(made.folder / "baselines", "demo", "smoke", cells, "a start")

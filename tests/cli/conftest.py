@@ -1,4 +1,4 @@
-"""`bench`: a directory with a suite, in which commands are typed and steps cost nothing."""
+"""`terminal`: a directory with a suite, in which commands are typed and steps cost nothing."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import SUITE, FakeData, Workbench
+from terminal import SUITE, FakeData, Terminal
 
 from detrbench import environment
 from detrbench.errors import DataError
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Workbench:
+def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
     from detrbench.run import steps, work
 
-    made = Workbench(tmp_path, capsys)
+    made = Terminal(tmp_path, capsys)
     (tmp_path / "demo.yaml").write_text(SUITE)
     monkeypatch.chdir(tmp_path)
     for name in ("take", "load_and_try", "take_latency"):

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import pytest
 import xmlschema
-from check_bench import Bench, times
+from made_results import MadeResults, times
 
 from detrbench import cli
 from detrbench.results.store import ResultsStore
@@ -21,11 +21,11 @@ Type = Any  # (arguments) -> (exit code, stdout, stderr)
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeResults:
     monkeypatch.chdir(tmp_path)
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
         monkeypatch.delenv(name, raising=False)
-    made = Bench(tmp_path)
+    made = MadeResults(tmp_path)
     for cell, gflops, ap, skill, middle in (("deformable", 4.0, 40.0, 0.6, 10.0), ("sparse", 3.0, 39.0, 0.6, 8.0)):
         made.gflops(cell, gflops)
         made.ap(cell, ap, skill)
@@ -34,10 +34,10 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 @pytest.fixture
-def check(bench: Bench, capsys: pytest.CaptureFixture[str]) -> Type:
+def check(made: MadeResults, capsys: pytest.CaptureFixture[str]) -> Type:
     def typed(budgets: str | dict[str, str], *arguments: str) -> tuple[int, str, str]:
         lines = [f"  b{i}: {text}" for i, text in enumerate(budgets.splitlines())] if isinstance(budgets, str) else []
-        (bench.folder / "b.yaml").write_text("\n".join(["suite: demo.yaml", "budgets:", *lines]) + "\n")
+        (made.folder / "b.yaml").write_text("\n".join(["suite: demo.yaml", "budgets:", *lines]) + "\n")
         code = cli.main(["check", "b.yaml", "--retries", "0", *arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
@@ -70,12 +70,12 @@ def test_1_findings(check: Type, budget: str, found: str) -> None:
     assert "hint" in err
 
 
-def test_1_a_cell_failed_or_vanished(check: Type, bench: Bench) -> None:
-    bench.state("sparse", "accuracy", "failed", "it broke")
+def test_1_a_cell_failed_or_vanished(check: Type, made: MadeResults) -> None:
+    made.state("sparse", "accuracy", "failed", "it broke")
     code, out, _ = check("ap >= 1")
     assert (code, "accuracy failed: it broke" in out) == (1, True)
-    for path in (bench.store.root / "demo/smoke/cells").glob("sparse-*"):
-        path.rename(bench.folder / "elsewhere")
+    for path in (made.store.root / "demo/smoke/cells").glob("sparse-*"):
+        path.rename(made.folder / "elsewhere")
     code, out, _ = check("gflops >= 1")
     assert (code, "a cell of the suite without results" in out) == (1, True)
 
@@ -87,55 +87,55 @@ def test_2_a_mistake_has_its_place(check: Type, line: str) -> None:
     assert (code, f"b.yaml:4:{column}: budgets.b1: " in err) == (2, True), err
 
 
-def test_2_unknown_keys_and_empty_reason(bench: Bench, check: Type, capsys: pytest.CaptureFixture[str]) -> None:
+def test_2_unknown_keys_and_empty_reason(made: MadeResults, check: Type, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(KEPT, "--update-baseline", " ")[0] == 2
-    (bench.folder / "b.yaml").write_text("suite: demo.yaml\nbudget:\n  a: ap >= 1\n")
+    (made.folder / "b.yaml").write_text("suite: demo.yaml\nbudget:\n  a: ap >= 1\n")
     assert cli.main(["check", "b.yaml"]) == 2
     assert "did you mean 'budgets'?" in capsys.readouterr().err
 
 
-def test_4_not_measured(check: Type, bench: Bench) -> None:
-    bench.state("sparse", "latency", "not_measured", "no data")
+def test_4_not_measured(check: Type, made: MadeResults) -> None:
+    made.state("sparse", "latency", "not_measured", "no data")
     code, out, _ = check("latency <= 30")
     assert (code, "NOT MEASURED" in out, "no data" in out) == (4, True, True)
     assert check(KEPT, "--results", "nowhere")[0] == 4
 
 
-def test_5_no_budgets(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_5_no_budgets(made: MadeResults, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "demo.yaml"]) == 5
     assert cli.main(["check"]) == 5
 
 
-def test_6_nobody_can_know(check: Type, bench: Bench) -> None:
-    bench.latency("sparse", times(3, 8.0, noise=0.3))
+def test_6_nobody_can_know(check: Type, made: MadeResults) -> None:
+    made.latency("sparse", times(3, 8.0, noise=0.3))
     code, out, _ = check("latency(sparse) <= 0.8 x latency(deformable)")
     assert (code, "UNCLEAR" in out) == (6, True)
 
 
-def test_6_another_gpu_than_the_baselines(check: Type, bench: Bench) -> None:
+def test_6_another_gpu_than_the_baselines(check: Type, made: MadeResults) -> None:
     assert check(KEPT, "--update-baseline", "the first")[0] == 0
     budgets = "latency <= 1.1 x baseline\ngflops == baseline"
     assert check(budgets)[0] == 0
     for cell, middle in (("deformable", 10.0), ("sparse", 8.0)):
-        bench.latency(cell, times(9, middle), gpus=["NVIDIA A100"])
+        made.latency(cell, times(9, middle), gpus=["NVIDIA A100"])
     code, out, _ = check(budgets)
     assert (code, "no baseline of this hardware (nvidia-a100); there are some of nvidia-h200" in out) == (6, True)
     assert out.count("\nok ") == 2  # GFLOPs are the same on every machine
 
 
-def test_baseline_broken_new_and_gone(check: Type, bench: Bench) -> None:
+def test_baseline_broken_new_and_gone(check: Type, made: MadeResults) -> None:
     code, out, _ = check(KEPT, "--update-baseline", "the first")
     assert (code, "the first" in out) == (0, True)
-    path = bench.folder / "baselines/demo/smoke/nvidia-h200.yaml"
+    path = made.folder / "baselines/demo/smoke/nvidia-h200.yaml"
     assert "reason: the first" in path.read_text()
     budgets = "ap >= baseline - 0.3\ngflops == baseline\nlatency <= 1.05 x baseline"
-    bench.session = "another"
+    made.session = "another"
     assert check(budgets)[0] == 0  # nothing changed
-    bench.gflops("sparse", 3.1)
-    bench.latency("sparse", times(5, 8.8))
+    made.gflops("sparse", 3.1)
+    made.latency("sparse", times(5, 8.8))
     code, out, _ = check(budgets)
     assert (code, out.count("BROKEN")) == (1, 2)
-    bench.ap("sparse", 30.0, skill=0.5)
+    made.ap("sparse", 30.0, skill=0.5)
     code, out, _ = check("ap >= baseline - 0.3")
     assert (code, out.count("BROKEN"), "difference -" in out) == (1, 1, True)
     code, out, _ = check(budgets, "--update-baseline", "slower, on purpose")
@@ -151,19 +151,19 @@ def test_baseline_broken_new_and_gone(check: Type, bench: Bench) -> None:
     assert check(budgets)[0] == 2
 
 
-def test_one_process_cannot_be_held_against_a_baseline(check: Type, bench: Bench) -> None:
+def test_one_process_cannot_be_held_against_a_baseline(check: Type, made: MadeResults) -> None:
     check(KEPT, "--update-baseline", "the first")
-    bench.session = "another"
-    bench.latency("sparse", times(5, 80.0, processes=1))
+    made.session = "another"
+    made.latency("sparse", times(5, 80.0, processes=1))
     code, out, _ = check("latency(sparse) <= 1.05 x baseline")
     assert (code, "one process cannot tell" in out) == (6, True)
 
 
-def test_unclear_is_timed_again_and_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unclear_is_timed_again_and_bounded(made: MadeResults, monkeypatch: pytest.MonkeyPatch) -> None:
     from detrbench.check import budgets, checking
 
-    bench.latency("sparse", times(3, 8.0, noise=0.3))
-    (bench.folder / "b.yaml").write_text(
+    made.latency("sparse", times(3, 8.0, noise=0.3))
+    (made.folder / "b.yaml").write_text(
         "suite: demo.yaml\nbudgets: {a: latency(sparse) <= 0.9 x latency(deformable)}\n"
     )
     asked: list[int] = []
@@ -171,26 +171,26 @@ def test_unclear_is_timed_again_and_bounded(bench: Bench, monkeypatch: pytest.Mo
     def again(of: Any, scale: str, options: Any, cells: Any, processes: int, note: Any) -> str | None:
         asked.append(processes)
         if len(asked) == 2:
-            bench.latency("sparse", times(4, 8.0, noise=0.005))
+            made.latency("sparse", times(4, 8.0, noise=0.005))
         return None
 
     monkeypatch.setattr(checking, "_time_again", again)
     loaded = budgets.load("b.yaml")
     assert checking.check(loaded, checking.CheckOptions(retries=3), lambda text: None).exit_code == 0
     assert asked == [3, 6]
-    bench.latency("sparse", times(3, 8.0, noise=0.3))
+    made.latency("sparse", times(3, 8.0, noise=0.3))
     asked[:] = [0, 0]
     assert checking.check(loaded, checking.CheckOptions(retries=2), lambda text: None).exit_code == 6
     assert asked == [0, 0, 3, 6]
 
 
-def test_results_of_another_machine_are_not_timed_here(check: Type, bench: Bench, capsys: Any) -> None:
+def test_results_of_another_machine_are_not_timed_here(check: Type, made: MadeResults, capsys: Any) -> None:
     for cell in ("deformable", "sparse"):
-        bench.latency(cell, times(len(cell), 8.0, noise=0.3), device="cpu", cpu="A processor of the past")
-    before = [path.read_text() for path in bench.store.root.glob("*/*/cells/*/latency.json")]
+        made.latency(cell, times(len(cell), 8.0, noise=0.3), device="cpu", cpu="A processor of the past")
+    before = [path.read_text() for path in made.store.root.glob("*/*/cells/*/latency.json")]
     code, out, _ = check("latency(sparse) <= 1.0 x latency(deformable)", "--retries", "1")
     assert (code, "not timed again: the results are of other hardware" in out) == (6, True), out
-    assert [path.read_text() for path in bench.store.root.glob("*/*/cells/*/latency.json")] == before
+    assert [path.read_text() for path in made.store.root.glob("*/*/cells/*/latency.json")] == before
 
 
 def test_json(check: Type) -> None:
@@ -202,12 +202,12 @@ def test_json(check: Type) -> None:
     assert (found["deformable"]["value"], found["deformable"]["limit"], found["deformable"]["line"]) == (4.0, 3.5, 3)
 
 
-def test_junit_is_what_readers_accept(check: Type, bench: Bench) -> None:
-    bench.latency("sparse", times(3, 8.0, noise=0.3))
-    bench.state("deformable", "accuracy", "not_measured", "no <data> & \x07 no weights")
+def test_junit_is_what_readers_accept(check: Type, made: MadeResults) -> None:
+    made.latency("sparse", times(3, 8.0, noise=0.3))
+    made.state("deformable", "accuracy", "not_measured", "no <data> & \x07 no weights")
     assert check("gflops <= 3.5\nlatency(sparse) <= 0.8 x latency(deformable)\nap >= 1", "--junit", "out/c.xml")[0] == 1
-    xmlschema.XMLSchema(JUNIT_SCHEMA).validate(bench.folder / "out/c.xml")
-    root = ElementTree.parse(bench.folder / "out/c.xml").getroot()
+    xmlschema.XMLSchema(JUNIT_SCHEMA).validate(made.folder / "out/c.xml")
+    root = ElementTree.parse(made.folder / "out/c.xml").getroot()
     for suite in root:
         cases = suite.findall("testcase")
         assert int(suite.attrib["tests"]) == len(cases)
@@ -216,17 +216,17 @@ def test_junit_is_what_readers_accept(check: Type, bench: Bench) -> None:
         assert len({case.attrib["name"] for case in cases}) == len(cases)
 
 
-def test_github(check: Type, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_github(check: Type, made: MadeResults, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_ACTIONS", "true")
-    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(bench.folder / "summary.md"))
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(made.folder / "summary.md"))
     _, out, _ = check("gflops <= 3.5")
     assert "::error file=b.yaml,line=3,col=7,title=demo%3A broken::b0 (gflops <= 3.5) at deformable: 4.00" in out
-    summary = (bench.folder / "summary.md").read_text()
+    summary = (made.folder / "summary.md").read_text()
     assert "### demo, smoke scale: 1 ok, 1 broken" in summary
     assert "| BROKEN | b0: gflops \\<= 3.5 | deformable | 4.00 |" in summary
 
 
-def test_check_and_compare_do_without_torch(check: Type, bench: Bench) -> None:
+def test_check_and_compare_do_without_torch(check: Type, made: MadeResults) -> None:
     check(KEPT, "--update-baseline", "the first")
     check("ap >= baseline - 1\nlatency <= 1.1 x baseline")
     program = (
@@ -234,9 +234,7 @@ def test_check_and_compare_do_without_torch(check: Type, bench: Bench) -> None:
         "codes = [cli.main(['check', 'b.yaml']), cli.main(['compare', 'results', 'results'])]; "
         "sys.exit(repr((codes, 'torch' in sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=bench.folder, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=made.folder, check=False)
     assert "([0, 0], False)" in done.stderr
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import Workbench
+from terminal import Terminal
 
 import detrbench
 from detrbench import cli
@@ -80,15 +80,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["convert", "gone.safetensors", "--model", "sparse_detr_r50"], 2),
     ],
 )
-def test_exit_codes_of_mistakes(bench: Workbench, arguments: list[str], code: int) -> None:
-    found, out, err = bench.type(*arguments)
+def test_exit_codes_of_mistakes(terminal: Terminal, arguments: list[str], code: int) -> None:
+    found, out, err = terminal.type(*arguments)
     assert found == code, err
     assert out == ""
     assert "Traceback" not in err
 
 
-def test_list_and_show_speak_json(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml")
+def test_list_and_show_speak_json(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml")
     documents = {
         ("list", "suites"): "suites",
         ("list", "models"): "models",
@@ -100,67 +100,67 @@ def test_list_and_show_speak_json(bench: Workbench) -> None:
         ("show", "demo.yaml"): "cells",
     }
     for arguments, key in documents.items():
-        code, out, err = bench.type(*arguments, "--json")
+        code, out, err = terminal.type(*arguments, "--json")
         assert code == 0, err
         assert json.loads(out)[key]
 
 
-def test_show_finds_results_by_any_unique_end(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml")
-    folder = next(bench.results.glob("demo/smoke/cells/sparse-0.1-*"))
+def test_show_finds_results_by_any_unique_end(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml")
+    folder = next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*"))
     for name in ("sparse-0.1", "smoke/sparse-0.1", "demo/smoke/sparse-0.1", folder.name, str(folder)):
-        code, out, _ = bench.type("show", name)
+        code, out, _ = terminal.type("show", name)
         assert code == 0
         assert "id: sparse-0.1" in out
-    bench.type("run", "demo.yaml", "--scale", "paper", "--measure", "complexity")
-    code, _, err = bench.type("show", "sparse-0.1")
+    terminal.type("run", "demo.yaml", "--scale", "paper", "--measure", "complexity")
+    code, _, err = terminal.type("show", "sparse-0.1")
     assert code == 2
     assert "fits 2 results" in err
 
 
-def test_validate_says_what_is_in_a_suite(bench: Workbench) -> None:
-    code, out, _ = bench.type("validate", "demo.yaml")
+def test_validate_says_what_is_in_a_suite(terminal: Terminal) -> None:
+    code, out, _ = terminal.type("validate", "demo.yaml")
     assert code == 0
     assert "4 cells at smoke" in out
     assert "not built yet: detector_of_the_future" in out
-    (bench.folder / "demo.yaml").write_text("name: demo\ntitel: x\n")
-    code, _, err = bench.type("validate", "demo.yaml")
+    (terminal.folder / "demo.yaml").write_text("name: demo\ntitel: x\n")
+    code, _, err = terminal.type("validate", "demo.yaml")
     assert code == 2
     assert err.startswith("error: demo.yaml:2:1: titel: unknown key\nhint: did you mean 'title'?")
 
 
-def test_validate_finds_mistakes_in_data(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validate_finds_mistakes_in_data(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     from detrbench.data import validate
 
     finding = validate.FileMistake("instances.json", 7, "bad_box", "width is NaN")
     monkeypatch.setattr(validate, "validate", lambda root: [finding])
-    code, out, err = bench.type("validate", str(bench.folder))
+    code, out, err = terminal.type("validate", str(terminal.folder))
     assert code == 1
     assert "instances.json: 7: bad_box: width is NaN" in out
     assert err.rstrip().endswith(": 1 mistake")
-    code, out, _ = bench.type("validate", str(bench.folder), "--json")
+    code, out, _ = terminal.type("validate", str(terminal.folder), "--json")
     assert json.loads(out)["findings"][0]["kind"] == "bad_box"
     monkeypatch.setattr(validate, "validate", lambda root: [])
-    assert bench.type("validate", str(bench.folder))[0] == 0
+    assert terminal.type("validate", str(terminal.folder))[0] == 0
 
 
 def status(backend: str) -> dict[str, dict[str, Any]]:
     return {"cpu": {"backend": backend, "why": "no compiler", "install": "install g++", "library": "op.so"}}
 
 
-def test_doctor_says_what_is_missing_and_what_to_install(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_says_what_is_missing_and_what_to_install(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     from detrbench.models.ops import build
 
     monkeypatch.setattr(build, "status", lambda: status("native"))
-    code, out, _ = bench.type("doctor")
+    code, out, _ = terminal.type("doctor")
     assert code == 0, out
     monkeypatch.setattr(build, "status", lambda: status("reference"))
-    code, out, err = bench.type("doctor")
+    code, out, err = terminal.type("doctor")
     assert code == 4
     assert "slow reference: no compiler" in out
     assert "op on cpu: install g++" in out
     assert "missing: op on cpu" in err
-    code, out, _ = bench.type("doctor", "--json", "--data", "nowhere")
+    code, out, _ = terminal.type("doctor", "--json", "--data", "nowhere")
     assert code == 4
     assert {check["name"] for check in json.loads(out)["checks"] if check["state"] == "missing"} == {
         "op on cpu",
@@ -168,7 +168,7 @@ def test_doctor_says_what_is_missing_and_what_to_install(bench: Workbench, monke
     }
 
 
-def test_profile_prints_parts_and_json(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_profile_prints_parts_and_json(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[Any] = []
 
     def count_once(*asked: Any) -> Any:
@@ -178,11 +178,11 @@ def test_profile_prints_parts_and_json(bench: Workbench, monkeypatch: pytest.Mon
     real = profile._count
     monkeypatch.setattr(profile, "_count", count_once)
     arguments = ["profile", "sparse_detr_tiny", "--set", "keep_ratio=0.1", "--size", "64x96"]
-    code, out, err = bench.type(*arguments)
+    code, out, err = terminal.type(*arguments)
     assert code == 0, err
     assert "encoder" in out
     assert "total" in out
-    code, out, _ = bench.type(*arguments, "--json")
+    code, out, _ = terminal.type(*arguments, "--json")
     document = json.loads(out)
     assert document["options"] == {"keep_ratio": 0.1}
     assert document["protocol"] == "common@64x96"

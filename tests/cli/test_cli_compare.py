@@ -6,15 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
-from check_bench import Bench, times
+from made_results import MadeResults, times
 
 from detrbench import cli
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeResults:
     monkeypatch.chdir(tmp_path)
-    made = Bench(tmp_path)
+    made = MadeResults(tmp_path)
     shared = times(0, 1.0, noise=0.2)
     for cell, gflops, skill, factor in (("deformable", 4.0, 0.6, 10.0), ("sparse", 3.0, 0.4, 8.0)):
         made.gflops(cell, gflops)
@@ -28,7 +28,7 @@ def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[
     return {row["figure"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
 
 
-def test_two_cells_are_paired(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_cells_are_paired(made: MadeResults, capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(capsys, "demo:deformable", "results/demo/smoke:sparse")
     assert "params" not in found  # equal
     assert found["gflops"]["verdict"] == "better"
@@ -39,8 +39,8 @@ def test_two_cells_are_paired(bench: Bench, capsys: pytest.CaptureFixture[str]) 
     assert 0.78 < latency["low"] < latency["change"] < latency["high"] < 0.82  # type: ignore[operator]
 
 
-def test_what_is_not_shared_is_said(bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = Bench(tmp_path, session="another", results="other")
+def test_what_is_not_shared_is_said(made: MadeResults, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = MadeResults(tmp_path, session="another", results="other")
     other.ap("sparse", 41.0)
     other.latency("sparse", times(1, 8.0), gpus=["NVIDIA A100"])
     found = rows(capsys, "results", "other")
@@ -51,7 +51,7 @@ def test_what_is_not_shared_is_said(bench: Bench, tmp_path: Path, capsys: pytest
     assert json.loads(json.dumps(found["gflops"]))["b"] is None
 
 
-def test_every_format(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_format(made: MadeResults, capsys: pytest.CaptureFixture[str]) -> None:
     for form in ("text", "md", "csv", "latex"):
         assert cli.main(["compare", "demo:deformable", "demo:sparse", "--format", form]) == 0
         out = capsys.readouterr().out
@@ -68,15 +68,15 @@ def test_every_format(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "code"),
     [(("nowhere", "results"), 2), (("demo:sparce", "demo:sparse"), 2), (("demo", "demo:sparse"), 0), (("demo",), 2)],
 )
-def test_exit_codes(bench: Bench, arguments: tuple[str, ...], code: int) -> None:
+def test_exit_codes(made: MadeResults, arguments: tuple[str, ...], code: int) -> None:
     assert cli.main(["compare", *arguments]) == code
 
 
-def test_nothing_in_common(bench: Bench, tmp_path: Path) -> None:
-    other = Bench(tmp_path, results="other")
+def test_nothing_in_common(made: MadeResults, tmp_path: Path) -> None:
+    other = MadeResults(tmp_path, results="other")
     other.gflops("sparse", 3.0)
-    left = Bench(tmp_path, results="left")
+    left = MadeResults(tmp_path, results="left")
     left.gflops("deformable", 3.0)
     assert cli.main(["compare", "left", "other"]) == 0  # one cell each: those two
-    bench.store.root.joinpath("demo").rename(tmp_path / "gone")
+    made.store.root.joinpath("demo").rename(tmp_path / "gone")
     assert cli.main(["compare", "results", "other"]) == 2

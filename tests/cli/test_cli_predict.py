@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from workbench import Workbench, tiny_weights
+from terminal import Terminal, tiny_weights
 
 from detrbench.cli.predict import draw
 
@@ -34,32 +34,32 @@ def arguments(weights: Path, *more: str) -> list[str]:
     ]
 
 
-def test_boxes_are_drawn_and_printed(bench: Workbench, weights: Path) -> None:
+def test_boxes_are_drawn_and_printed(terminal: Terminal, weights: Path) -> None:
     for name in ("a.jpg", "b.png"):
         Image.new("RGB", (120, 80), "gray").save(name)
-    code, _, err = bench.type("predict", *arguments(weights, "a.jpg", "-o", "out.png"))
+    code, _, err = terminal.type("predict", *arguments(weights, "a.jpg", "-o", "out.png"))
     assert code == 0, err
     assert Image.open("out.png").size == (120, 80)
-    code, _, err = bench.type("predict", *arguments(weights, "a.jpg", "b.png", "-o", "drawn"))
+    code, _, err = terminal.type("predict", *arguments(weights, "a.jpg", "b.png", "-o", "drawn"))
     assert code == 0, err
     assert sorted(path.name for path in Path("drawn").iterdir()) == ["a.png", "b.png"]
-    code, out, err = bench.type("predict", *arguments(weights, "a.jpg"), "--json")
+    code, out, err = terminal.type("predict", *arguments(weights, "a.jpg"), "--json")
     assert code == 0, err
     detections = json.loads(out)["images"][0]["detections"]
     assert {"name", "label", "score", "box"} == set(detections[0])
     assert all(0 <= d["box"][0] <= d["box"][2] <= 120 and 0 <= d["box"][1] <= d["box"][3] <= 80 for d in detections)
 
 
-def test_a_broken_image_is_one_line(bench: Workbench, weights: Path) -> None:
+def test_a_broken_image_is_one_line(terminal: Terminal, weights: Path) -> None:
     Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
-    code, _, err = bench.type("predict", *arguments(weights, "broken.jpg"))
+    code, _, err = terminal.type("predict", *arguments(weights, "broken.jpg"))
     assert code == 2
     assert err.startswith("error: broken.jpg: cannot be read as an image")
 
 
-def test_two_images_need_a_folder(bench: Workbench, weights: Path) -> None:
-    assert bench.type("predict", *arguments(weights, "a.jpg", "b.jpg", "-o", "out.png"))[0] == 2
-    assert bench.type("predict", *arguments(weights, "x/a.jpg", "y/a.jpg", "-o", "out"))[0] == 2
+def test_two_images_need_a_folder(terminal: Terminal, weights: Path) -> None:
+    assert terminal.type("predict", *arguments(weights, "a.jpg", "b.jpg", "-o", "out.png"))[0] == 2
+    assert terminal.type("predict", *arguments(weights, "x/a.jpg", "y/a.jpg", "-o", "out"))[0] == 2
 
 
 def test_labels_stay_inside_small_images() -> None:
@@ -70,13 +70,13 @@ def test_labels_stay_inside_small_images() -> None:
     assert drawn.getcolors() != picture.getcolors()
 
 
-def test_convert_writes_our_file(bench: Workbench, weights: Path) -> None:
+def test_convert_writes_our_file(terminal: Terminal, weights: Path) -> None:
     settings = [part for pair in OPTIONS for part in ("--set", pair)]
     command = ["convert", str(weights), "--model", "deformable_detr_tiny", "--to", "ours.safetensors", *settings]
-    code, out, err = bench.type(*command, "--json")
+    code, out, err = terminal.type(*command, "--json")
     assert code == 0, err
     assert json.loads(out)["tensors"] > 50
     Path("cut.pth").write_bytes(weights.read_bytes()[:1000])
-    code, _, err = bench.type("convert", "cut.pth", "--model", "deformable_detr_tiny", *settings)
+    code, _, err = terminal.type("convert", "cut.pth", "--model", "deformable_detr_tiny", *settings)
     assert code == 2
     assert err.startswith("error: ")

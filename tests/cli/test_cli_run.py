@@ -10,7 +10,7 @@ import signal
 from typing import Any
 
 import pytest
-from workbench import Workbench
+from terminal import Terminal
 
 from detrbench import cli
 from detrbench.errors import CheckpointError, EnvironmentLacking
@@ -40,98 +40,98 @@ def fail_at(cell: str, measure: str, error: BaseException) -> Any:
     return before
 
 
-def states(bench: Workbench, cell: str) -> dict[str, tuple[str, str | None]]:
-    results = {r.id: r for r in ResultsStore(bench.results).cells("demo", "smoke")}
+def states(terminal: Terminal, cell: str) -> dict[str, tuple[str, str | None]]:
+    results = {r.id: r for r in ResultsStore(terminal.results).cells("demo", "smoke")}
     return {m: (e["state"], e["why"]) for m, e in results[cell].status["measures"].items()}
 
 
-def test_everything_is_done_once_in_order(bench: Workbench) -> None:
-    code, _, err = bench.type("run", "demo.yaml")
+def test_everything_is_done_once_in_order(terminal: Terminal) -> None:
+    code, _, err = terminal.type("run", "demo.yaml")
     assert code == 0, err
-    assert bench.calls == ORDER
-    assert states(bench, "sparse-0.3")["latency"] == ("done", None)
-    assert states(bench, "later") == dict.fromkeys(states(bench, "later"), ("not_measured", "not built yet"))
-    assert states(bench, "old")["accuracy"] == ("not_measured", "published figures only")
-    assert bench.type("run", "demo.yaml")[0] == 0
-    assert bench.calls == []
+    assert terminal.calls == ORDER
+    assert states(terminal, "sparse-0.3")["latency"] == ("done", None)
+    assert states(terminal, "later") == dict.fromkeys(states(terminal, "later"), ("not_measured", "not built yet"))
+    assert states(terminal, "old")["accuracy"] == ("not_measured", "published figures only")
+    assert terminal.type("run", "demo.yaml")[0] == 0
+    assert terminal.calls == []
 
 
-def test_fresh_takes_everything_again(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml")
-    bench.type("run", "demo.yaml", "--fresh", "-k", "0.1", "--measure", "complexity,accuracy")
-    assert bench.calls == [("sparse-0.1", "complexity"), ("sparse-0.1", "training"), ("sparse-0.1", "accuracy")]
+def test_fresh_takes_everything_again(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml")
+    terminal.type("run", "demo.yaml", "--fresh", "-k", "0.1", "--measure", "complexity,accuracy")
+    assert terminal.calls == [("sparse-0.1", "complexity"), ("sparse-0.1", "training"), ("sparse-0.1", "accuracy")]
 
 
-def test_a_failing_cell_stops_nobody_and_is_retried(bench: Workbench) -> None:
-    bench.before = fail_at("sparse-0.1", "training", CheckpointError("boom\nsecond line"))
-    code, _, err = bench.type("run", "demo.yaml")
+def test_a_failing_cell_stops_nobody_and_is_retried(terminal: Terminal) -> None:
+    terminal.before = fail_at("sparse-0.1", "training", CheckpointError("boom\nsecond line"))
+    code, _, err = terminal.type("run", "demo.yaml")
     assert code == 1
     assert "1 of 22 failed, first sparse-0.1 training: boom" in err
-    assert states(bench, "sparse-0.1")["training"] == ("failed", "boom")
-    assert states(bench, "sparse-0.1")["accuracy"] == ("not_measured", "training failed: boom")
-    assert states(bench, "sparse-0.3")["accuracy"] == ("done", None)
-    log = next(bench.results.glob("demo/smoke/cells/sparse-0.1-*/log.txt"))
+    assert states(terminal, "sparse-0.1")["training"] == ("failed", "boom")
+    assert states(terminal, "sparse-0.1")["accuracy"] == ("not_measured", "training failed: boom")
+    assert states(terminal, "sparse-0.3")["accuracy"] == ("done", None)
+    log = next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*/log.txt"))
     assert "Traceback" in log.read_text()
-    bench.before = lambda cell, measure: None
-    assert bench.type("run", "demo.yaml")[0] == 0
-    assert bench.calls == [*ORDER[2:5], ("sparse-0.1", "memory"), ORDER[-1]]
+    terminal.before = lambda cell, measure: None
+    assert terminal.type("run", "demo.yaml")[0] == 0
+    assert terminal.calls == [*ORDER[2:5], ("sparse-0.1", "memory"), ORDER[-1]]
 
 
-def test_out_of_memory_says_so(bench: Workbench) -> None:
-    bench.before = fail_at("sparse-0.1", "memory", MemoryError("of 3 GiB"))
-    assert bench.type("run", "demo.yaml")[0] == 1
-    assert states(bench, "sparse-0.1")["memory"] == ("failed", "out of memory: of 3 GiB")
+def test_out_of_memory_says_so(terminal: Terminal) -> None:
+    terminal.before = fail_at("sparse-0.1", "memory", MemoryError("of 3 GiB"))
+    assert terminal.type("run", "demo.yaml")[0] == 1
+    assert states(terminal, "sparse-0.1")["memory"] == ("failed", "out of memory: of 3 GiB")
 
 
-def test_a_detector_that_cannot_be_timed_leaves_the_others_timed(bench: Workbench) -> None:
-    bench.before = fail_at("sparse-0.1", "loading", RuntimeError("no"))
-    assert bench.type("run", "demo.yaml")[0] == 1
-    assert bench.calls[-1] == ("sparse-0.3", "latency")
-    assert states(bench, "sparse-0.1")["latency"] == ("failed", "RuntimeError: no")
-    assert states(bench, "sparse-0.3")["latency"] == ("done", None)
+def test_a_detector_that_cannot_be_timed_leaves_the_others_timed(terminal: Terminal) -> None:
+    terminal.before = fail_at("sparse-0.1", "loading", RuntimeError("no"))
+    assert terminal.type("run", "demo.yaml")[0] == 1
+    assert terminal.calls[-1] == ("sparse-0.3", "latency")
+    assert states(terminal, "sparse-0.1")["latency"] == ("failed", "RuntimeError: no")
+    assert states(terminal, "sparse-0.3")["latency"] == ("done", None)
 
 
-def test_timings_that_fail_together_are_all_failed(bench: Workbench) -> None:
-    bench.before = fail_at("sparse-0.1 sparse-0.3", "latency", RuntimeError("no"))
-    assert bench.type("run", "demo.yaml")[0] == 1
-    assert {states(bench, f"sparse-{r}")["latency"] for r in (0.1, 0.3)} == {("failed", "RuntimeError: no")}
+def test_timings_that_fail_together_are_all_failed(terminal: Terminal) -> None:
+    terminal.before = fail_at("sparse-0.1 sparse-0.3", "latency", RuntimeError("no"))
+    assert terminal.type("run", "demo.yaml")[0] == 1
+    assert {states(terminal, f"sparse-{r}")["latency"] for r in (0.1, 0.3)} == {("failed", "RuntimeError: no")}
 
 
 @pytest.mark.parametrize("at", [("sparse-0.3", "accuracy"), ("sparse-0.1 sparse-0.3", "latency")])
-def test_an_interrupted_run_goes_on_where_it_was(bench: Workbench, at: tuple[str, str]) -> None:
-    bench.before = fail_at(*at, KeyboardInterrupt())
-    code, _, err = bench.type("run", "demo.yaml")
+def test_an_interrupted_run_goes_on_where_it_was(terminal: Terminal, at: tuple[str, str]) -> None:
+    terminal.before = fail_at(*at, KeyboardInterrupt())
+    code, _, err = terminal.type("run", "demo.yaml")
     assert code == 130
     assert "run the same command again" in err
-    assert states(bench, "sparse-0.3")[at[1]] == ("not_measured", "interrupted")
-    bench.before = lambda cell, measure: None
-    assert bench.type("run", "demo.yaml")[0] == 0
-    assert bench.calls == ORDER[ORDER.index(at) :]
+    assert states(terminal, "sparse-0.3")[at[1]] == ("not_measured", "interrupted")
+    terminal.before = lambda cell, measure: None
+    assert terminal.type("run", "demo.yaml")[0] == 0
+    assert terminal.calls == ORDER[ORDER.index(at) :]
 
 
 @pytest.mark.parametrize("at", [ORDER[1], ORDER[2], ORDER[4], ORDER[-1]])
-def test_a_killed_run_goes_on_and_does_nothing_twice(bench: Workbench, at: tuple[str, str]) -> None:
+def test_a_killed_run_goes_on_and_does_nothing_twice(terminal: Terminal, at: tuple[str, str]) -> None:
     def kill(cell: str, measure: str) -> None:
         if (cell, measure) == at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    bench.before = kill
+    terminal.before = kill
     child = os.fork()
     if child == 0:
         cli.main(["run", "demo.yaml"])
         os._exit(0)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
-    bench.before = lambda cell, measure: None
-    assert bench.type("run", "demo.yaml")[0] == 0
-    assert bench.calls == ORDER[ORDER.index(at) :]
-    assert bench.type("run", "demo.yaml")[0] == 0
-    assert bench.calls == []
+    terminal.before = lambda cell, measure: None
+    assert terminal.type("run", "demo.yaml")[0] == 0
+    assert terminal.calls == ORDER[ORDER.index(at) :]
+    assert terminal.type("run", "demo.yaml")[0] == 0
+    assert terminal.calls == []
 
 
-def test_a_cell_that_another_run_is_at_is_left_alone(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml", "--measure", "complexity")
-    folder = CellFolder(next(bench.results.glob("demo/smoke/cells/sparse-0.1-*")))
+def test_a_cell_that_another_run_is_at_is_left_alone(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml", "--measure", "complexity")
+    folder = CellFolder(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
@@ -140,120 +140,122 @@ def test_a_cell_that_another_run_is_at_is_left_alone(bench: Workbench) -> None:
             signal.pause()
     os.read(ours, 1)
     try:
-        code, _, err = bench.type("run", "demo.yaml", "--fresh", "--measure", "complexity")
+        code, _, err = terminal.type("run", "demo.yaml", "--fresh", "--measure", "complexity")
         assert code == 0
-        assert bench.calls == [("sparse-0.3", "complexity")]
+        assert terminal.calls == [("sparse-0.3", "complexity")]
         assert "another run is at this cell: sparse-0.1" in err
-        assert states(bench, "sparse-0.1")["complexity"] == ("done", None)
+        assert states(terminal, "sparse-0.1")["complexity"] == ("done", None)
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
-def test_a_full_disk_ends_the_run_with_4(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.type("run", "demo.yaml", "--measure", "complexity")
+def test_a_full_disk_ends_the_run_with_4(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal.type("run", "demo.yaml", "--measure", "complexity")
 
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    code, _, err = bench.type("run", "demo.yaml")
+    code, _, err = terminal.type("run", "demo.yaml")
     assert code == 4
     assert "no space left while writing" in err
 
 
-def test_a_measure_that_this_machine_cannot_take_is_that_cells_failure(bench: Workbench) -> None:
-    bench.before = fail_at("sparse-0.1", "dam", EnvironmentLacking("needs a telescope"))
-    assert bench.type("run", "demo.yaml")[0] == 1
-    assert states(bench, "sparse-0.1")["dam"] == ("failed", "needs a telescope")
+def test_a_measure_that_this_machine_cannot_take_is_that_cells_failure(terminal: Terminal) -> None:
+    terminal.before = fail_at("sparse-0.1", "dam", EnvironmentLacking("needs a telescope"))
+    assert terminal.type("run", "demo.yaml")[0] == 1
+    assert states(terminal, "sparse-0.1")["dam"] == ("failed", "needs a telescope")
 
 
-def test_other_settings_go_to_another_folder(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml", "--measure", "complexity", "-k", "0.1")
-    bench.type("run", "demo.yaml", "--measure", "complexity", "-k", "0.1", "--set", "epochs=5")
-    assert len(list(bench.results.glob("demo/smoke/cells/sparse-0.1-*"))) == 2
-    assert len(list(bench.results.glob("demo/smoke/cells/sparse-0.3-*"))) == 1
-    current = ResultsStore(bench.results).cells("demo", "smoke")
+def test_other_settings_go_to_another_folder(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml", "--measure", "complexity", "-k", "0.1")
+    terminal.type("run", "demo.yaml", "--measure", "complexity", "-k", "0.1", "--set", "epochs=5")
+    assert len(list(terminal.results.glob("demo/smoke/cells/sparse-0.1-*"))) == 2
+    assert len(list(terminal.results.glob("demo/smoke/cells/sparse-0.3-*"))) == 1
+    current = ResultsStore(terminal.results).cells("demo", "smoke")
     assert [r.cell["resolved"]["epochs"] for r in current] == [5, 2, 2, 2]
 
 
-def test_another_training_does_not_go_on_from_this_ones_checkpoint(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml", "-k", "0.1")
-    folder = CellFolder(next(bench.results.glob("demo/smoke/cells/sparse-0.1-*")))
+def test_another_training_does_not_go_on_from_this_ones_checkpoint(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml", "-k", "0.1")
+    folder = CellFolder(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))
     (folder.checkpoint / "key").write_text("of another training")
     (folder.checkpoint / "state.pt").write_text("half")
     folder.record("training").unlink()
     seen: list[bool] = []
-    bench.before = lambda cell, measure: seen.append((folder.checkpoint / "state.pt").exists())
-    bench.type("run", "demo.yaml", "-k", "0.1", "--measure", "accuracy")
+    terminal.before = lambda cell, measure: seen.append((folder.checkpoint / "state.pt").exists())
+    terminal.type("run", "demo.yaml", "-k", "0.1", "--measure", "accuracy")
     assert seen[0] is False
 
 
-def test_a_half_done_training_keeps_its_checkpoint(bench: Workbench) -> None:
-    bench.before = fail_at("sparse-0.1", "training", KeyboardInterrupt())
-    bench.type("run", "demo.yaml", "-k", "0.1")
-    folder = CellFolder(next(bench.results.glob("demo/smoke/cells/sparse-0.1-*")))
+def test_a_half_done_training_keeps_its_checkpoint(terminal: Terminal) -> None:
+    terminal.before = fail_at("sparse-0.1", "training", KeyboardInterrupt())
+    terminal.type("run", "demo.yaml", "-k", "0.1")
+    folder = CellFolder(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))
     (folder.checkpoint / "state.pt").write_text("half")
     seen: list[bool] = []
-    bench.before = lambda cell, measure: seen.append((folder.checkpoint / "state.pt").exists())
-    bench.type("run", "demo.yaml", "-k", "0.1")
+    terminal.before = lambda cell, measure: seen.append((folder.checkpoint / "state.pt").exists())
+    terminal.type("run", "demo.yaml", "-k", "0.1")
     assert seen[0] is True
 
 
-def test_a_lost_or_truncated_record_is_taken_again(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml")
-    folder = CellFolder(next(bench.results.glob("demo/smoke/cells/sparse-0.1-*")))
+def test_a_lost_or_truncated_record_is_taken_again(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml")
+    folder = CellFolder(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))
     folder.record("accuracy").write_text('{"schema": 1, ')
     folder.record("dam").unlink()
-    bench.type("run", "demo.yaml")
-    assert bench.calls == [("sparse-0.1", "accuracy"), ("sparse-0.1", "dam")]
+    terminal.type("run", "demo.yaml")
+    assert terminal.calls == [("sparse-0.1", "accuracy"), ("sparse-0.1", "dam")]
 
 
-def test_without_data_the_rest_is_measured(bench: Workbench) -> None:
-    assert bench.type("run", "demo.yaml", "--scale", "paper", "-k", "0.1")[0] == 0
-    assert bench.calls == [("sparse-0.1", "complexity"), ("sparse-0.1", "memory"), ("sparse-0.1", "latency")]
-    (result,) = [r for r in ResultsStore(bench.results).cells("demo", "paper") if r.id == "sparse-0.1"]
+def test_without_data_the_rest_is_measured(terminal: Terminal) -> None:
+    assert terminal.type("run", "demo.yaml", "--scale", "paper", "-k", "0.1")[0] == 0
+    assert terminal.calls == [("sparse-0.1", "complexity"), ("sparse-0.1", "memory"), ("sparse-0.1", "latency")]
+    (result,) = [r for r in ResultsStore(terminal.results).cells("demo", "paper") if r.id == "sparse-0.1"]
     assert "no data: give" in str(result.state("accuracy")[1])
 
 
-def test_missing_data_that_was_asked_for_is_an_error(bench: Workbench) -> None:
-    code, _, err = bench.type("run", "demo.yaml", "--data", "nowhere")
+def test_missing_data_that_was_asked_for_is_an_error(terminal: Terminal) -> None:
+    code, _, err = terminal.type("run", "demo.yaml", "--data", "nowhere")
     assert code == 2
     assert "nowhere: no data set here" in err
-    assert not bench.results.exists()
+    assert not terminal.results.exists()
 
 
-def test_a_missing_checkpoint_is_told(bench: Workbench) -> None:
-    text = (bench.folder / "demo.yaml").read_text()
+def test_a_missing_checkpoint_is_told(terminal: Terminal) -> None:
+    text = (terminal.folder / "demo.yaml").read_text()
     text = text.replace("matrix: {keep_ratio: [0.1, 0.3]}", "matrix: {keep_ratio: [0.1]}, checkpoint: gone.pth")
-    (bench.folder / "demo.yaml").write_text(text)
-    assert bench.type("run", "demo.yaml")[0] == 0
-    assert states(bench, "sparse-0.1")["accuracy"][1] == f"no checkpoint: {bench.folder / 'gone.pth'} does not exist"
-    (bench.folder / "gone.pth").write_bytes(b"here")
-    assert bench.type("run", "demo.yaml")[0] == 0
-    assert ("sparse-0.1", "training") not in bench.calls
-    assert states(bench, "sparse-0.1")["accuracy"] == ("done", None)
-    (bench.folder / "gone.pth").write_bytes(b"changed")
-    bench.type("run", "demo.yaml")
-    assert ("sparse-0.1", "accuracy") in bench.calls
+    (terminal.folder / "demo.yaml").write_text(text)
+    assert terminal.type("run", "demo.yaml")[0] == 0
+    assert (
+        states(terminal, "sparse-0.1")["accuracy"][1] == f"no checkpoint: {terminal.folder / 'gone.pth'} does not exist"
+    )
+    (terminal.folder / "gone.pth").write_bytes(b"here")
+    assert terminal.type("run", "demo.yaml")[0] == 0
+    assert ("sparse-0.1", "training") not in terminal.calls
+    assert states(terminal, "sparse-0.1")["accuracy"] == ("done", None)
+    (terminal.folder / "gone.pth").write_bytes(b"changed")
+    terminal.type("run", "demo.yaml")
+    assert ("sparse-0.1", "accuracy") in terminal.calls
 
 
-def test_dry_run_writes_nothing(bench: Workbench) -> None:
-    code, out, _ = bench.type("run", "demo.yaml", "--dry-run")
+def test_dry_run_writes_nothing(terminal: Terminal) -> None:
+    code, out, _ = terminal.type("run", "demo.yaml", "--dry-run")
     assert code == 0
     assert "sparse-0.3" in out
     assert "not built yet" in out
-    assert not bench.results.exists()
-    assert bench.calls == []
+    assert not terminal.results.exists()
+    assert terminal.calls == []
 
 
-def test_json_is_one_document_on_stdout(bench: Workbench) -> None:
-    code, out, err = bench.type("run", "demo.yaml", "--dry-run", "--json")
+def test_json_is_one_document_on_stdout(terminal: Terminal) -> None:
+    code, out, err = terminal.type("run", "demo.yaml", "--dry-run", "--json")
     assert code == 0
     plan = json.loads(out)
     assert {"cell", "measure", "state", "why", "seconds", "key"} == set(plan["suites"][0]["items"][0])
-    bench.before = fail_at("sparse-0.1", "memory", RuntimeError("no"))
-    code, out, err = bench.type("run", "demo.yaml", "--json")
+    terminal.before = fail_at("sparse-0.1", "memory", RuntimeError("no"))
+    code, out, err = terminal.type("run", "demo.yaml", "--json")
     assert code == 1
     document = json.loads(out)
     assert document["schema"] == 1
@@ -262,17 +264,17 @@ def test_json_is_one_document_on_stdout(bench: Workbench) -> None:
     assert "[1/" in err
 
 
-def test_plain_lines_tell_epochs_and_time_left(bench: Workbench) -> None:
-    _, out, _ = bench.type("run", "demo.yaml")
+def test_plain_lines_tell_epochs_and_time_left(terminal: Terminal) -> None:
+    _, out, _ = terminal.type("run", "demo.yaml")
     assert "[3/12] sparse-0.1  training  epoch 2/2, loss 1.00  (0 s left, " in out
     assert "[12/12] sparse-0.3  latency  done" in out
 
 
-def test_results_of_a_deleted_cell_are_taken_again(bench: Workbench) -> None:
-    bench.type("run", "demo.yaml", "--measure", "complexity")
-    shutil.rmtree(next(bench.results.glob("demo/smoke/cells/sparse-0.1-*")))
-    bench.type("run", "demo.yaml", "--measure", "complexity")
-    assert bench.calls == [("sparse-0.1", "complexity")]
+def test_results_of_a_deleted_cell_are_taken_again(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml", "--measure", "complexity")
+    shutil.rmtree(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))
+    terminal.type("run", "demo.yaml", "--measure", "complexity")
+    assert terminal.calls == [("sparse-0.1", "complexity")]
 
 
 @pytest.mark.parametrize(
@@ -293,16 +295,16 @@ def test_results_of_a_deleted_cell_are_taken_again(bench: Workbench) -> None:
         (["run", "demo.yaml", "--no-such-option"], 2, "No such option"),
     ],
 )
-def test_mistakes_have_their_exit_code(bench: Workbench, arguments: list[str], code: int, said: str) -> None:
-    found, _, err = bench.type(*arguments)
+def test_mistakes_have_their_exit_code(terminal: Terminal, arguments: list[str], code: int, said: str) -> None:
+    found, _, err = terminal.type(*arguments)
     assert found == code
     assert said in err
     assert "Traceback" not in err
-    assert not bench.results.exists()
+    assert not terminal.results.exists()
 
 
 def test_an_internal_error_is_one_line_and_with_debug_a_traceback(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from detrbench.run import execute
 
@@ -310,23 +312,23 @@ def test_an_internal_error_is_one_line_and_with_debug_a_traceback(
         raise ZeroDivisionError("of all things")
 
     monkeypatch.setattr(execute, "prepare", break_down)
-    code, _, err = bench.type("run", "demo.yaml")
+    code, _, err = terminal.type("run", "demo.yaml")
     assert code == 3
     assert (
         err.strip() == "internal error: ZeroDivisionError: of all things; run it again with --debug for the traceback"
     )
-    assert "Traceback" in bench.type("run", "demo.yaml", "--debug")[2]
+    assert "Traceback" in terminal.type("run", "demo.yaml", "--debug")[2]
 
 
-def test_a_cell_with_anothers_weights_waits_for_that_training(bench: Workbench) -> None:
-    path = bench.folder / "demo.yaml"
+def test_a_cell_with_anothers_weights_waits_for_that_training(terminal: Terminal) -> None:
+    path = terminal.folder / "demo.yaml"
     borrower = "  - {id: sparser, model: sparse_detr_r50, options: {keep_ratio: 0.05}, weights_of: sparse-0.1}\n"
     path.write_text(path.read_text().replace("  - {id: later", borrower + "  - {id: later"))
-    assert bench.type("run", "demo.yaml", "-k", "sparser", "--measure", "accuracy")[0] == 0
-    assert bench.calls == []
-    assert states(bench, "sparser")["accuracy"] == ("not_measured", "sparse-0.1 is not trained")
-    assert bench.type("run", "demo.yaml", "-k", "sparse", "--measure", "accuracy")[0] == 0
-    assert [call for call in bench.calls if "0.3" not in call[0]] == [
+    assert terminal.type("run", "demo.yaml", "-k", "sparser", "--measure", "accuracy")[0] == 0
+    assert terminal.calls == []
+    assert states(terminal, "sparser")["accuracy"] == ("not_measured", "sparse-0.1 is not trained")
+    assert terminal.type("run", "demo.yaml", "-k", "sparse", "--measure", "accuracy")[0] == 0
+    assert [call for call in terminal.calls if "0.3" not in call[0]] == [
         ("sparse-0.1", "training"),
         ("sparse-0.1", "accuracy"),
         ("sparser", "accuracy"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from workbench import Workbench, tiny_weights
+from terminal import Terminal, tiny_weights
 
 OPTIONS = ["hidden_dim=32", "ffn_dim=32", "num_queries=8", "num_encoder_layers=2", "num_decoder_layers=2"]
 SETTINGS = [part for pair in OPTIONS for part in ("--set", pair)]
@@ -24,9 +24,9 @@ def arguments(weights: Path, *more: str) -> list[str]:
     return ["visualize", "sparse_detr_tiny", *more, "--checkpoint", str(weights), "--device", "cpu", *SETTINGS]
 
 
-def test_a_folder_of_pictures_and_their_page(bench: Workbench, weights: Path) -> None:
+def test_a_folder_of_pictures_and_their_page(terminal: Terminal, weights: Path) -> None:
     Image.new("RGB", (64, 48), "gray").save("a.jpg")
-    code, out, err = bench.type(*arguments(weights, "a.jpg", "-o", "out", "--threshold", "0"), "--json")
+    code, out, err = terminal.type(*arguments(weights, "a.jpg", "-o", "out", "--threshold", "0"), "--json")
     assert code == 0, err
     assert sorted(path.name for path in Path("out").iterdir()) == [*(f"a-{key}.png" for key in KEYS), "index.html"]
     found = json.loads(out)["pictures"]
@@ -38,51 +38,51 @@ def test_a_folder_of_pictures_and_their_page(bench: Workbench, weights: Path) ->
     assert str(weights) in html
 
 
-def test_one_page_alone_is_the_same_twice(bench: Workbench, weights: Path) -> None:
+def test_one_page_alone_is_the_same_twice(terminal: Terminal, weights: Path) -> None:
     Image.new("RGB", (48, 64), "teal").save("b.png")
-    code, out, err = bench.type(*arguments(weights, "b.png", "-o", "one.html"))
+    code, out, err = terminal.type(*arguments(weights, "b.png", "-o", "one.html"))
     assert code == 0, err
     assert str(Path("one.html").resolve()) in out
     first = Path("one.html").read_bytes()
-    assert bench.type(*arguments(weights, "b.png", "-o", "one.html"))[0] == 0
+    assert terminal.type(*arguments(weights, "b.png", "-o", "one.html"))[0] == 0
     assert Path("one.html").read_bytes() == first
     assert not list(Path().glob("*-tokens.png"))
 
 
-def test_without_weights_it_refuses(bench: Workbench) -> None:
+def test_without_weights_it_refuses(terminal: Terminal) -> None:
     Image.new("RGB", (64, 48)).save("a.jpg")
-    code, _, err = bench.type("visualize", "sparse_detr_tiny", "a.jpg")
+    code, _, err = terminal.type("visualize", "sparse_detr_tiny", "a.jpg")
     assert code == 2
     assert err.startswith("error: sparse_detr_tiny: random weights")
     assert "--checkpoint" in err
     assert not Path("pictures").exists()
     Path("cell").mkdir()
     Path("cell/cell.yaml").write_text("id: x\n")
-    code, _, err = bench.type("visualize", "cell", "a.jpg")
+    code, _, err = terminal.type("visualize", "cell", "a.jpg")
     assert (code, "no trained weights" in err) == (2, True)
 
 
-def test_broken_images_are_told_before_anything_is_done(bench: Workbench, weights: Path) -> None:
+def test_broken_images_are_told_before_anything_is_done(terminal: Terminal, weights: Path) -> None:
     Image.new("RGB", (64, 48)).save("a.jpg")
     Path("broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
-    code, _, err = bench.type(*arguments(weights, "a.jpg", "broken.jpg"))
+    code, _, err = terminal.type(*arguments(weights, "a.jpg", "broken.jpg"))
     assert (code, err.startswith("error: broken.jpg: cannot be read as an image")) == (2, True)
-    assert bench.type(*arguments(weights, "nowhere.jpg"))[0] == 2
+    assert terminal.type(*arguments(weights, "nowhere.jpg"))[0] == 2
     assert not Path("pictures").exists()
 
 
-def test_files_that_would_collide(bench: Workbench, weights: Path) -> None:
-    code, _, err = bench.type(*arguments(weights, "x/a.jpg", "y/a.jpg", "-o", "out"))
+def test_files_that_would_collide(terminal: Terminal, weights: Path) -> None:
+    code, _, err = terminal.type(*arguments(weights, "x/a.jpg", "y/a.jpg", "-o", "out"))
     assert (code, "two images" in err) == (2, True)
     Path("file.txt").write_text("mine")
-    code, _, err = bench.type(*arguments(weights, "a.jpg", "-o", "file.txt"))
+    code, _, err = terminal.type(*arguments(weights, "a.jpg", "-o", "file.txt"))
     assert code == 2
     assert Path("file.txt").read_text() == "mine"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
-def test_a_place_that_cannot_be_written(bench: Workbench, weights: Path) -> None:
+def test_a_place_that_cannot_be_written(terminal: Terminal, weights: Path) -> None:
     Image.new("RGB", (64, 48)).save("a.jpg")
     Path("locked").mkdir(mode=0o500)
-    code, _, err = bench.type(*arguments(weights, "a.jpg", "-o", "locked/out"))
+    code, _, err = terminal.type(*arguments(weights, "a.jpg", "-o", "locked/out"))
     assert (code, "cannot be written" in err) == (4, True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workbench import Workbench
+from terminal import Terminal
 
 # What differs from run to run.
 CHANGING = {r'"(updated|created)": "[^"]*"': r'"\1": "TIME"', r'"seconds": [0-9.e-]+': '"seconds": 0'}
@@ -26,13 +26,13 @@ def lines_by_file(folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_the_folder_of_a_run_stays(bench: Workbench, recorded: Callable[[str, Any], Any]) -> None:
+def test_the_folder_of_a_run_stays(terminal: Terminal, recorded: Callable[[str, Any], Any]) -> None:
     def fail(cell: str, measure: str) -> None:
         if (cell, measure) == ("sparse-0.3", "memory"):
             raise ValueError("no such memory")
 
-    bench.before = fail
-    assert bench.type("run", "demo.yaml")[0] == 1
-    assert bench.type("run", "demo.yaml", "--scale", "paper", "--measure", "accuracy,complexity")[0] == 0
-    found = lines_by_file(bench.results)
+    terminal.before = fail
+    assert terminal.type("run", "demo.yaml")[0] == 1
+    assert terminal.type("run", "demo.yaml", "--scale", "paper", "--measure", "accuracy,complexity")[0] == 0
+    found = lines_by_file(terminal.results)
     assert found == recorded("results_folder", found)

@@ -132,7 +132,7 @@ def test_every_smoke_cell_runs_forward_and_backward(name: str, tried: list[tuple
 
 
 PAPERS = {"Sparse DETR": "sparse_detr", "Focus-DETR": "focus_detr", "Lite DETR": "lite_detr", "DAC-DETR": "dac_detr"}
-COVERAGE = Path(__file__).parent.parent / "docs" / "coverage.md"
+COVERAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 
 
 def coverage(paper: str) -> dict[str, tuple[str, str]]:

@@ -37,7 +37,7 @@ def matches(seed: int, skill: float, images: int = 80) -> Matches:
     return Matches(images, [one])
 
 
-class Bench:
+class MadeResults:
     """A folder with the suite `demo`, into which records are put."""
 
     def __init__(self, folder: Path, session: str = "s", results: str = "results") -> None:

@@ -1,4 +1,4 @@
-"""A suite small enough for tests, and steps that cost nothing in place of the real ones; `bench` sets them up."""
+"""A suite small enough for tests, and steps that cost nothing in place of the real ones; `terminal` sets them up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ measure: [complexity, accuracy, latency, memory, dam]
 
 
 @dataclass
-class Workbench:
+class Terminal:
     """A directory with a suite, the calls that steps received, and how a command is typed in it."""
 
     folder: Path
