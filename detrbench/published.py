@@ -20,7 +20,8 @@ from typing import Any
 from detrbench import yaml12
 from detrbench.errors import SuiteError, unknown_name
 
-FOLDER = Path(__file__).resolve().parent.parent / "reports" / "published"
+FOLDER = Path(__file__).resolve().parent / "reports" / "published"
+MET = 0.5  # percent: a published count is met where ours under its own rule is no farther off
 
 Row = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ import json
 
 from detrbench import published
 from detrbench.measures import COMMON
-from detrbench.published_counts import MET
+from detrbench.published import MET
 from detrbench.report import columns, labels, overview, tables
 from detrbench.report.columns import EMPTY, Column, TableCell
 from detrbench.report.findings import Clause, Finding

@@ -13,7 +13,7 @@ from detrbench.compare.quantities import QUANTITIES
 from detrbench.compare.verdicts import Verdict
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
-from detrbench.published_counts import MET
+from detrbench.published import MET
 from detrbench.report import columns, labels, pairs
 from detrbench.report.sections import Entry, Section, number
 
