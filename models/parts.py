@@ -10,9 +10,11 @@ A detector is one choice for each kind:
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from typing import Any
 
 from detrbench.errors import UsageError, unknown_name
@@ -69,18 +71,28 @@ def register_part(part: Part) -> None:
     _PARTS[part.kind, part.name] = part
 
 
+@functools.cache
+def load_plugins() -> None:
+    """Import what installed packages name in the group `detrbench.models`; they register parts and variants."""
+    for entry in entry_points(group="detrbench.models"):
+        entry.load()
+
+
 def get_part(kind: str, name: str) -> Part:
     """The part of that kind and name; unknown names raise `UsageError` with the nearest match."""
+    load_plugins()
     if (kind, name) not in _PARTS:
         raise unknown_name(kind, name, part_names(kind))
     return _PARTS[kind, name]
 
 
 def part_names(kind: str) -> list[str]:
-    """Sorted names of one kind."""
+    """Sorted names of one kind, those of plug-ins included."""
+    load_plugins()
     return sorted(name for part_kind, name in _PARTS if part_kind == kind)
 
 
 def all_parts() -> list[Part]:
-    """Every part, in the order a detector runs them."""
+    """Every part, those of plug-ins included, in the order a detector runs them."""
+    load_plugins()
     return sorted(_PARTS.values(), key=lambda part: (ALL_KINDS.index(part.kind), part.name))
