@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detrbench.errors import UsageError
-from detrbench.models.parts import Option, Part, all_parts, register_part
+from detrbench.models.options import Option
+from detrbench.models.parts import Part, all_parts, register_part
 from detrbench.models.spec import DetectorSpec, resolve
 from detrbench.models.zoo import BACKBONES, Variant, get_variant, register_variant, variant_names
 

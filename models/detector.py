@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from detrbench.errors import UsageError
 from detrbench.models.auxiliary import ProposalLoss
+from detrbench.models.catalogue import CRITERION
 from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads, ProposalHead
 from detrbench.models.matcher import Target
-from detrbench.models.parts import ALL_KINDS, CRITERION, KINDS, TRAINING_KINDS, get_part
+from detrbench.models.parts import ALL_KINDS, KINDS, TRAINING_KINDS, get_part
 from detrbench.models.spec import DetectorSpec
 from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
 from detrbench.models.trace import Recorder, Trace

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from detrbench.errors import UsageError, nearest, unknown_name
-from detrbench.models.parts import ALL_KINDS, COMMON, CRITERION, TRAINING_KINDS, Option, all_parts, get_part, part_names
+from detrbench.models.catalogue import COMMON, COMMON_RELATIONS, CRITERION
+from detrbench.models.options import Option
+from detrbench.models.parts import ALL_KINDS, TRAINING_KINDS, all_parts, get_part, part_names
 from detrbench.models.zoo import Variant, get_variant
 
 
@@ -42,7 +45,8 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
             conventions of one code base where the official codes of a model differ.
 
     Raises:
-        UsageError: unknown variant, part, source or option, or a value of the wrong type.
+        UsageError: unknown variant, part, source or option, or a value that the option does not take, by itself or
+            beside the others.
     """
     variant = get_variant(name)
     overrides = dict(overrides)
@@ -65,7 +69,9 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
     for key, value in overrides.items():
         if key not in defaults:
             raise _unknown_option(name, key, parts, defaults)
-        values[key] = _checked(key, value, defaults[key])
+        values[key] = value
+    _check_values(parts, defaults, values)
+    values |= {key: defaults[key].converted(value) for key, value in overrides.items()}
     return DetectorSpec(variant.name, parts, values)
 
 
@@ -107,15 +113,15 @@ def _unknown_option(name: str, key: str, parts: Mapping[str, str], known: Mappin
     return UsageError(f"{name}: unknown option {key!r}", hint=f"{hint}options: {', '.join(sorted(known))}")
 
 
-def _checked(key: str, value: Any, option: Option) -> Any:
-    expected = type(option.default)
-    if expected is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if option.default is not None and not isinstance(value, expected | (int if expected is float else expected)):
-        raise UsageError(f"option {key!r}: expected {expected.__name__}, got {value!r}", hint=f"{key}: {option.doc}")
-    if isinstance(value, bool) and expected is not bool:
-        raise UsageError(f"option {key!r}: expected {expected.__name__}, got {value!r}", hint=f"{key}: {option.doc}")
-    return value
+def _check_values(parts: Mapping[str, str], options: Mapping[str, Option], values: Mapping[str, Any]) -> None:
+    """Refuse a value that its option does not take, then one that does not fit the others."""
+    for key, option in options.items():
+        option.check(key, values[key])
+    relations = itertools.chain(COMMON_RELATIONS, *(get_part(kind, parts[kind]).relations for kind in ALL_KINDS))
+    for relation in relations:
+        if not relation.holds(values):
+            key = relation.option
+            raise options[key].refusal(key, values[key], relation.expected(values))
 
 
 __all__ = ["DetectorSpec", "Variant", "resolve"]

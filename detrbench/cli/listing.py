@@ -41,12 +41,15 @@ def command(
     if as_json:
         output.print_json({what.value: rows})
     elif rows:
-        output.console().print(output.table(rows[0], ([_text(v) for v in row.values()] for row in rows)))
+        shown = [{k: v for k, v in row.items() if k != "options" or "accepts" not in row} for row in rows]
+        output.console().print(output.table(shown[0], ([_text(v) for v in row.values()] for row in shown)))
     else:
         output.note(f"no {what.value}" + (f" in {results_folder}" if what is What.results else ""))
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {text}" for name, text in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 
@@ -81,7 +84,13 @@ def _parts() -> list[dict[str, Any]]:
     from detrbench import models
 
     return [
-        {"kind": part.kind, "name": part.name, "options": list(part.options), "summary": part.summary}
+        {
+            "kind": part.kind,
+            "name": part.name,
+            "options": list(part.options),
+            "accepts": {name: str(option.accepts) for name, option in part.options.items()},
+            "summary": part.summary,
+        }
         for part in models.all_parts()
     ]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
-from detrbench.errors import UsageError
+from detrbench.models.catalogue import STRIDES
 from detrbench.models.dimensions import Dimensions
 
 
@@ -52,10 +52,7 @@ class ResNetBackbone(nn.Module):
 
 def first_stage(finest_stride: int) -> int:
     """Index of the stage of that stride among those of stride 4, 8, 16 and 32."""
-    strides = (4, 8, 16, 32)
-    if finest_stride not in strides:
-        raise UsageError(f"finest_stride: expected one of {strides}, got {finest_stride}")
-    return strides.index(finest_stride)
+    return STRIDES.index(finest_stride)
 
 
 def _build(network: Callable[..., ResNet], finest_stride: int, frozen_stages: int) -> ResNetBackbone:

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrbench.errors import UsageError
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.encoders.dual_attention import DualAttention
@@ -22,8 +21,6 @@ from detrbench.models.foreground import ForegroundLoss
 from detrbench.models.heads import ProposalHead
 from detrbench.models.layers import EncoderLayer
 from detrbench.models.tokens import Encoded, Tokens, gather_tokens
-
-MODULATIONS = ("top_down", "bottom_up", "none")
 
 
 class FocusEncoder(nn.Module):
@@ -34,15 +31,13 @@ class FocusEncoder(nn.Module):
 
     Args:
         dimensions: widths and the number of layers.
-        keep_ratios: share of an image's tokens that each layer updates; the best of one ranking, so smaller shares are
-            subsets of larger ones.
-        modulation: "top_down": coarse scores modulate finer tokens; "bottom_up": the other way round; "none".
-        foreground_supervision: train the scores with the objects' boxes.
-        scale_intervals: (least, most] for each level: which boxes its tokens may lie in, by the distance to the
-            farthest side in pixels. The official code's are disjoint; the paper's best overlap (Table 8).
-        dual_attention: see `DualAttention`, with `fine_tokens` and `category_score`.
-        fine_tokens: tokens of the dual attention.
-        category_score: whether the dual attention's choice reads class logits.
+        keep_ratios: this and the others as in the catalogue of parts.
+        modulation: how levels modulate each other.
+        foreground_supervision: whether the scores are trained with boxes.
+        scale_intervals: see `foreground.foreground_labels`.
+        dual_attention: see `DualAttention`, with the two below.
+        fine_tokens: see `ObjectTokens`.
+        category_score: see `ObjectTokens`.
     """
 
     needs_projection = True
@@ -60,11 +55,6 @@ class FocusEncoder(nn.Module):
     ) -> None:
         super().__init__()
         depth = dimensions.num_encoder_layers
-        if len(keep_ratios) != depth or not all(0 < ratio <= 1 for ratio in keep_ratios):
-            raise UsageError(f"keep_ratios: expected {depth} shares in (0, 1], one a layer, got {list(keep_ratios)}")
-        if len(scale_intervals) != dimensions.num_levels or any(len(interval) != 2 for interval in scale_intervals):
-            expected = f"{dimensions.num_levels} pairs, one a level"
-            raise UsageError(f"scale_intervals: expected {expected}, got {list(scale_intervals)}")
         self.keep_ratios = tuple(keep_ratios)
         self.supervised_intervals = scale_intervals if foreground_supervision else None
         self.selector = ForegroundSelector(dimensions, modulation)
@@ -116,8 +106,6 @@ class ForegroundSelector(nn.Module):
 
     def __init__(self, dimensions: Dimensions, modulation: str) -> None:
         super().__init__()
-        if modulation not in MODULATIONS:
-            raise UsageError(f"modulation: expected one of {MODULATIONS}, got {modulation!r}")
         self.modulation = modulation
         self.score_network = ScoreNetwork(dimensions.hidden_dim)
         if modulation != "none":

@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from detrbench.errors import UsageError
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import ProposalHead
@@ -27,11 +26,11 @@ class LiteEncoder(nn.Module):
 
     Args:
         dimensions: widths and levels.
-        high_levels: coarse levels that every layer updates.
+        high_levels: x; this and the others as in the catalogue of parts.
         high_updates: A.
         blocks: B.
-        low_updates: update the low levels at the end of each block. Otherwise they are only looked at, and the high
-            levels alone are handed on (Table 5: high-level fusion without low-level fusion).
+        low_updates: whether the last layer of a block is a `FullLayer`; without one, only the high levels are left for
+            the decoder.
     """
 
     needs_projection = needs_prediction = False
@@ -40,10 +39,6 @@ class LiteEncoder(nn.Module):
         self, dimensions: Dimensions, high_levels: int, high_updates: int, blocks: int, low_updates: bool
     ) -> None:
         super().__init__()
-        if not 0 < high_levels < dimensions.num_levels:
-            raise UsageError(f"high_levels: expected 1 to {dimensions.num_levels - 1}, got {high_levels}")
-        if high_updates < 1 or blocks < 1:
-            raise UsageError(f"high_updates and blocks: expected 1 or more, got {high_updates} and {blocks}")
         self.low_levels, self.low_updates = dimensions.num_levels - high_levels, low_updates
         self.memory_levels = dimensions.num_levels if low_updates else high_levels
         block = [EncoderLayer] * (high_updates - 1) + [FullLayer if low_updates else EncoderLayer]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from typing import Any
 
 from detrbench.errors import UsageError, unknown_name
+from detrbench.models.parts import load_plugins
 
 # How a backbone is written in a variant's name, as the papers' repositories write it.
 BACKBONES = {
@@ -24,8 +25,6 @@ BACKBONES = {
     "swin_l": "swin_large",
     "tiny": "tiny",
 }
-
-_MODULES = ("dac", "deformable", "dino", "dn", "efficient", "focus", "h_detr", "lite", "sparse")
 
 
 @dataclass(frozen=True)
@@ -82,12 +81,35 @@ def register_family(base: Variant, backbones: tuple[str, ...] = tuple(BACKBONES)
         )
 
 
+def with_encoder(
+    base: Variant,
+    encoder: str,
+    *,
+    name: str,
+    summary: str,
+    doc: str,
+    options: Mapping[str, Any] | None = None,
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Variant:
+    """That base with another encoder, options on top of the base's, and the base's sources only where they are named.
+
+    What a code base does to the base says nothing of it with the new encoder.
+    """
+    return Variant(
+        name=name,
+        summary=summary,
+        doc=doc,
+        parts={**base.parts, "encoder": encoder},
+        options={**base.options, **(options or {})},
+        sources=sources or {},
+    )
+
+
 @functools.cache
 def _load() -> None:
-    for module in _MODULES:
-        importlib.import_module(f"{__name__}.{module}")
-    for entry in entry_points(group="detrbench.models"):
-        entry.load()
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
+    load_plugins()
 
 
 def get_variant(name: str) -> Variant:

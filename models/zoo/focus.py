@@ -3,9 +3,7 @@
 Only the version on DINO is public; the paper's Table 3 has three more bases.
 """
 
-from dataclasses import replace
-
-from detrbench.models.zoo import Variant, register_family
+from detrbench.models.zoo import Variant, register_family, with_encoder
 from detrbench.models.zoo.deformable import REFINE
 from detrbench.models.zoo.dino import DETREX, DINO
 from detrbench.models.zoo.dn import DN_DEFORMABLE
@@ -17,24 +15,17 @@ DOC = (
 )
 
 
-def on_base(name: str, base: Variant, title: str) -> Variant:
-    """That base with the Focus encoder."""
-    return replace(
-        base,
-        name=name,
-        summary=f"Focus-DETR on {title}: the encoder updates foreground tokens",
-        doc=DOC,
-        parts={**base.parts, "encoder": "focus"},
-        sources={},
-    )
+def _on_base(name: str, base: Variant, title: str, **options: object) -> Variant:
+    summary = f"Focus-DETR on {title}: the encoder updates foreground tokens"
+    return with_encoder(base, "focus", name=name, summary=summary, doc=DOC, options=options)
 
 
-FOCUS = replace(on_base("focus_detr", DINO, "DINO"), options={**DINO.options, **DETREX})
+FOCUS = _on_base("focus_detr", DINO, "DINO", **DETREX)
 
 for _variant in (
     FOCUS,
-    on_base("focus_deformable_detr", REFINE, "Deformable DETR with learned queries"),
-    on_base("focus_efficient_detr", EFFICIENT, "Deformable DETR with top-k object queries"),
-    on_base("focus_dn_deformable_detr", DN_DEFORMABLE, "DN-Deformable-DETR"),
+    _on_base("focus_deformable_detr", REFINE, "Deformable DETR with learned queries"),
+    _on_base("focus_efficient_detr", EFFICIENT, "Deformable DETR with top-k object queries"),
+    _on_base("focus_dn_deformable_detr", DN_DEFORMABLE, "DN-Deformable-DETR"),
 ):
     register_family(_variant)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from detrbench.models.zoo import Variant, register_family
+from detrbench.models.zoo import Variant, register_family, with_encoder
 from detrbench.models.zoo.deformable import REFINE
 from detrbench.models.zoo.dino import DINO
 from detrbench.models.zoo.dn import DN_DEFORMABLE
@@ -18,21 +18,22 @@ SPARSE = replace(
 )
 
 
-def on_base(base: Variant, title: str) -> Variant:
-    """That base with the Sparse encoder (Focus-DETR, Table 3)."""
-    return replace(
+def _on_base(base: Variant, title: str) -> Variant:
+    """As Focus-DETR's Table 3 has it."""
+    return with_encoder(
         base,
+        "sparse",
         name=f"sparse_{base.name}",
         summary=f"Sparse DETR's encoder on {title}",
         doc=SPARSE.doc,
-        parts={**base.parts, "encoder": "sparse"},
+        sources=base.sources,
     )
 
 
 for _variant in (
     SPARSE,
-    on_base(replace(REFINE, name="deformable_detr"), "Deformable DETR with learned queries"),
-    on_base(DN_DEFORMABLE, "DN-Deformable-DETR"),
-    on_base(DINO, "DINO"),
+    _on_base(replace(REFINE, name="deformable_detr"), "Deformable DETR with learned queries"),
+    _on_base(DN_DEFORMABLE, "DN-Deformable-DETR"),
+    _on_base(DINO, "DINO"),
 ):
     register_family(_variant)

@@ -29,8 +29,8 @@ def test_listing_and_resolving_import_no_torch() -> None:
         ("sparse_detr_r50", {"encoder": "spars"}, "unknown encoder 'spars'", "did you mean 'sparse'"),
         ("deformable_detr_r50", {"keep_ratio": 0.3}, "'keep_ratio' belongs to encoder 'sparse'", "choose that part"),
         ("deformable_detr_r50", {"source": "detectron"}, "unknown source", "known:"),
-        ("deformable_detr_r50", {"num_queries": "many"}, "expected int, got 'many'", "object queries"),
-        ("sparse_detr_r50", {"keep_ratio": True}, "expected float, got True", "share"),
+        ("deformable_detr_r50", {"num_queries": "many"}, "expected a whole number, 1 or more, got", "object queries"),
+        ("sparse_detr_r50", {"keep_ratio": True}, "expected a number above 0 and at most 1, got True", "share"),
     ],
 )
 def test_mistakes_are_named(name: str, overrides: dict[str, Any], message: str, hint: str) -> None:

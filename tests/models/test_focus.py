@@ -143,9 +143,9 @@ def test_all_tokens_are_updated_where_everything_is_kept() -> None:
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(UsageError, match="keep_ratios: expected 6 shares"):
+    with pytest.raises(UsageError, match="'keep_ratios': expected 6 shares"):
         models.create("focus_detr_tiny", keep_ratios=[0.3])
-    with pytest.raises(UsageError, match="scale_intervals: expected 4 pairs"):
+    with pytest.raises(UsageError, match="'scale_intervals': expected 4 pairs"):
         models.create("focus_detr_tiny", scale_intervals=[[0, 1]])
     with pytest.raises(UsageError, match="modulation"):
         models.create("focus_detr_tiny", modulation="sideways")

@@ -77,8 +77,8 @@ def test_without_low_updates_the_decoder_sees_the_high_levels_only() -> None:
 
 
 def test_high_levels_must_leave_low_ones() -> None:
-    with pytest.raises(UsageError, match="high_levels: expected 1 to 3, got 4"):
-        models.create("lite_dino_tiny", high_levels=4)
+    with pytest.raises(UsageError, match=r"'high_levels': expected 1 to 3, .*, got 4"):
+        models.resolve("lite_dino_tiny", {"high_levels": 4})
 
 
 def test_key_aware_attention_is_softmax_of_query_times_key() -> None:
