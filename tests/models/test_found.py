@@ -13,7 +13,10 @@ PROJECT = Path(__file__).resolve().parents[2]
 def python(code: str, *folders: Path) -> str:
     path = os.pathsep.join(map(str, (PROJECT, *folders)))
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path, "COLUMNS": "300"}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path, "COLUMNS": "300"},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -10,7 +10,6 @@ import pytest
 
 from detrbench import yaml12
 from detrbench.errors import DataError
-from detrbench.measures import CHOSEN
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan
 from detrbench.run.keys import Conditions
@@ -29,7 +28,7 @@ scales:
   paper: {data: coco}
 """
 ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": "3.11"}
-ALL = CHOSEN
+ALL = ("complexity", "accuracy", "dam", "queries", "pictures", "memory", "latency")
 
 
 def conditions(fingerprint: str = "f", device: str = "cpu", **environment: Any) -> Conditions:
