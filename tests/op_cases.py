@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detrbench.models import ops
 from detrbench.models.ops.reference import (
     key_aware_backward_reference,
     key_aware_reference,
@@ -109,6 +110,21 @@ def true_key_aware(arguments: list[Tensor]) -> tuple[Tensor, Tensor]:
 def true_key_aware_gradients(grad_output: Tensor, arguments: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """What the reference gives in float64 for value, locations and query."""
     return key_aware_backward_reference(grad_output.cpu().double(), *exactly(arguments))
+
+
+def gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of value, sampling locations and attention weights, as autograd gives them."""
+    value, shapes, starts, locations, weights = arguments
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, weights)]
+    return torch.autograd.grad(ops.msda(leaves[0], shapes, starts, leaves[1], leaves[2]), leaves, grad_output)
+
+
+def key_aware_gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of value, sampling locations and query, as autograd gives them."""
+    value, shapes, starts, locations, query = arguments
+    leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, query)]
+    output, _ = ops.key_aware_attention(leaves[0], shapes, starts, leaves[1], leaves[2])
+    return torch.autograd.grad(output, leaves, grad_output)
 
 
 def assert_close(found: Tensor, truth: Tensor, tolerance: float) -> None:

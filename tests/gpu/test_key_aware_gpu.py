@@ -12,6 +12,7 @@ from op_cases import (
     TOLERANCE,
     Case,
     assert_close,
+    key_aware_gradients,
     key_aware_inputs,
     true_key_aware,
     true_key_aware_gradients,
@@ -27,13 +28,6 @@ pytestmark = [
 TYPES = list(TOLERANCE)
 
 
-def gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
-    value, shapes, starts, locations, query = arguments
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, query)]
-    output, _ = ops.key_aware_attention(leaves[0], shapes, starts, leaves[1], leaves[2])
-    return torch.autograd.grad(output, leaves, grad_output)
-
-
 def compare(arguments: list[Tensor], tolerance: float) -> None:
     """Output, weights and gradients against the reference."""
     output, weights = ops.key_aware_attention(*arguments)
@@ -42,7 +36,7 @@ def compare(arguments: list[Tensor], tolerance: float) -> None:
         assert_close(found, truth, tolerance)
     grad_output = torch.randn(output.shape, device="cuda").to(output.dtype)
     for found, truth in zip(
-        gradients(arguments, grad_output), true_key_aware_gradients(grad_output, arguments), strict=True
+        key_aware_gradients(arguments, grad_output), true_key_aware_gradients(grad_output, arguments), strict=True
     ):
         assert_close(found, truth, tolerance)
 
@@ -65,7 +59,7 @@ def test_half_values_take_float32_locations(half: torch.dtype) -> None:
     arguments = [value.to(half), shapes, starts, locations, query.to(half)]
     compare(arguments, TOLERANCE[half])
     grad_output = torch.ones(2, 30, 256, dtype=half, device="cuda")
-    assert gradients(arguments, grad_output)[1].dtype == torch.float32
+    assert key_aware_gradients(arguments, grad_output)[1].dtype == torch.float32
 
 
 @pytest.mark.parametrize("levels", [4, 17])  # more than are passed with the launch
@@ -91,7 +85,7 @@ def test_points_outside_have_key_and_value_zero(far: float) -> None:
     arguments[3][..., 1, 0] = far
     compare(arguments, TOLERANCE[torch.float32])
     grad_output = torch.ones(2, 30, 256, device="cuda")
-    assert not gradients(arguments, grad_output)[1][:, :, :, :, 1].any()
+    assert not key_aware_gradients(arguments, grad_output)[1][:, :, :, :, 1].any()
 
 
 def test_nothing_waits_for_the_device() -> None:

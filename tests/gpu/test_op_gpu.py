@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from op_cases import CASES, IDS, TOLERANCE, Case, assert_close, inputs, true_gradients, true_output
+from op_cases import CASES, IDS, TOLERANCE, Case, assert_close, gradients, inputs, true_gradients, true_output
 from torch import Tensor
 
 from detrbench.models import ops
@@ -19,12 +19,6 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
 TYPES = list(TOLERANCE)
-
-
-def gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
-    value, shapes, starts, locations, weights = arguments
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, weights)]
-    return torch.autograd.grad(ops.msda(leaves[0], shapes, starts, leaves[1], leaves[2]), leaves, grad_output)
 
 
 def compare(arguments: list[Tensor], tolerance: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ from op_cases import (
     TOLERANCE,
     Case,
     assert_close,
+    key_aware_gradients,
     key_aware_inputs,
     level_tensors,
     true_key_aware,
@@ -34,20 +35,6 @@ def differentiable(case: Case, dtype: torch.dtype = torch.float64, device: str =
     return [t.requires_grad_(t.is_floating_point()) for t in key_aware_inputs(case, dtype, device)]
 
 
-def gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
-    value, shapes, starts, locations, query = arguments
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, query)]
-    output, _ = ops.key_aware_attention(leaves[0], shapes, starts, leaves[1], leaves[2])
-    return torch.autograd.grad(output, leaves, grad_output)
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=IDS)
 def test_output_and_weights_are_the_references(case: Case, dtype: torch.dtype) -> None:
@@ -64,7 +51,7 @@ def test_output_and_weights_are_the_references(case: Case, dtype: torch.dtype) -
 def test_gradients_are_the_references(case: Case, dtype: torch.dtype) -> None:
     arguments = key_aware_inputs(case, dtype)
     grad_output = torch.randn(case.images, case.queries, case.heads * case.depth, dtype=torch.float64).to(dtype)
-    found = gradients(arguments, grad_output)
+    found = key_aware_gradients(arguments, grad_output)
     for gradient, truth in zip(found, true_key_aware_gradients(grad_output, arguments), strict=True):
         assert gradient.dtype == dtype
         assert_close(gradient, truth, TOLERANCE[dtype])
@@ -91,7 +78,7 @@ def test_points_outside_have_key_and_value_zero(dtype: torch.dtype, far: float) 
     limits = torch.finfo(dtype)
     locations[:, ::2, ..., 1, 0] = min(max(far, limits.min), limits.max) if math.isfinite(far) else far
     output, weights = ops.key_aware_attention(*arguments)
-    grad_locations = gradients(arguments, torch.ones_like(output))[1]
+    grad_locations = key_aware_gradients(arguments, torch.ones_like(output))[1]
     assert not grad_locations[:, ::2, :, :, 1].any()
     locations[:, ::2, ..., 1, :] = -1.0  # plainly outside
     for found, truth in zip((output, weights), true_key_aware(arguments), strict=True):
@@ -151,7 +138,9 @@ def test_inputs_need_not_be_contiguous(dtype: torch.dtype) -> None:
     expected = ops.key_aware_attention(*arguments)
     torch.testing.assert_close(ops.key_aware_attention(*strided), expected, rtol=0, atol=0)
     grad_output = torch.ones((), dtype=dtype).expand_as(expected[0])
-    for found, truth in zip(gradients(strided, grad_output), gradients(arguments, grad_output), strict=True):
+    for found, truth in zip(
+        key_aware_gradients(strided, grad_output), key_aware_gradients(arguments, grad_output), strict=True
+    ):
         torch.testing.assert_close(found, truth, rtol=0, atol=0)
 
 
@@ -164,7 +153,7 @@ def test_bits_do_not_depend_on_the_number_of_threads(case: Case, count: int) -> 
     found = []
     for number in (1, count):
         torch.set_num_threads(number)
-        found.append([*ops.key_aware_attention(*arguments), *gradients(arguments, grad_output)])
+        found.append([*ops.key_aware_attention(*arguments), *key_aware_gradients(arguments, grad_output)])
     assert all(torch.equal(one, many) for one, many in zip(*found, strict=True))
 
 
@@ -282,4 +271,4 @@ def test_without_kernels_the_reference_runs(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close((output, weights), ops.key_aware_attention(*arguments))
     grad_output = torch.randn_like(output)
     found = registration._key_aware_backward(grad_output, *arguments, weights)
-    torch.testing.assert_close(found, gradients(arguments, grad_output))
+    torch.testing.assert_close(found, key_aware_gradients(arguments, grad_output))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
-from op_cases import CASES, IDS, TOLERANCE, Case, assert_close, inputs, level_tensors, true_gradients
+from op_cases import CASES, IDS, TOLERANCE, Case, assert_close, gradients, inputs, level_tensors, true_gradients
 from op_cases import true_output as true
 from torch import Tensor
 
@@ -17,12 +17,6 @@ from detrbench.models.ops.reference import grid_sample_msda, msda_reference
 TYPES = list(TOLERANCE)
 
 
-def gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
-    value, shapes, starts, locations, weights = arguments
-    leaves = [tensor.detach().clone().requires_grad_() for tensor in (value, locations, weights)]
-    return torch.autograd.grad(ops.msda(leaves[0], shapes, starts, leaves[1], leaves[2]), leaves, grad_output)
-
-
 def one_point(level: tuple[int, int], x: float, y: float, values: Tensor, repeat: int = 1) -> Tensor:
     """Sample pixel coordinates (x, y) of one level of `values` (height * width,), `repeat` queries."""
     shapes, starts = level_tensors((level,))
@@ -30,13 +24,6 @@ def one_point(level: tuple[int, int], x: float, y: float, values: Tensor, repeat
     value = values.view(1, -1, 1, 1).expand(-1, -1, -1, 16)
     locations = location.expand(1, repeat, 1, 1, 1, 2)
     return ops.msda(value, shapes, starts, locations, locations.new_ones(1, repeat, 1, 1, 1))[0]
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_kernels_are_native() -> None:
