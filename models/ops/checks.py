@@ -12,13 +12,13 @@ VALUE_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def check_msda(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> None:
-    """Raise TypeError or ValueError, which say what was expected and what was found. See `ops.msda`."""
+    """Raise TypeError or ValueError unless `value` is (N, S, M, D) and the others fit it, as `ops.msda` says."""
     _check_sampling(value, shapes, starts, locations)
     _check_companion("attention_weights", weights, tuple(locations.shape[:5]), value)
 
 
 def check_key_aware(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor) -> None:
-    """Raise TypeError or ValueError, which say what was expected and what was found. See `ops.key_aware_attention`."""
+    """Raise TypeError or ValueError unless `value` is (N, S, M, D) and the others fit it: `ops.key_aware_attention`."""
     _check_sampling(value, shapes, starts, locations)
     _check_companion("query", query, (*locations.shape[:3], value.shape[3]), value)
     if query.dtype != value.dtype:

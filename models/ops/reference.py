@@ -74,7 +74,7 @@ def key_aware(value: Tensor, sizes: Sequence[Sequence[int]], locations: Tensor, 
 
 
 def msda_reference(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """`ops.msda`, differentiable by autograd: half types in float32, points that reach no pixel masked out."""
+    """`ops.msda`, (N, Q, M * D), differentiable: half types in float32, points that reach no pixel masked out."""
     sizes, locations, reached = _exact_points(value, shapes, starts, locations)
     weights = torch.where(reached, weights.to(locations), 0.0)
     return grid_sample_msda(value.to(locations), sizes, locations, weights).to(value.dtype)
@@ -83,7 +83,7 @@ def msda_reference(value: Tensor, shapes: Tensor, starts: Tensor, locations: Ten
 def key_aware_reference(
     value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """`ops.key_aware_attention`, differentiable by autograd: half types in float32, which the weights stay in."""
+    """`ops.key_aware_attention`, (N, Q, M * D) and (N, Q, M, L, P), differentiable: half types in float32."""
     sizes, locations, _ = _exact_points(value, shapes, starts, locations)
     output, weights = key_aware(value.to(locations), sizes, locations, query.to(locations))
     return output.to(value.dtype), weights
@@ -107,7 +107,7 @@ def _exact_points(
 def msda_backward_reference(
     grad_output: Tensor, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `value`, `locations` and `weights`, each in the type of its tensor."""
+    """(N, Q, M * D) gradient of the output -> those of `value`, `locations`, `weights`, typed as these are."""
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (value, locations, weights)]
         output = msda_reference(inputs[0], shapes, starts, inputs[1], inputs[2])
@@ -118,7 +118,7 @@ def msda_backward_reference(
 def key_aware_backward_reference(
     grad_output: Tensor, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `value`, `locations` and `query`, each in the type of its tensor."""
+    """(N, Q, M * D) gradient of the output -> those of `value`, `locations`, `query`, typed as these are."""
     with torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (value, locations, query)]
         output, _ = key_aware_reference(inputs[0], shapes, starts, inputs[1], inputs[2])
