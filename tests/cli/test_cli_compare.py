@@ -80,3 +80,18 @@ def test_nothing_in_common(made: MadeResults, tmp_path: Path) -> None:
     assert cli.main(["compare", "left", "other"]) == 0  # one cell each: those two
     made.store.root.joinpath("demo").rename(tmp_path / "gone")
     assert cli.main(["compare", "results", "other"]) == 2
+
+
+def test_a_quantity_that_differs_in_one_pair_alone_is_shown_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, sparse in (("a", 3.0), ("b", 2.5)):
+        made = MadeResults(tmp_path, results=folder)
+        made.gflops("deformable", 4.0)
+        made.gflops("sparse", sparse)
+    from detrbench.compare.cells import compare
+
+    found = compare("a", "b", tmp_path)
+    assert [row.cell for row in found.rows if row.quantity.name == "gflops"] == ["deformable", "sparse"]
+    assert [quantity.name for quantity in found.equal] == ["params"]

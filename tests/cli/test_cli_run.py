@@ -333,3 +333,14 @@ def test_a_cell_with_anothers_weights_waits_for_that_training(terminal: Terminal
         ("sparse-0.1", "accuracy"),
         ("sparser", "accuracy"),
     ]
+
+
+def test_a_limit_reaches_every_cell(terminal: Terminal) -> None:
+    from detrbench.run.execute import prepare
+    from detrbench.run.work import RunOptions
+    from detrbench.suite import loading as suites
+
+    loaded = suites.load("demo.yaml")
+    limited, free = (prepare(loaded, RunOptions(results=terminal.results, limit=limit)) for limit in (3, None))
+    assert {cell.settings.limit for cell in limited.cells} == {3}
+    assert {cell.settings.limit for cell in free.cells} == {None}

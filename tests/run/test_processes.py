@@ -143,3 +143,11 @@ def test_nothing_is_started_for_what_is_done(tmp_path: Path) -> None:
         outcomes = runs.execute(prepare(tmp_path, measures=("memory",)), Told(), pair)
         assert pair.workers == []
     assert {state for _, _, state in shown(outcomes)} == {"done"}
+
+
+def test_what_is_timed_is_left_to_one_process(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, measures=("accuracy", "memory", "latency"))
+    theirs, ours = runs._share_out(prepared.items, share=True)
+    assert {item.measure for group in theirs for item in group} == {"training", "accuracy"}
+    assert {item.measure for group in ours for item in group} == {"memory", "latency"}
+    assert len([group for group in ours if group[0].measure == "latency"]) == 1  # together, so that they interleave

@@ -1,0 +1,112 @@
+"""What each step is given: which weights, which images, at which size, and which of the two detectors of a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detrbench import models, yaml12
+from detrbench.data import Dataset, open_dataset
+from detrbench.data.spec import DataSpec
+from detrbench.measure import protocols
+from detrbench.results.store import ResultsStore
+from detrbench.run import plan, steps
+from detrbench.run.keys import Conditions
+from detrbench.run.plan import WorkItem
+from detrbench.suite import loading as suites
+
+SUITE = """\
+name: demo
+title: A demonstration
+variants: [{id: plain, model: deformable_detr_tiny}]
+scales:
+  paper: {data: coco, model: {num_queries: 33}}
+  smoke:
+    {data: shapes, num_train: 4, num_val: 2, image_size: 64, epochs: 1, batch_size: 2,
+     model: {width: 8, hidden_dim: 32, num_heads: 2, ffn_dim: 32, num_queries: 10, num_encoder_layers: 1,
+             num_decoder_layers: 1}}
+"""
+
+Item = Callable[..., WorkItem]
+
+
+@pytest.fixture
+def item(tmp_path: Path) -> Item:
+    def make(measure: str, scale: str = "smoke", **settings: Any) -> WorkItem:
+        (cell,) = suites.read(yaml12.parse(SUITE, "demo.yaml")).cells(scale, settings)
+        now = Conditions(lambda *of: "data", lambda *of: 4, {}, "cpu", frozenset(models.names()))
+        items = plan.work_items([cell], [measure], ResultsStore(tmp_path), now)
+        return next(each for each in items if each.measure == measure)
+
+    return make
+
+
+def first_weight(detector: Any) -> torch.Tensor:
+    return next(iter(detector.state_dict().values()))
+
+
+def opened(spec: DataSpec, split: Any) -> Dataset:
+    return open_dataset(spec, split)
+
+
+def test_random_weights_are_those_of_the_recipes_seed(item: Item) -> None:
+    once, again = (first_weight(steps.load(item("memory"), "cpu", opened)) for _ in range(2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, first_weight(steps.load(item("memory", seed=1), "cpu", opened)))
+
+
+def test_what_was_trained_is_what_is_evaluated(item: Item) -> None:
+    accuracy = item("accuracy")
+    assert accuracy.weights == "trained"
+    classes = opened(accuracy.cell.settings.data_spec, "train").num_classes
+    trained = models.create("deformable_detr_tiny", **accuracy.cell.options, num_classes=classes)
+    with torch.no_grad():
+        first_weight(trained).fill_(0.125)
+    models.save_checkpoint(trained, accuracy.trained_in.weights)
+    found = steps.load(accuracy, "cpu", opened)
+    assert torch.equal(first_weight(found), first_weight(trained))
+    assert not found.training
+
+
+def test_training_sees_the_training_images_and_is_evaluated_on_the_others(
+    item: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def train(
+        detector: Any, dataset: Dataset, transform: Any, recipe: Any, folder: Any, evaluate: Any, *_: Any
+    ) -> None:
+        seen["trained"] = dataset.fingerprint
+        evaluate(detector)
+
+    def collect(detector: Any, dataset: Dataset, *_: Any, **more: Any) -> None:
+        seen["evaluated"] = dataset.fingerprint
+        raise StopIteration  # that is all there is to see
+
+    monkeypatch.setattr(steps.loop, "train", train)
+    monkeypatch.setattr(steps.accuracy, "collect", collect)
+    training = item("accuracy")
+    with pytest.raises(StopIteration):
+        steps._training(training, "cpu", opened, lambda *of, **more: None)
+    spec = training.cell.settings.data_spec
+    assert seen == {"trained": opened(spec, "train").fingerprint, "evaluated": opened(spec, "val").fingerprint}
+    assert len(set(seen.values())) == 2
+
+
+def test_the_papers_detector_is_counted_whatever_is_trained(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+    monkeypatch.setattr(steps.complexity, "measure", lambda create, rule, cross_check: counted.append(create()))
+    steps.take(item("complexity"), "cpu", opened, lambda *of: None)
+    (detector,) = counted
+    assert (detector.spec.options["num_queries"], detector.spec.options["hidden_dim"]) == (33, 256)
+
+
+def test_generated_images_are_timed_at_their_own_size_and_coco_at_the_papers(item: Item) -> None:
+    rule = protocols.get("latency")
+    small = steps._sized(rule, item("latency"))
+    assert (small.height, small.width) == (64, 64)
+    assert steps._sized(rule, item("latency", "paper")) is rule
