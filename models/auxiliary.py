@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detrbench.models.criterion import LossTerm
+from detrbench.models.criterion import LossTerm, matched_losses
 from detrbench.models.dam import decoder_attention_map
-from detrbench.models.losses import Losses
+from detrbench.models.losses import Losses, Supervision
 from detrbench.models.matcher import Target
 
 if TYPE_CHECKING:
@@ -28,22 +28,22 @@ class ProposalLoss(LossTerm):
         super().__init__()
         self.class_agnostic = class_agnostic
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Losses with the suffix `_enc`."""
         assert out.queries.proposals is not None
         if self.class_agnostic:
             targets = [{**target, "labels": torch.zeros_like(target["labels"])} for target in targets]
-        return self.matched_losses(out.queries.proposals, targets, num_boxes, "_enc")
+        return matched_losses(supervision.encoder, out.queries.proposals, targets, num_boxes, "_enc")
 
 
 class EncoderAuxiliaryLoss(LossTerm):
     """Trains the kept tokens of each encoder layer to detect (Sparse DETR, section 3.4)."""
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Losses with the suffix `_enc_<layer>`."""
         losses: Losses = {}
         for index, prediction in enumerate(out.encoded.auxiliary):
-            losses |= self.matched_losses(prediction, targets, num_boxes, f"_enc_{index}")
+            losses |= matched_losses(supervision.encoder, prediction, targets, num_boxes, f"_enc_{index}")
         return losses
 
 
@@ -53,10 +53,10 @@ class ObjectnessLoss(LossTerm):
     As for the proposals, all tokens are matched, and the weights are those of every other matched loss.
     """
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Losses with the suffix `_backbone`."""
         assert out.encoded.objectness is not None
-        return self.matched_losses(out.encoded.objectness, targets, num_boxes, "_backbone")
+        return matched_losses(supervision.encoder, out.encoded.objectness, targets, num_boxes, "_backbone")
 
 
 class DamLoss(LossTerm):
@@ -64,7 +64,7 @@ class DamLoss(LossTerm):
 
     weights: ClassVar[dict[str, float]] = {"loss_mask_prediction": 1.0}
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Binary cross entropy over all tokens, padding included."""
         kept = out.encoded.kept_tokens
         assert kept is not None

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from detrbench.models.boxes import cxcywh_to_xyxy
-from detrbench.models.criterion import DecoderTerm, LossTerm, count_boxes
+from detrbench.models.criterion import LossTerm, count_boxes
 from detrbench.models.denoising import noised_losses
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.heads import DetectionHeads
-from detrbench.models.losses import Losses
+from detrbench.models.losses import Losses, Supervision
 from detrbench.models.matcher import Matches, Target
 from detrbench.models.tokens import Decoded, Encoded, Queries, Tokens
 
@@ -88,7 +88,7 @@ class CollaborativeDecoder(nn.Module):
         return [CollaborativeLoss(self.threshold, self.top)]
 
 
-class CollaborativeLoss(DecoderTerm):
+class CollaborativeLoss(LossTerm):
     """The losses of the C-decoder: one-to-many in every layer, and those of noised queries as in the O-decoder.
 
     Args:
@@ -100,7 +100,7 @@ class CollaborativeLoss(DecoderTerm):
         super().__init__()
         self.threshold, self.top = threshold, top
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Losses with the suffix `_cdecoder`, and `_<i>_cdecoder` for layer i before the last; none in inference."""
         branch = out.auxiliary
         if branch is None:
@@ -109,9 +109,9 @@ class CollaborativeLoss(DecoderTerm):
         losses: Losses = {}
         for index, matches in enumerate(assignments(out, targets, self.threshold, self.top)):
             suffix = "" if index == len(out.layers) - 1 else f"_{index}"
-            terms = self.losses(branch.layers[index], targets, matches, balanced, ranked=True)
+            terms = supervision.one_to_many(branch.layers[index], targets, matches, balanced)
             losses |= {name + suffix: loss for name, loss in terms.items()}
-        losses |= noised_losses(self, branch.noised, out.queries, targets, num_boxes)
+        losses |= noised_losses(supervision.decoder, branch.noised, out.queries, targets, num_boxes)
         return {f"{name}_cdecoder": loss for name, loss in losses.items()}
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from detrbench.models.losses import Losses, losses_named, set_losses
-from detrbench.models.matcher import Matches, Target, match
+from detrbench.models.losses import Losses, MatchedLosses, Supervision, supervision
+from detrbench.models.matcher import Target, match
 from detrbench.models.tokens import Prediction
 
 if TYPE_CHECKING:
@@ -19,32 +19,21 @@ BOX_WEIGHTS = {"loss_bbox": 5.0, "loss_giou": 2.0}
 
 
 class LossTerm(nn.Module):
-    """One term of the objective, called as `term(out, targets, num_boxes)`; returns named losses.
+    """One term of the objective, called as `term(out, targets, num_boxes, supervision)`; returns named losses.
 
     Attributes:
         weights: by the stem of a loss's name (without its layer suffix), where the criterion has none for it.
-        iou_eps: see `losses.paired_giou`; the criterion sets it for all of its terms.
-        losses_of: of matched predictions.
     """
 
     weights: ClassVar[dict[str, float]] = {}
-    iou_eps: float = 0.0
-    losses_of: Callable[..., Losses] = staticmethod(set_losses)
-
-    def losses(
-        self, prediction: Prediction, targets: list[Target], matches: Matches, num_boxes: float, ranked: bool = False
-    ) -> Losses:
-        """Losses of matched predictions; arguments as for `losses.set_losses`."""
-        return self.losses_of(prediction, targets, matches, num_boxes, self.iou_eps, ranked)
-
-    def matched_losses(self, prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str) -> Losses:
-        """Match one prediction to the objects and name its losses with a suffix."""
-        losses = self.losses(prediction, targets, match(prediction, targets), num_boxes)
-        return {name + suffix: loss for name, loss in losses.items()}
 
 
-class DecoderTerm(LossTerm):
-    """A term over decoder layers; for these the criterion also sets `losses_of`, as its `class_loss` asks."""
+def matched_losses(
+    losses: MatchedLosses, prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str
+) -> Losses:
+    """Matches one prediction, (B, Q, K) and (B, Q, 4), to the objects and names its losses with a suffix."""
+    found = losses(prediction, targets, match(prediction, targets), num_boxes)
+    return {name + suffix: loss for name, loss in found.items()}
 
 
 class Criterion(nn.Module):
@@ -54,7 +43,7 @@ class Criterion(nn.Module):
         terms: see `LossTerm`.
         class_weight: weight of every class loss that no term weighs otherwise.
         proposal_class_weight: the same for the encoder's class losses; None for no difference.
-        class_loss: of the decoder's terms; see `losses_named`.
+        class_loss: see `losses.supervision`.
         iou_eps: see `losses.paired_giou`.
     """
 
@@ -73,9 +62,7 @@ class Criterion(nn.Module):
             self.weights["loss_ce_enc"] = proposal_class_weight
         for term in terms:
             self.weights |= term.weights
-            term.iou_eps = iou_eps
-            if isinstance(term, DecoderTerm):
-                term.losses_of = losses_named(class_loss)
+        self.supervision = supervision(class_loss, iou_eps)
 
     def forward(self, out: DetectorOutput, targets: list[Target]) -> Losses:
         """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
@@ -87,7 +74,7 @@ class Criterion(nn.Module):
         num_boxes = count_boxes(targets, out.pred_boxes.device)
         losses: Losses = {}
         for term in self.terms:
-            losses |= term(out, targets, num_boxes)
+            losses |= term(out, targets, num_boxes, self.supervision)
         return losses
 
     def weight(self, name: str) -> float:
@@ -108,12 +95,12 @@ def count_boxes(targets: list[Target], device: torch.device) -> float:
     return max(float(count), 1.0)
 
 
-class DecoderLoss(DecoderTerm):
+class DecoderLoss(LossTerm):
     """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR)."""
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """The last layer carries no suffix, layer i before it `_i`."""
-        losses = self.matched_losses(out.layers[-1], targets, num_boxes, "")
+        losses = matched_losses(supervision.decoder, out.layers[-1], targets, num_boxes, "")
         for index, layer in enumerate(out.layers[:-1]):
-            losses |= self.matched_losses(layer, targets, num_boxes, f"_{index}")
+            losses |= matched_losses(supervision.decoder, layer, targets, num_boxes, f"_{index}")
         return losses

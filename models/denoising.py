@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
-from detrbench.models.criterion import DecoderTerm, LossTerm
+from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.losses import Losses
+from detrbench.models.losses import Losses, MatchedLosses, Supervision
 from detrbench.models.matcher import Matches, Target
 from detrbench.models.tokens import Prediction, Queries
 
@@ -234,21 +234,21 @@ def blocked_attention(noised: int, groups: int, others: int, device: torch.devic
     return (group[None] != group[:, None]) & (group[None] >= 0)
 
 
-class DenoisingLoss(DecoderTerm):
+class DenoisingLoss(LossTerm):
     """Class, L1 and GIoU loss of the noised queries of every decoder layer, for their own objects."""
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Losses with the suffix `_dn`, and `_dn_i` for layer i before the last; none without noised queries."""
-        return noised_losses(self, out.noised, out.queries, targets, num_boxes)
+        return noised_losses(supervision.decoder, out.noised, out.queries, targets, num_boxes)
 
 
 def noised_losses(
-    term: DecoderTerm, layers: list[Prediction], queries: Queries, targets: list[Target], num_boxes: float
+    losses_of: MatchedLosses, layers: list[Prediction], queries: Queries, targets: list[Target], num_boxes: float
 ) -> Losses:
     """The losses of a decoder's noised queries.
 
     Args:
-        term: whose losses they are.
+        losses_of: matched predictions.
         layers: predictions of the noised queries, by decoder layer.
         queries: say how many they are, in how many groups.
         targets: as for the criterion.
@@ -259,7 +259,7 @@ def noised_losses(
         groups = queries.noised_groups
         matches = known_matches(targets, queries.noised // groups, groups, prediction.boxes.device)
         suffix = "_dn" if index == len(layers) - 1 else f"_dn_{index}"
-        terms = term.losses(prediction, targets, matches, num_boxes * groups)
+        terms = losses_of(prediction, targets, matches, num_boxes * groups)
         losses |= {name + suffix: loss for name, loss in terms.items()}
     return losses
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.criterion import LossTerm
-from detrbench.models.losses import Losses, focal_loss
+from detrbench.models.losses import Losses, Supervision, focal_loss
 from detrbench.models.matcher import Target
 from detrbench.models.tokens import Tokens
 
@@ -31,7 +31,7 @@ class ForegroundLoss(LossTerm):
         super().__init__()
         self.intervals = intervals
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Mean over images; padding counts as background."""
         scores = out.encoded.foreground
         assert scores is not None

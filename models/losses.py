@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,6 @@ def set_losses(
     matches: Matches,
     num_boxes: float,
     iou_eps: float = 0.0,
-    ranked: bool = False,
 ) -> Losses:
     """Class, L1 and GIoU loss of one set of predictions, each divided by the number of objects.
 
@@ -37,7 +37,6 @@ def set_losses(
         matches: see `matcher.match`.
         num_boxes: objects in the batch, mean over processes, at least 1.
         iou_eps: see `paired_giou`.
-        ranked: does not matter here; see `iou_aware_losses`.
     """
     pairs = pair_up(prediction, targets, matches)
     one_hot = torch.zeros_like(prediction.logits)
@@ -157,9 +156,32 @@ def ranks(quality: Tensor, objects: Tensor) -> Tensor:
     return (better & (objects[:, None] == objects[None])).sum(1)
 
 
-def losses_named(class_loss: str) -> Callable[..., Losses]:
-    """The losses of matched predictions that an option asks for."""
-    known = {"focal": set_losses, "iou_aware": iou_aware_losses}
+MatchedLosses = Callable[[Prediction, list[Target], Matches, float], Losses]
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """The losses of matched predictions, by who predicts; each is called as `set_losses` is.
+
+    Attributes:
+        encoder: proposals and tokens, whatever the decoder learns by.
+        decoder: queries, one for each object.
+        one_to_many: queries, of which several answer for an object.
+    """
+
+    encoder: MatchedLosses
+    decoder: MatchedLosses
+    one_to_many: MatchedLosses
+
+
+def supervision(class_loss: str, iou_eps: float) -> Supervision:
+    """What the options `class_loss` and `iou_eps` ask for; an unknown class loss is a `UsageError`."""
+    focal = partial(set_losses, iou_eps=iou_eps)
+    aware = partial(iou_aware_losses, iou_eps=iou_eps)
+    known = {
+        "focal": Supervision(focal, focal, focal),
+        "iou_aware": Supervision(focal, aware, partial(aware, ranked=True)),
+    }
     if class_loss not in known:
         raise unknown_name("class_loss", class_loss, known)
     return known[class_loss]

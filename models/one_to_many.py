@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from detrbench.models.criterion import DecoderTerm, LossTerm, count_boxes
+from detrbench.models.criterion import LossTerm, count_boxes, matched_losses
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.losses import Losses
+from detrbench.models.losses import Losses, Supervision
 from detrbench.models.matcher import Target
 from detrbench.models.tokens import Queries
 
@@ -71,7 +71,7 @@ class HybridQueries(nn.Module):
         return [RepeatedLoss(self.repeats, self.weight)]
 
 
-class RepeatedLoss(DecoderTerm):
+class RepeatedLoss(LossTerm):
     """The decoder's losses with every object there several times, each to be matched by another query.
 
     Args:
@@ -83,12 +83,12 @@ class RepeatedLoss(DecoderTerm):
         super().__init__()
         self.repeats, self.weight = repeats, weight
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Losses with the suffix `_one2many`, and `_<i>_one2many` for layer i before the last."""
         repeated = [{name: torch.cat([values] * self.repeats) for name, values in target.items()} for target in targets]
         num_boxes = count_boxes(repeated, out.pred_boxes.device)
         losses: Losses = {}
         for index, prediction in enumerate(out.one_to_many):
             suffix = "_one2many" if index == len(out.one_to_many) - 1 else f"_{index}_one2many"
-            losses |= self.matched_losses(prediction, repeated, num_boxes, suffix)
+            losses |= matched_losses(supervision.decoder, prediction, repeated, num_boxes, suffix)
         return {name: self.weight * loss for name, loss in losses.items()}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detrbench.models import attention, auxiliary, boxes, losses, matcher, neck, positions
 from detrbench.models.criterion import Criterion, count_boxes
 from detrbench.models.dimensions import Dimensions
+from detrbench.models.losses import supervision
 from detrbench.models.tokens import Prediction, Tokens
 
 DIMENSIONS = Dimensions(
@@ -35,6 +36,8 @@ LEFT, RIGHT = [0.2, 0.5, 0.4, 0.4], [0.4, 0.5, 0.4, 0.4]  # 0.0 to 0.4 and 0.2 t
 IOU, GIOU = 1 / 3, 1 / 3  # of these two: their hull is 0.6 x 0.4, which is their union
 FAR = [0.9, 0.5, 0.2, 0.4]  # 0.8 to 1.0: apart from LEFT by 0.4
 GIOU_FAR = 0 - (0.4 - 0.24) / 0.4  # hull 1.0 x 0.4, union 0.16 + 0.08
+
+FOCAL = supervision("focal", 0.0)
 
 
 def logit(probability: float) -> float:
@@ -153,7 +156,6 @@ def test_ranks_count_within_an_object() -> None:
 def test_the_total_weighs_each_loss_by_its_longest_stem() -> None:
     class Term(nn.Module):
         weights = {"loss_score": 3.0}  # noqa: RUF012
-        iou_eps = 0.0
 
     criterion = Criterion([Term()], class_weight=2.0, proposal_class_weight=7.0)  # type: ignore[list-item]
     names = ["loss_ce", "loss_ce_4", "loss_ce_enc", "loss_bbox_1", "loss_giou_enc", "loss_score", "loss_bbox"]
@@ -318,6 +320,6 @@ def test_proposals_learn_objectness_or_classes(agnostic: bool, label: int) -> No
     sure = torch.full((1, 1, 2), -9.0)
     sure[0, 0, label] = 9.0
     queries = SimpleNamespace(proposals=Prediction(sure, torch.tensor([[LEFT]])))
-    found = term(SimpleNamespace(queries=queries), [target([1], LEFT)], 1.0)  # type: ignore[arg-type]
+    found = term(SimpleNamespace(queries=queries), [target([1], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
     assert set(found) == {"loss_ce_enc", "loss_bbox_enc", "loss_giou_enc"}
     assert found["loss_ce_enc"].item() < 1e-6

@@ -88,7 +88,7 @@ def test_each_object_is_matched_several_times() -> None:
     }
     objects = [{name: tensor.repeat(3, *[1] * (tensor.ndim - 1)) for name, tensor in t.items()} for t in TARGETS]
     lone = type(out)(out.one_to_many, out.tokens, out.encoded, out.queries, out.decoded)
-    expected = detector.criterion.terms[0](lone, objects, 6.0)
+    expected = detector.criterion.terms[0](lone, objects, 6.0, detector.criterion.supervision)
     assert losses["loss_giou_one2many"].item() == pytest.approx(expected["loss_giou"].item())
 
 

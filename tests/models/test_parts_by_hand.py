@@ -24,6 +24,7 @@ from detrbench.models.encoders.lite import FullLayer, LiteEncoder
 from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
 from detrbench.models.foreground import ForegroundLoss, foreground_labels
 from detrbench.models.heads import DetectionHeads, ProposalHead
+from detrbench.models.losses import supervision
 from detrbench.models.one_to_many import RepeatedLoss
 from detrbench.models.queries import EncoderQueries, LearnableQueries, MixedQueries
 from detrbench.models.tokens import Encoded, Prediction, Queries, gather_tokens
@@ -31,6 +32,8 @@ from detrbench.models.tokens import Encoded, Prediction, Queries, gather_tokens
 MANY = dataclasses.replace(DIMENSIONS, num_classes=1000)
 MIDDLE = [0.5, 0.5, 0.4, 0.2]
 LIKE = torch.zeros(1, dtype=torch.float64)
+
+FOCAL = supervision("focal", 0.0)
 
 
 # ------------------------------------------------------------------------------------------------- denoising
@@ -97,7 +100,7 @@ def test_losses_of_noised_queries_are_means_over_the_groups() -> None:
     boxes = torch.tensor([[RIGHT, FAR, RIGHT, FAR]], dtype=torch.float64)
     prediction = Prediction(torch.zeros(1, 4, 2, dtype=torch.float64), boxes)
     out = SimpleNamespace(noised=[prediction, prediction], queries=SimpleNamespace(noised=4, noised_groups=2))
-    found = DenoisingLoss()(out, [target([0], LEFT)], 1.0)  # type: ignore[arg-type]
+    found = DenoisingLoss()(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
     assert set(found) == {f"loss_{name}_dn{layer}" for name in ("ce", "bbox", "giou") for layer in ("", "_0")}
     assert found["loss_bbox_dn"].item() == pytest.approx(0.2)
     classes = 2 * focal(0.5, True) + 6 * focal(0.5, False)
@@ -139,7 +142,7 @@ def test_losses_of_the_second_decoder() -> None:
     theirs = Prediction(sure, torch.tensor([[RIGHT, LEFT]], dtype=torch.float64))
     branch = SimpleNamespace(layers=[theirs], noised=[])
     out = SimpleNamespace(layers=[ours], auxiliary=branch, pred_boxes=ours.boxes, queries=None)
-    found = CollaborativeLoss(0.5, 6)(out, [target([0], LEFT)], 1.0)  # type: ignore[arg-type]
+    found = CollaborativeLoss(0.5, 6)(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
     assert found["loss_bbox_cdecoder"].item() == pytest.approx(0.2 / 3)  # of query 0, which is the best in `ours`
 
 
@@ -158,7 +161,7 @@ def test_losses_of_repeated_objects_count_every_repeat() -> None:
         torch.zeros(1, 3, 2, dtype=torch.float64), torch.tensor([[LEFT, RIGHT, FAR]], dtype=torch.float64)
     )
     out = SimpleNamespace(one_to_many=[prediction], pred_boxes=prediction.boxes)
-    found = RepeatedLoss(2, weight=3.0)(out, [target([0], LEFT)], 1.0)  # type: ignore[arg-type]
+    found = RepeatedLoss(2, weight=3.0)(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
     assert found["loss_bbox_one2many"].item() == pytest.approx(3 * (0 + 0.2) / 2)
 
 
@@ -188,9 +191,9 @@ def test_foreground_loss_is_over_the_foreground_tokens_of_each_image() -> None:
     out = SimpleNamespace(encoded=SimpleNamespace(foreground=scores), tokens=pyramid)
     term = ForegroundLoss(INTERVALS)
     box = [16 / 64, 12 / 32, 24 / 64, 16 / 32]  # four tokens, as above
-    found = term(out, [target([0], box)], 99.0)["loss_foreground"].item()  # type: ignore[arg-type]
+    found = term(out, [target([0], box)], 99.0, FOCAL)["loss_foreground"].item()  # type: ignore[arg-type]
     assert found == pytest.approx((4 * focal(0.5, True) + 36 * focal(0.5, False)) / 4)
-    nothing = term(out, [target([])], 99.0)["loss_foreground"].item()  # type: ignore[arg-type]
+    nothing = term(out, [target([])], 99.0, FOCAL)["loss_foreground"].item()  # type: ignore[arg-type]
     assert nothing == pytest.approx(40 * focal(0.5, False))
     assert term.weights == {"loss_foreground": 1.5}
 
