@@ -11,7 +11,8 @@ import pytest
 from detrbench.compare.differences import Difference
 from detrbench.compare.quantities import QUANTITIES
 from detrbench.compare.verdicts import verdict_on
-from detrbench.report import frontier, pairs, tables
+from detrbench.published import PublishedRow
+from detrbench.report import findings, frontier, pairs, tables
 from detrbench.report.columns import Column, TableCell
 from detrbench.report.plots import Point
 from detrbench.report.sections import Entry, Section
@@ -76,3 +77,16 @@ def test_ratios_are_held_against_one_and_differences_against_zero() -> None:
     assert verdict_on(Difference(Evidence(1.2, 0.01, log=True)), QUANTITIES["latency"]) == "worse"
     assert verdict_on(Difference(Evidence(0.8, 0.1)), QUANTITIES["ap"]) == "better"
     assert verdict_on(Difference(Evidence(1.0, math.inf, log=True)), QUANTITIES["latency"]) == "unclear"
+
+
+def test_published_gflops_are_met_within_half_a_percent() -> None:
+    rows = []
+    for index, ours in enumerate((100.4, 100.6, 99.5)):
+        id_ = f"row{index}"
+        cell = {"id": id_, "model": "dino_r50", "protocols": ["focus_table"]}
+        records = {"complexity": {"focus_table": {"gflops": ours}, "common": {"gflops": 150.0}}}
+        result = CellResult(id_, "demo", "smoke", Path("nowhere"), cell, {}, records)
+        rows.append(Entry(id_, id_, PublishedRow(index, {"gflops": 100}, "focus_detr/table6"), result))
+    (fact, *_) = findings.about(section(*rows)).facts
+    assert str(fact).startswith("Published GFLOPs: met within 0.5 % by 2 of 3 rows")
+    assert "largest difference is +0.6 % (row1)" in str(fact)
