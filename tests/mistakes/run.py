@@ -32,7 +32,7 @@ PYTEST = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--ignore=t
 SUITES = ("selected", "test", "full")
 LIBRARIES = ("torch", "torchvision", "scipy.optimize", "scipy.special", "pandas", "pydantic", "yaml", "PIL.Image",
              "pycocotools.cocoeval", "safetensors.torch", "typer", "jinja2", "matplotlib.figure", "pytest")  # fmt: skip
-LEFT_BEHIND = (".git", ".venv", "build", "dist", "results", "__pycache__", "*.egg-info", ".*_cache")
+LEFT_BEHIND = (".git", ".venv", "build", "dist", "__pycache__", "*.egg-info", ".*_cache")
 LONGEST = 1200  # seconds: a stage that takes longer than this has been noticed to hang
 
 
