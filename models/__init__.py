@@ -104,7 +104,7 @@ def save_checkpoint(detector: Detector, path: str | Path, provenance: dict[str, 
 def postprocess(
     out: DetectorOutput, sizes: Tensor | Sequence[tuple[int, int]], top: int = 100, nms: float | None = None
 ) -> list[Detections]:
-    """The best `top` (query, class) pairs of each image, in pixels. See `detections.detections`."""
+    """The best `top` (query, class) pairs of each image, in pixels; arguments as for `detections.detections`."""
     from detrbench.models.detections import detections
 
     return detections(out, sizes, top, nms)

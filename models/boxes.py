@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def inverse_sigmoid(x: Tensor, eps: float) -> Tensor:
-    """log(x / (1 - x)) of x clamped to [0, 1], with both terms kept at `eps` or more."""
+    """(...) -> (...), log(x / (1 - x)) of x clamped to [0, 1], with both terms kept at `eps` or more."""
     x = x.clamp(0, 1)
     return torch.log(x.clamp(min=eps) / (1 - x).clamp(min=eps))
 

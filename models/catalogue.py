@@ -243,6 +243,7 @@ ENCODERS = (
         "Lite DETR: coarse levels are updated often, fine ones once a block",
         _LITE,
         relations=_LITE_FITS,
+        memory_levels=lambda given: given["num_levels"] if given["low_updates"] else given["high_levels"],
     ),
 )
 

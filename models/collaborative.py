@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from detrbench.models.boxes import cxcywh_to_xyxy
+from detrbench.models.contracts import AuxiliaryDecoder, Decoder, Heads
 from detrbench.models.criterion import LossTerm, count_boxes
 from detrbench.models.denoising import noised_losses
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.heads import DetectionHeads
 from detrbench.models.losses import Losses, Supervision
 from detrbench.models.matcher import Matches, Target
-from detrbench.models.tokens import Decoded, Encoded, Queries, Tokens
+from detrbench.models.tokens import Decoded, Encoded, Outputs, Queries, Tokens
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
@@ -33,7 +33,7 @@ MOST_POSITIVES = 75
 BALANCE = 3
 
 
-class NoAuxiliaryDecoder(nn.Module):
+class NoAuxiliaryDecoder(nn.Module, AuxiliaryDecoder):
     """Nothing runs beside the decoder."""
 
     def __init__(self, dimensions: Dimensions) -> None:
@@ -41,21 +41,17 @@ class NoAuxiliaryDecoder(nn.Module):
 
     def forward(
         self,
-        decoder: nn.Module,
+        decoder: Decoder,
         queries: Queries,
         encoded: Encoded,
         tokens: Tokens,
-        heads: DetectionHeads,
-        every_layer: bool,
+        heads: Heads,
+        outputs: Outputs,
     ) -> None:
         """Nothing."""
 
-    def loss_terms(self) -> list[LossTerm]:
-        """None."""
-        return []
 
-
-class CollaborativeDecoder(nn.Module):
+class CollaborativeDecoder(nn.Module, AuxiliaryDecoder):
     """The C-decoder: the same layers and heads, with boxes of its own, of which inference keeps nothing.
 
     Only the first layer has self-attention, since the official C-decoder starts behind that of the O-decoder; so both
@@ -73,15 +69,15 @@ class CollaborativeDecoder(nn.Module):
 
     def forward(
         self,
-        decoder: nn.Module,
+        decoder: Decoder,
         queries: Queries,
         encoded: Encoded,
         tokens: Tokens,
-        heads: DetectionHeads,
-        every_layer: bool,
+        heads: Heads,
+        outputs: Outputs,
     ) -> Decoded:
         """Decode the queries once more; arguments as for the decoder."""
-        return decoder(queries, encoded, tokens, heads, every_layer, mixing_layers=1)
+        return decoder(queries, encoded, tokens, heads, outputs, mixing_layers=1)
 
     def loss_terms(self) -> list[LossTerm]:
         """Several queries for each object."""

@@ -82,7 +82,7 @@ class Criterion(nn.Module):
         return self.weights[max((stem for stem in self.weights if name.startswith(stem)), key=len)]
 
     def total(self, losses: Losses) -> Tensor:
-        """The weighted sum, which training minimises."""
+        """The weighted sum, a scalar, which training minimises."""
         return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
 
 

@@ -8,13 +8,14 @@ N the most objects of any, G groups, T slots of a group, C channels.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
+from detrbench.models.contracts import Denoising, PlacesQueries
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, MatchedLosses, Supervision
@@ -23,13 +24,6 @@ from detrbench.models.tokens import Prediction, Queries
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
-
-
-class Embeds(Protocol):
-    """Query selection, as far as denoising reads it."""
-
-    def position_of(self, boxes: Tensor) -> Tensor | None:
-        """Position embedding of further queries that start at these boxes."""
 
 
 @dataclass
@@ -47,25 +41,21 @@ class Noised:
     groups: int
 
 
-class NoDenoising(nn.Module):
+class NoDenoising(nn.Module, Denoising):
     """Leaves the queries as they are."""
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
 
-    def forward(self, queries: Queries, targets: list[Target], selection: Embeds) -> Queries:
+    def forward(self, queries: Queries, targets: list[Target], selection: PlacesQueries) -> Queries:
         """The same queries."""
         return queries
 
-    def loss_terms(self) -> list[LossTerm]:
-        """None."""
-        return []
 
-
-class Denoising(nn.Module):
+class NoisedObjects(nn.Module, Denoising):
     """What all kinds of denoising share: slots, masks, loss. A kind says how objects are noised."""
 
-    def forward(self, queries: Queries, targets: list[Target], selection: Embeds) -> Queries:
+    def forward(self, queries: Queries, targets: list[Target], selection: PlacesQueries) -> Queries:
         """Put noised objects in front; a batch without objects stays as it is.
 
         Args:
@@ -94,7 +84,7 @@ class Denoising(nn.Module):
         )
 
     def noise(self, targets: list[Target], like: Tensor) -> Noised:
-        """Noised objects of every image, in the type and on the device of `like`."""
+        """Noised objects of every image, in the type and on the device of `like`, (B, Q, C)."""
         raise NotImplementedError
 
     def loss_terms(self) -> list[LossTerm]:
@@ -102,7 +92,7 @@ class Denoising(nn.Module):
         return [DenoisingLoss()]
 
 
-class ContrastiveDenoising(Denoising):
+class ContrastiveDenoising(NoisedObjects):
     """DINO's contrastive denoising (CDN, section 3.3).
 
     A group holds a lightly noised copy of each object, to be restored, and a heavily noised one, to be rejected.
@@ -129,7 +119,7 @@ class ContrastiveDenoising(Denoising):
         self.label_embedding = nn.Embedding(dimensions.num_classes + no_object_row, dimensions.hidden_dim)
 
     def noise(self, targets: list[Target], like: Tensor) -> Noised:
-        """Groups of positives, then negatives."""
+        """Groups of positives, then negatives; arguments as for `NoisedObjects`."""
         most = max(len(target["labels"]) for target in targets)
         groups = max(self.denoising_queries // most, 1)
         labels = torch.cat([target["labels"] for target in targets]).repeat(2 * groups)
@@ -153,7 +143,7 @@ class ContrastiveDenoising(Denoising):
         return xyxy_to_cxcywh(corners.clamp(0, 1))
 
 
-class PlainDenoising(Denoising):
+class PlainDenoising(NoisedObjects):
     """DN-DETR's denoising (Li et al., CVPR 2022, section 4), as detrex has it for Deformable DETR.
 
     The last channel of a noised content is 1, and the label embedding one channel narrower.
@@ -173,7 +163,7 @@ class PlainDenoising(Denoising):
         self.label_embedding = nn.Embedding(self.num_labels, dimensions.hidden_dim - 1)
 
     def noise(self, targets: list[Target], like: Tensor) -> Noised:
-        """Groups of noised objects."""
+        """Groups of noised objects; arguments as for `NoisedObjects`."""
         most = max(len(target["labels"]) for target in targets)
         labels = torch.cat([target["labels"] for target in targets]).repeat(self.groups)
         boxes = torch.cat([target["boxes"] for target in targets]).to(like).repeat(self.groups, 1)
@@ -202,7 +192,7 @@ def replace_labels(labels: Tensor, share: float, num_classes: int) -> Tensor:
 
 
 def object_slots(targets: list[Target], most: int, blocks: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Image and slot of each object of each block; (blocks * sum of n,) both. A block holds `most` slots."""
+    """Image and slot, (n,) both, of all n objects of all blocks. A block holds `most` slots."""
     counts = [len(target["labels"]) for target in targets]
     images = torch.cat([torch.full((count,), image, device=device) for image, count in enumerate(counts)])
     slots = torch.cat([torch.arange(count, device=device) for count in counts])

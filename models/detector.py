@@ -7,25 +7,35 @@ and decoder, and an auxiliary decoder beside it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from detrbench.errors import UsageError
+from detrbench.errors import UsageError, unknown_name
 from detrbench.models.auxiliary import ProposalLoss
 from detrbench.models.catalogue import CRITERION
+from detrbench.models.contracts import (
+    AuxiliaryDecoder,
+    Backbone,
+    Decoder,
+    Denoising,
+    Encoder,
+    Heads,
+    Neck,
+    OneToMany,
+    QuerySelection,
+    check_contract,
+)
 from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.heads import DetectionHeads, ProposalHead
 from detrbench.models.matcher import Target
-from detrbench.models.parts import ALL_KINDS, KINDS, TRAINING_KINDS, get_part
+from detrbench.models.parts import KINDS, TRAINING_KINDS, get_part
+from detrbench.models.proposals import ProposalHead
 from detrbench.models.spec import DetectorSpec
-from detrbench.models.tokens import Decoded, Encoded, Prediction, Queries, Tokens
-from detrbench.models.trace import Recorder, Trace
-from detrbench.models.trace import make as make_trace
+from detrbench.models.tokens import Decoded, Encoded, Outputs, Prediction, Queries, Tokens
+from detrbench.models.trace import Recorder, Trace, trace_of
 
 
 @dataclass
@@ -75,23 +85,36 @@ class DetectorOutput:
 
 
 class Detector(nn.Module):
-    """A DETR-like detector; see `build`."""
+    """A DETR-like detector; `build` makes it from a description."""
 
-    def __init__(self, spec: DetectorSpec, parts: Mapping[str, Any], proposal_head: ProposalHead | None) -> None:
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        backbone: Backbone,
+        neck: Neck,
+        encoder: Encoder,
+        queries: QuerySelection,
+        decoder: Decoder,
+        heads: Heads,
+        one_to_many: OneToMany,
+        denoising: Denoising,
+        auxiliary_decoder: AuxiliaryDecoder,
+        proposal_head: ProposalHead | None,
+    ) -> None:
         super().__init__()
         self.spec = spec
-        # An encoder may read class logits that no query selection trains; then the detector does.
-        self.trains_proposals = parts["encoder"].needs_prediction and not parts["queries"].needs_prediction
-        self.backbone, self.neck, self.encoder = parts["backbone"], parts["neck"], parts["encoder"]
-        self.queries, self.decoder, self.heads = parts["queries"], parts["decoder"], parts["heads"]
-        self.one_to_many, self.denoising = parts["one_to_many"], parts["denoising"]
-        self.auxiliary_decoder = parts["auxiliary_decoder"]
+        self.backbone, self.neck, self.encoder = backbone, neck, encoder
+        self.queries, self.decoder, self.heads = queries, decoder, heads
+        self.one_to_many, self.denoising, self.auxiliary_decoder = one_to_many, denoising, auxiliary_decoder
         # Shared by the encoder and query selection, so it belongs to neither.
         self.proposal_head = proposal_head
-        terms = [term for kind in ("queries", "encoder", *TRAINING_KINDS) for term in parts[kind].loss_terms()]
+        # An encoder may read class logits that no query selection trains; then the detector does.
+        self.trains_proposals = encoder.needs_prediction and not queries.needs_prediction
+        training = (queries, encoder, one_to_many, denoising, auxiliary_decoder)
+        terms = [DecoderLoss(), *(term for part in training for term in part.loss_terms())]
         if self.trains_proposals:
             terms.append(ProposalLoss(class_agnostic=False))
-        self.criterion = Criterion([DecoderLoss(), *terms], **{name: spec.options[name] for name in CRITERION})
+        self.criterion = Criterion(terms, **{name: spec.options[name] for name in CRITERION})
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -105,7 +128,7 @@ class Detector(nn.Module):
         *,
         targets: list[Target] | None = None,
         trace: bool = False,
-        outputs: str | None = None,
+        outputs: Outputs | None = None,
     ) -> DetectorOutput:
         """Detect objects.
 
@@ -118,29 +141,29 @@ class Detector(nn.Module):
             outputs: "final" runs only what inference needs (the default in eval mode), "all" every auxiliary
                 prediction (the default in training).
         """
-        check_input(images, masks)
-        every = (outputs or ("all" if self.training else "final")) == "all"
+        check_input(images, masks, outputs)
+        outputs = outputs or ("all" if self.training else "final")
         tokens = self.neck(self.backbone(images), masks, images.shape[-2:])
         recorder = Recorder()
-        with recorder.watching(self.encoder) if trace else contextlib.nullcontext():
-            encoded = self.encoder(tokens, self.proposal_head, every)
+        with recorder.watching(self.get_submodule("encoder")) if trace else contextlib.nullcontext():
+            encoded = self.encoder(tokens, self.proposal_head, outputs)
         tokens = encoded.tokens or tokens
         further = self.one_to_many.further_queries if targets is not None else 0
-        queries = self.queries(encoded, tokens, self.proposal_head, every, further)
-        if every and self.trains_proposals and self.proposal_head is not None:
+        queries = self.queries(encoded, tokens, self.proposal_head, outputs, further)
+        if outputs == "all" and self.trains_proposals and self.proposal_head is not None:
             queries.proposals = self.proposal_head.predict(encoded.memory, tokens)
         if targets is not None:
             queries = self.one_to_many(queries)
             queries = self.denoising(queries, targets, self.queries)
-        decoded = self.decoder(queries, encoded, tokens, self.heads, every)
+        decoded = self.decoder(queries, encoded, tokens, self.heads, outputs)
         branch = self._predict(decoded, queries)
         decoded = decoded.of(queries.ordinary)
         out = DetectorOutput(branch.layers, tokens, encoded, queries, decoded, branch.noised, branch.one_to_many)
         if targets is not None:
-            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads, every)
+            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads, outputs)
             out.auxiliary = None if again is None else self._predict(again, queries)
         if trace:
-            out.trace = make_trace(out, recorder)
+            out.trace = trace_of(out, recorder)
         return out
 
     def without_self_attention(self, out: DetectorOutput) -> list[Prediction]:
@@ -149,7 +172,7 @@ class Detector(nn.Module):
         Args:
             out: of this detector, in inference.
         """
-        decoded = self.decoder(out.queries, out.encoded, out.tokens, self.heads, True, mixing_layers=0)
+        decoded = self.decoder(out.queries, out.encoded, out.tokens, self.heads, "all", mixing_layers=0)
         return self._predict(decoded, out.queries).layers
 
     def _predict(self, decoded: Decoded, queries: Queries) -> Branch:
@@ -169,29 +192,51 @@ class Detector(nn.Module):
 
 
 def build(spec: DetectorSpec) -> Detector:
-    """A detector with random weights from a resolved description."""
+    """A detector with random weights from a resolved description.
+
+    Raises:
+        UsageError: a part does not keep the contract of its kind.
+    """
     dimensions = Dimensions(**spec.common, further_queries=spec.options.get("one_to_many_queries", 0))
-    backbone = get_part("backbone", spec.parts["backbone"]).load()(dimensions, **spec.options_of("backbone"))
-    parts: dict[str, Any] = {"backbone": backbone}
-    for kind in ALL_KINDS[1:]:
-        options = spec.options_of(kind)
-        if kind == "neck":
-            options["in_channels"] = backbone.channels
-        parts[kind] = get_part(kind, spec.parts[kind]).load()(dimensions, **options)
-        if kind == "encoder":
-            levels = getattr(parts[kind], "memory_levels", dimensions.num_levels)
-            dimensions = replace(dimensions, num_levels=levels)  # what the parts behind it look at
-    predicts = parts["queries"].needs_prediction or parts["encoder"].needs_prediction
-    needed = predicts or parts["encoder"].needs_projection
-    if not parts["queries"].needs_prediction and isinstance(parts["heads"], DetectionHeads):
-        parts["heads"].start_small()
-    return Detector(spec, parts, ProposalHead(dimensions, predicts) if needed else None)
+
+    def part(kind: str, dimensions: Dimensions, **given: object) -> Any:
+        entry = get_part(kind, spec.parts[kind])
+        made = entry.load()(dimensions, **spec.options_of(kind), **given)
+        check_contract(entry, made)
+        return made
+
+    backbone = part("backbone", dimensions)
+    neck = part("neck", dimensions, in_channels=backbone.channels)
+    encoder = part("encoder", dimensions)
+    left = get_part("encoder", spec.parts["encoder"]).memory_levels(spec.options)
+    dimensions = replace(dimensions, num_levels=left)  # what the parts behind the encoder look at
+    queries, decoder, heads = (part(kind, dimensions) for kind in ("queries", "decoder", "heads"))
+    one_to_many, denoising, auxiliary_decoder = (part(kind, dimensions) for kind in TRAINING_KINDS)
+    predicts = queries.needs_prediction or encoder.needs_prediction
+    proposal_head = ProposalHead(dimensions, predicts) if predicts or encoder.needs_projection else None
+    if not queries.needs_prediction:
+        heads.start_small()
+    return Detector(
+        spec,
+        backbone,
+        neck,
+        encoder,
+        queries,
+        decoder,
+        heads,
+        one_to_many,
+        denoising,
+        auxiliary_decoder,
+        proposal_head,
+    )
 
 
-def check_input(images: Tensor, masks: Tensor | None) -> None:
-    """Refuse what would otherwise fail deep inside, or worse, run."""
+def check_input(images: Tensor, masks: Tensor | None, outputs: str | None) -> None:
+    """Refuse what would otherwise fail deep inside, or worse, run; arguments as for `Detector.forward`."""
     if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         raise UsageError(f"images: expected float (B, 3, H, W), got {images.dtype} {tuple(images.shape)}")
     if masks is not None and (masks.dtype != torch.bool or masks.shape != images.shape[:1] + images.shape[2:]):
         expected = tuple(images.shape[:1] + images.shape[2:])
         raise UsageError(f"masks: expected bool {expected}, True on padding, got {masks.dtype} {tuple(masks.shape)}")
+    if outputs is not None and outputs not in get_args(Outputs):
+        raise unknown_name("outputs", outputs, get_args(Outputs))

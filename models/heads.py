@@ -1,37 +1,18 @@
-"""Class and box heads (DETR; Deformable DETR, appendix A.4)."""
+"""The class and box heads of the decoder (DETR; Deformable DETR, appendix A.4)."""
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
 
 from detrbench.models.boxes import inverse_sigmoid
+from detrbench.models.contracts import Heads
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.layers import MLP
-from detrbench.models.tokens import Prediction, Tokens
-
-# Focal loss starts out stable when every class begins at this probability (Lin et al., 2017, section 3.3).
-CLASS_PRIOR = 0.01
+from detrbench.models.layers import MLP, box_head, class_head
+from detrbench.models.tokens import Prediction
 
 
-def class_head(dimensions: Dimensions) -> nn.Linear:
-    """C -> K logits, each class starting at `CLASS_PRIOR`."""
-    head = nn.Linear(dimensions.hidden_dim, dimensions.num_classes)
-    nn.init.constant_(head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
-    return head
-
-
-def box_head(dimensions: Dimensions) -> MLP:
-    """C -> 4 corrections in logit space, zero at the start."""
-    head = MLP(dimensions.hidden_dim, dimensions.hidden_dim, 4, 3)
-    nn.init.zeros_(head.last.weight)
-    nn.init.zeros_(head.last.bias)
-    return head
-
-
-class DetectionHeads(nn.Module):
+class DetectionHeads(nn.Module, Heads):
     """The heads of all decoder layers.
 
     Args:
@@ -70,29 +51,3 @@ class DetectionHeads(nn.Module):
         """
         logits = self.class_embed[layer % len(self.class_embed)](state)
         return Prediction(logits, self.boxes(layer, state, reference_points))
-
-
-class ProposalHead(nn.Module):
-    """Scores and boxes of encoder tokens, and the projection before them (Deformable DETR, two-stage).
-
-    Sparse DETR and Focus-DETR read the same projection a second time, before the encoder, to score tokens.
-    """
-
-    def __init__(self, dimensions: Dimensions, predicts: bool) -> None:
-        super().__init__()
-        self.projection = nn.Linear(dimensions.hidden_dim, dimensions.hidden_dim)
-        self.norm = nn.LayerNorm(dimensions.hidden_dim)
-        nn.init.xavier_uniform_(self.projection.weight)
-        if predicts:
-            self.class_embed = class_head(dimensions)
-            self.box_embed = box_head(dimensions)
-
-    def predict(self, features: Tensor, tokens: Tokens) -> Prediction:
-        """Classes and boxes of all tokens (B, S, C), boxes relative to each token's proposal."""
-        proposals, excluded = tokens.proposals()
-        projected = self.project(features, excluded)
-        return Prediction(self.class_embed(projected), (self.box_embed(projected) + proposals).sigmoid())
-
-    def project(self, features: Tensor, excluded: Tensor) -> Tensor:
-        """(B, S, C) -> (B, S, C), tokens that are no candidates (B, S) zeroed first."""
-        return self.norm(self.projection(features.masked_fill(excluded[..., None], 0.0)))

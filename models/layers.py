@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.attention import Sampled, SelfAttention, sampled_attention
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.tokens import Tokens
+
+# Focal loss starts out stable when every class begins at this probability (Lin et al., 2017, section 3.3).
+CLASS_PRIOR = 0.01
 
 
 class MLP(nn.Module):
@@ -26,7 +31,7 @@ class MLP(nn.Module):
         return layer
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_dim) -> (..., out_dim)."""
+        """(..., C_in) -> (..., C_out)."""
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
@@ -69,7 +74,7 @@ class EncoderLayer(nn.Module):
     def attend(
         self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
     ) -> Tensor:
-        """The attention alone, with its residual and norm."""
+        """The attention alone, with its residual and norm; arguments as for `forward`."""
         sampled = self.attention(query + position, reference_points, memory, tokens)
         return self.attention_norm(query + F.dropout(sampled.output, self.dropout, self.training))
 
@@ -106,3 +111,18 @@ class DecoderLayer(nn.Module):
         sampled = self.cross_attention(content + position, reference_points, memory, tokens)
         content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))
         return self.feed_forward(content), sampled
+
+
+def class_head(dimensions: Dimensions) -> nn.Linear:
+    """C -> K logits, each class starting at `CLASS_PRIOR`."""
+    head = nn.Linear(dimensions.hidden_dim, dimensions.num_classes)
+    nn.init.constant_(head.bias, -math.log((1 - CLASS_PRIOR) / CLASS_PRIOR))
+    return head
+
+
+def box_head(dimensions: Dimensions) -> MLP:
+    """C -> 4 corrections in logit space, zero at the start."""
+    head = MLP(dimensions.hidden_dim, dimensions.hidden_dim, 4, 3)
+    nn.init.zeros_(head.last.weight)
+    nn.init.zeros_(head.last.bias)
+    return head

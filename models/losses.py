@@ -98,7 +98,7 @@ def paired_giou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
 
 
 def focal_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Sigmoid focal loss (Lin et al., 2017), unreduced; `targets` are 0 or 1, of the shape of `logits`."""
+    """Sigmoid focal loss (Lin et al., 2017), unreduced: (...) logits and (...) targets, which are 0 or 1 -> (...)."""
     probability = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     missed = torch.where(targets > 0, 1 - probability, probability)

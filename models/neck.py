@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrbench.models.contracts import Neck
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.positions import grid_positions
 from detrbench.models.tokens import Tokens
 
 
-class ProjectionNeck(nn.Module):
+class ProjectionNeck(nn.Module, Neck):
     """A 1x1 convolution a backbone level, then strided 3x3 convolutions for further levels.
 
     The first further level reads the backbone's last raw features, each later one its predecessor.

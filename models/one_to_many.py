@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from detrbench.models.contracts import OneToMany
 from detrbench.models.criterion import LossTerm, count_boxes, matched_losses
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, Supervision
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
 
 
-class NoOneToMany(nn.Module):
+class NoOneToMany(nn.Module, OneToMany):
     """Leaves the queries as they are."""
 
     further_queries = 0
@@ -30,12 +31,8 @@ class NoOneToMany(nn.Module):
         """The same queries."""
         return queries
 
-    def loss_terms(self) -> list[LossTerm]:
-        """None."""
-        return []
 
-
-class HybridQueries(nn.Module):
+class HybridQueries(nn.Module, OneToMany):
     """H-DETR's hybrid branch (Jia et al., CVPR 2023, section 3.2), of which inference keeps nothing.
 
     The queries that rank behind the ordinary ones pass through the same decoder and heads; neither group sees the

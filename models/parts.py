@@ -26,6 +26,11 @@ TRAINING_KINDS = {"one_to_many": "none", "denoising": "none", "auxiliary_decoder
 ALL_KINDS = (*KINDS, *TRAINING_KINDS)
 
 
+def all_levels(options: Mapping[str, Any]) -> int:
+    """The memory of most encoders has every level of the pyramid."""
+    return options["num_levels"]
+
+
 @dataclass(frozen=True)
 class Part:
     """One choice for one place in a detector.
@@ -39,6 +44,7 @@ class Part:
         options: what it takes beside the detector's common dimensions.
         relations: what its options must be beside each other and beside the common ones.
         gives: what other parts can build on, beyond what its kind always gives.
+        memory_levels: of an encoder, how many levels its memory has, from all options of the detector.
         needs: what some other part of the detector must give, or the combination is refused.
     """
 
@@ -50,6 +56,7 @@ class Part:
     gives: frozenset[str] = frozenset()
     needs: frozenset[str] = frozenset()
     relations: tuple[Relation, ...] = ()
+    memory_levels: Callable[[Mapping[str, Any]], int] = all_levels
 
     def load(self) -> Callable[..., Any]:
         """The class behind `factory`, imported now."""

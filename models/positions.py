@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def sine_embedding(values: Tensor, num_features: int, temperature: float) -> Tensor:
-    """(..., n) angles -> (..., n * num_features): sine on even features, cosine on odd ones, interleaved."""
+    """(..., n) angles -> (..., n * F): sine on even features, cosine on odd ones, interleaved."""
     index = torch.arange(num_features, device=values.device, dtype=values.dtype)
     period = temperature ** (2 * torch.div(index, 2, rounding_mode="floor") / num_features)
     angles = values[..., None] / period  # (..., n, F)
@@ -39,5 +39,5 @@ def grid_positions(padding: Tensor, hidden_dim: int, temperature: float, offset:
 
 
 def box_positions(boxes: Tensor, num_features: int, temperature: float = 10000) -> Tensor:
-    """(..., n) coordinates in [0, 1] -> (..., n * num_features), in the order given."""
+    """(..., n) coordinates in [0, 1] -> (..., n * F), in the order given."""
     return sine_embedding(boxes * 2 * math.pi, num_features, temperature)

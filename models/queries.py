@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import ProposalLoss
+from detrbench.models.contracts import QuerySelection
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.heads import ProposalHead
 from detrbench.models.positions import box_positions
-from detrbench.models.tokens import Encoded, Prediction, Queries, Tokens, gather_tokens
+from detrbench.models.proposals import ProposalHead
+from detrbench.models.tokens import Encoded, Outputs, Prediction, Queries, Tokens, gather_tokens
 
 
-class LearnableQueries(nn.Module):
+class LearnableQueries(nn.Module, QuerySelection):
     """Learned position and content; the reference point is read off the position (Deformable DETR, section 4.1)."""
-
-    needs_projection = needs_prediction = False
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
@@ -29,25 +30,19 @@ class LearnableQueries(nn.Module):
         nn.init.zeros_(self.reference_points.bias)
 
     def forward(
-        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool, further: int
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs, further: int
     ) -> Queries:
         """The same queries for every image, `further` ones behind them."""
         batch = len(encoded.memory)
         position, content = self.embedding[: self.num_queries + further].expand(batch, -1, -1).chunk(2, -1)
         return Queries(content, position, self.reference_points(position).sigmoid())
 
-    def loss_terms(self) -> list[LossTerm]:
-        """None of its own."""
-        return []
 
-
-class AnchorQueries(nn.Module):
+class AnchorQueries(nn.Module, QuerySelection):
     """Learned boxes and contents (DAB-DETR, section 4.1), as DN-Deformable-DETR has them.
 
     The last channel of a content is not learned but says whether the query is a noised object (DN-DETR, section 4.3).
     """
-
-    needs_projection = needs_prediction = False
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
@@ -57,7 +52,7 @@ class AnchorQueries(nn.Module):
         self.content = nn.Parameter(torch.zeros(rows, dimensions.hidden_dim - 1))
 
     def forward(
-        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool, further: int
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs, further: int
     ) -> Queries:
         """The same queries for every image, `further` ones behind them."""
         batch, count = len(encoded.memory), self.num_queries + further
@@ -65,14 +60,51 @@ class AnchorQueries(nn.Module):
         return Queries(content, None, self.anchors[:count].sigmoid().expand(batch, -1, -1))
 
     def position_of(self, boxes: Tensor) -> None:
-        """The decoder makes positions from boxes."""
-
-    def loss_terms(self) -> list[LossTerm]:
-        """None of its own."""
-        return []
+        """None: the decoder makes positions from (B, n, 4) boxes."""
 
 
-class EncoderQueries(nn.Module):
+class Selection(NamedTuple):
+    """The n encoder tokens that look most like objects, best first.
+
+    Attributes:
+        indices: (B, n).
+        box_logits: (B, n, 4).
+        of_all: what the proposal head predicts for all tokens, where that was asked for.
+        logits: (B, S, K) classes of all tokens.
+    """
+
+    indices: Tensor
+    box_logits: Tensor
+    of_all: Prediction | None
+    logits: Tensor
+
+
+def select_tokens(
+    memory: Tensor, tokens: Tokens, proposal_head: ProposalHead, count: int, ranking: str, boxes_of_all: bool
+) -> Selection:
+    """Rank all tokens, keep the best (Deformable DETR, appendix A.4).
+
+    Args:
+        memory: (B, S, C), whose geometry is `tokens`.
+        tokens: for the proposals.
+        proposal_head: scores and boxes.
+        count: how many to keep; all where there are fewer.
+        ranking: "first_class" or "max_class", see `EncoderQueries`.
+        boxes_of_all: predict boxes for all tokens, rather than for the selected ones.
+    """
+    proposals, excluded = tokens.proposals()
+    projected = proposal_head.project(memory, excluded)
+    logits = proposal_head.class_embed(projected)
+    scores = logits[..., 0] if ranking == "first_class" else logits.amax(-1)
+    indices = scores.topk(min(count, scores.shape[1]), dim=1).indices
+    if boxes_of_all:
+        box_logits = proposal_head.box_embed(projected) + proposals
+        return Selection(indices, gather_tokens(box_logits, indices), Prediction(logits, box_logits.sigmoid()), logits)
+    corrections = proposal_head.box_embed(gather_tokens(projected, indices))
+    return Selection(indices, corrections + gather_tokens(proposals, indices), None, logits)
+
+
+class EncoderQueries(nn.Module, QuerySelection):
     """Position and content from the encoder tokens that look most like objects (two-stage).
 
     Args:
@@ -101,41 +133,22 @@ class EncoderQueries(nn.Module):
         nn.init.xavier_uniform_(self.position_projection.weight)
 
     def forward(
-        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs, further: int
     ) -> Queries:
-        """Rank all tokens, keep the best.
-
-        Args:
-            encoded: whose memory is ranked.
-            tokens: for the proposals and their geometry.
-            proposal_head: scores and boxes.
-            auxiliary: predict boxes for all tokens, as the proposal loss needs, rather than for the selected ones.
-            further: keep so many more, behind the others.
-        """
-        proposals, excluded = tokens.proposals()
-        projected = proposal_head.project(encoded.memory, excluded)
-        logits = proposal_head.class_embed(projected)
-        scores = logits[..., 0] if self.ranking == "first_class" else logits.amax(-1)
-        selected = scores.topk(min(self.num_queries + further, scores.shape[1]), dim=1).indices
-        if auxiliary:
-            box_logits = proposal_head.box_embed(projected) + proposals
-            prediction = Prediction(logits, box_logits.sigmoid())
-            box_logits = gather_tokens(box_logits, selected)
-        else:
-            prediction = None
-            box_logits = proposal_head.box_embed(gather_tokens(projected, selected)) + gather_tokens(
-                proposals, selected
-            )
-        reference_points = box_logits.detach().sigmoid()
+        """Queries at the boxes of the best tokens, with "all" the prediction for every token, as its loss needs."""
+        assert proposal_head is not None
+        count = self.num_queries + further
+        selection = select_tokens(encoded.memory, tokens, proposal_head, count, self.ranking, outputs == "all")
+        reference_points = selection.box_logits.detach().sigmoid()
         embedding = self._embed(reference_points)
         position = embedding[..., : 2 * self.position_features]
         if self.embedding is not None:
-            content = self.embedding[: selected.shape[1]].expand(len(selected), -1, -1)
+            content = self.embedding[: position.shape[1]].expand(len(position), -1, -1)
         elif self.content == "memory":
-            content = gather_tokens(encoded.memory, selected)
+            content = gather_tokens(encoded.memory, selection.indices)
         else:
             content = embedding[..., 2 * self.position_features :]
-        return Queries(content, position, reference_points, prediction)
+        return Queries(content, position, reference_points, selection.of_all)
 
     def _embed(self, boxes: Tensor) -> Tensor:
         return self.position_norm(self.position_projection(box_positions(boxes, self.position_features)))
@@ -149,7 +162,7 @@ class EncoderQueries(nn.Module):
         return [ProposalLoss(class_agnostic=self.ranking == "first_class")]
 
 
-class MixedQueries(nn.Module):
+class MixedQueries(nn.Module, QuerySelection):
     """Boxes from the best encoder tokens, learned content by rank (DINO, section 3.4).
 
     Args:
@@ -167,25 +180,20 @@ class MixedQueries(nn.Module):
         self.content = nn.Parameter(torch.randn(rows, dimensions.hidden_dim))
 
     def forward(
-        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool, further: int
+        self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs, further: int
     ) -> Queries:
-        """Rank all tokens by their best class, keep the best; arguments as for `EncoderQueries`."""
-        proposals, excluded = tokens.proposals()
-        projected = proposal_head.project(encoded.memory, excluded)
-        logits = proposal_head.class_embed(projected)
-        scores = logits.amax(-1)
-        selected = scores.topk(min(self.num_queries + further, scores.shape[1]), dim=1).indices
-        if auxiliary and self.boxes_of == "all":
-            box_logits = gather_tokens(proposal_head.box_embed(projected) + proposals, selected)
-        else:
-            corrections = proposal_head.box_embed(gather_tokens(projected, selected))
-            box_logits = corrections + gather_tokens(proposals, selected)
-        boxes = box_logits.sigmoid()
-        content = self.content[: selected.shape[1]].expand(len(selected), -1, -1)
-        return Queries(content, None, boxes.detach(), Prediction(gather_tokens(logits, selected), boxes))
+        """Queries at the boxes of the best tokens, and what was predicted for those."""
+        assert proposal_head is not None
+        of_all = outputs == "all" and self.boxes_of == "all"
+        count = self.num_queries + further
+        selection = select_tokens(encoded.memory, tokens, proposal_head, count, "max_class", of_all)
+        boxes = selection.box_logits.sigmoid()
+        content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
+        selected = Prediction(gather_tokens(selection.logits, selection.indices), boxes)
+        return Queries(content, None, boxes.detach(), selected)
 
     def position_of(self, boxes: Tensor) -> None:
-        """The decoder makes positions from boxes."""
+        """None: the decoder makes positions from (B, n, 4) boxes."""
 
     def loss_terms(self) -> list[LossTerm]:
         """The proposal head is trained on the selected tokens, with their classes."""

@@ -6,6 +6,7 @@ Shapes: B images, S tokens (all levels, fine to coarse, row-major), L levels, C 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from torch import Tensor
 PROPOSAL_MARGIN = 0.01
 # Side of the proposal on the finest level, as a fraction of the image; doubled on each coarser level.
 PROPOSAL_SIDE = 0.05
+
+
+# What a forward computes: "final" only what inference needs, "all" every layer's predictions and what else is trained.
+Outputs = Literal["final", "all"]
 
 
 @dataclass

@@ -100,7 +100,7 @@ class Recorder:
         self.object_rows.append(rows)
 
 
-def make(out: DetectorOutput, recorder: Recorder) -> Trace:
+def trace_of(out: DetectorOutput, recorder: Recorder) -> Trace:
     """The trace of a forward whose encoder the recorder watched."""
     kept = out.encoded.kept_tokens
     if kept is None:

@@ -184,7 +184,7 @@ def _of_encoder(trace: Trace, objects: Tensor) -> Sampling | None:
 
 def _paths(detector: Detector, out: DetectorOutput, trace: Trace, target: Tensor, most: int) -> Paths:
     """Where queries go with and without self-attention; those are shown that come nearest to the target."""
-    alone = detector.decoder(out.queries, out.encoded, out.tokens, detector.heads, True, mixing_layers=0)
+    alone = detector.decoder(out.queries, out.encoded, out.tokens, detector.heads, "all", mixing_layers=0)
     start = trace.reference_points[0][0, :, :2]
     centres, fits = [], []
     for decoded in (out.decoded, alone):

@@ -10,10 +10,11 @@ from torchvision.models import ResNet
 from torchvision.ops import FrozenBatchNorm2d
 
 from detrbench.models.catalogue import STRIDES
+from detrbench.models.contracts import Backbone
 from detrbench.models.dimensions import Dimensions
 
 
-class ResNetBackbone(nn.Module):
+class ResNetBackbone(nn.Module, Backbone):
     """The stages of a torchvision ResNet, from one stride to 32.
 
     Args:

@@ -19,6 +19,7 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTran
 
 from detrbench.errors import UsageError
 from detrbench.models.backbones.resnet import first_stage
+from detrbench.models.contracts import Backbone
 from detrbench.models.dimensions import Dimensions
 
 PATCH = 4
@@ -90,7 +91,7 @@ def foreign_cells(height: int, width: int, window: int, shift: int, like: Tensor
     return torch.zeros_like(foreign, dtype=like.dtype).masked_fill(foreign, FOREIGN)
 
 
-class SwinBackbone(nn.Module):
+class SwinBackbone(nn.Module, Backbone):
     """The stages of a Swin Transformer, from one stride to 32.
 
     Args:

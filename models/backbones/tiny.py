@@ -5,10 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from detrbench.models.backbones.resnet import first_stage
+from detrbench.models.contracts import Backbone
 from detrbench.models.dimensions import Dimensions
 
 
-class Tiny(nn.Module):
+class Tiny(nn.Module, Backbone):
     """Residual stages with batch norm, strides 4 to 32.
 
     Args:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detrbench.errors import CheckpointError
+from detrbench.files import replacing, sha256
 from detrbench.models.checkpoints import detrex, original, own, transformers
 from detrbench.models.checkpoints.adapter import Adapter
 
@@ -168,10 +168,8 @@ def save(detector: Detector, path: Path, provenance: Mapping[str, str]) -> None:
         **provenance,
     }
     state = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(state, temporary, metadata)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata)
 
 
 def convert(detector: Detector, source: Path, target: Path) -> LoadReport:
@@ -184,12 +182,3 @@ def convert(detector: Detector, source: Path, target: Path) -> LoadReport:
         {"source": source.name, "source_sha256": report.sha256, "adapter": report.adapter, "converted": date},
     )
     return report
-
-
-def sha256(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

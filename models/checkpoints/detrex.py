@@ -18,8 +18,9 @@ _KINDS = {"class": "class_embed", "bbox": "box_embed"}
 def _head(match: re.Match[str], detector: Detector) -> str:
     """Heads lie in one list: decoder layers, then the proposal head."""
     kind, index, rest = _KINDS[match["kind"]], int(match["index"]), match["rest"]
-    if index < detector.heads.num_layers:
-        return f"heads.{kind}.{index % len(detector.heads.class_embed)}.{rest}"
+    options = detector.spec.options
+    if index < options["num_decoder_layers"]:
+        return f"heads.{kind}.{0 if options['shared_heads'] else index}.{rest}"
     return f"proposal_head.{kind}.{rest}"
 
 

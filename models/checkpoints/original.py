@@ -20,9 +20,10 @@ _KINDS = {"class": "class_embed", "bbox": "box_embed"}
 def head(match: re.Match[str], detector: Detector) -> str:
     """Heads lie in one list: decoder layers, then the proposal head, then the encoder's auxiliary heads."""
     kind, index, rest = _KINDS[match["kind"]], int(match["index"]), match["rest"]
-    layers = detector.heads.num_layers
+    options = detector.spec.options
+    layers = options["num_decoder_layers"]
     if index < layers:
-        return f"heads.{kind}.{index % len(detector.heads.class_embed)}.{rest}"
+        return f"heads.{kind}.{0 if options['shared_heads'] else index}.{rest}"
     if index == layers:
         return f"proposal_head.{kind}.{rest}"
     return f"encoder.auxiliary_heads.{index - layers - 1}.{kind}.{rest}"

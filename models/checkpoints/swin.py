@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from detrbench.models.catalogue import STRIDES
 from detrbench.models.checkpoints.adapter import Rule
 
 if TYPE_CHECKING:
@@ -48,4 +49,5 @@ def _merging(match: re.Match[str], detector: Detector) -> str:
 
 
 def _output_norm(match: re.Match[str], detector: Detector) -> str:
-    return f"backbone.norms.{int(match['stage']) - detector.backbone.first}.{match['rest']}"
+    first = len(STRIDES) - len(detector.backbone.channels)
+    return f"backbone.norms.{int(match['stage']) - first}.{match['rest']}"

@@ -21,6 +21,6 @@ class DabDecoder(DeformableDecoder):
         self.position_scale = MLP(width, width, width, 2)
 
     def query_position(self, layer: int, queries: Queries, content: Tensor, reference_points: Tensor) -> Tensor:
-        """From the box, times what the content asks for."""
+        """(B, Q, C) from the box, times what the content asks for."""
         position = self.box_position(reference_points)
         return position if layer == 0 else self.position_scale(content) * position

@@ -9,13 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from detrbench.models.contracts import Decoder, Heads
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.heads import DetectionHeads
 from detrbench.models.layers import DecoderLayer
-from detrbench.models.tokens import Decoded, Encoded, Queries, Tokens
+from detrbench.models.tokens import Decoded, Encoded, Outputs, Queries, Tokens
 
 
-class DeformableDecoder(nn.Module):
+class DeformableDecoder(nn.Module, Decoder):
     """Self-attention and sampled cross-attention; the query position stays the same in every layer.
 
     Args:
@@ -36,8 +36,8 @@ class DeformableDecoder(nn.Module):
         queries: Queries,
         encoded: Encoded,
         tokens: Tokens,
-        heads: DetectionHeads,
-        every_layer: bool,
+        heads: Heads,
+        outputs: Outputs,
         mixing_layers: int | None = None,
     ) -> Decoded:
         """Decode.
@@ -47,8 +47,8 @@ class DeformableDecoder(nn.Module):
             encoded: the memory to sample.
             tokens: its geometry.
             heads: whose box heads refine the reference.
-            every_layer: return each layer's state, as training needs, and refine behind the last one too, as the
-                official code does; otherwise the last state only.
+            outputs: "all" returns each layer's state and refines behind the last one too, as the official code does;
+                "final" the last state only.
             mixing_layers: only the first so many layers have self-attention; None for all.
         """
         content = queries.content
@@ -64,9 +64,9 @@ class DeformableDecoder(nn.Module):
             decoded.attention_weights.append(sampled.attention_weights)
             decoded.reference_points.append(reported)
             last = index == len(self.layers) - 1
-            if every_layer or last:
+            if outputs == "all" or last:
                 decoded.states.append(self.norm(content))
-            if self.refine_boxes and (every_layer or not last):
+            if self.refine_boxes and (outputs == "all" or not last):
                 reported = heads.boxes(index, content, reference_points)
                 reference_points = reported.detach()
                 if not self.look_forward_twice:

@@ -29,7 +29,7 @@ class DinoDecoder(DeformableDecoder):
         self.box_position = BoxPosition(dimensions)
 
     def query_position(self, layer: int, queries: Queries, content: Tensor, reference_points: Tensor) -> Tensor:
-        """From the box alone."""
+        """(B, Q, C) from the box alone."""
         return self.box_position(reference_points)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from detrbench.models.attention import SelfAttention
 from detrbench.models.dimensions import Dimensions
+from detrbench.models.proposals import ProposalHead
 from detrbench.models.tokens import gather_tokens
 
 # How many tokens take part in the official code.
@@ -29,19 +30,19 @@ class DualAttention(nn.Module):
         self.attention = SelfAttention(replace(dimensions, dropout=0.0))
         self.norm = nn.LayerNorm(dimensions.hidden_dim)
 
-    def forward(self, query: Tensor, position: Tensor, scores: Tensor, class_embed: nn.Module) -> Tensor:
+    def forward(self, query: Tensor, position: Tensor, scores: Tensor, proposal_head: ProposalHead) -> Tensor:
         """Update the important ones of the tokens.
 
         Args:
             query: (B, n, C) kept tokens.
             position: (B, n, C).
             scores: (B, n) by which they were kept.
-            class_embed: (B, n, C) -> (B, n, K).
+            proposal_head: whose class logits tell how much like an object a token looks.
 
         Returns:
             (B, n, C).
         """
-        fine = self.object_tokens(query, scores, class_embed)
+        fine = self.object_tokens(query, scores, proposal_head)
         chosen = gather_tokens(query, fine)
         updated = self.norm(chosen + self.attention(chosen, gather_tokens(position, fine)))
         return query.scatter(1, fine[..., None].expand_as(updated), updated)
@@ -62,7 +63,7 @@ class ObjectTokens(nn.Module):
         super().__init__()
         self.fine_tokens, self.category_score = fine_tokens, category_score
 
-    def forward(self, query: Tensor, scores: Tensor, class_embed: nn.Module) -> Tensor:
+    def forward(self, query: Tensor, scores: Tensor, proposal_head: ProposalHead) -> Tensor:
         """(B, m) rows of the (B, n, C) tokens; arguments as for `DualAttention`."""
-        importance = class_embed(query).amax(-1) * scores if self.category_score else scores
+        importance = proposal_head.class_embed(query).amax(-1) * scores if self.category_score else scores
         return importance.topk(min(self.fine_tokens, query.shape[1]), dim=1).indices

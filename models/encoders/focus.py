@@ -13,17 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detrbench.models.contracts import Encoder
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.encoders.dual_attention import DualAttention
 from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
 from detrbench.models.foreground import ForegroundLoss
-from detrbench.models.heads import ProposalHead
 from detrbench.models.layers import EncoderLayer
-from detrbench.models.tokens import Encoded, Tokens, gather_tokens
+from detrbench.models.proposals import ProposalHead
+from detrbench.models.tokens import Encoded, Outputs, Tokens, gather_tokens
 
 
-class FocusEncoder(nn.Module):
+class FocusEncoder(nn.Module, Encoder):
     """Updates a share of the tokens that falls from layer to layer.
 
     Every layer samples the neck's features, not the tokens that the layers before have updated, as in the official
@@ -65,14 +66,15 @@ class FocusEncoder(nn.Module):
         # Only the class logits of the dual attention read the proposal head's predictions.
         self.needs_prediction = dual_attention and category_score
 
-    def forward(self, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Encoded:
+    def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs) -> Encoded:
         """Encode the kept tokens; a token that no layer keeps leaves as it came.
 
         Args:
             tokens: the feature pyramid.
             proposal_head: its projection feeds the selector, its class head the dual attention.
-            auxiliary: unused.
+            outputs: the same for both.
         """
+        assert proposal_head is not None
         excluded = tokens.proposals()[1]
         foreground = self.selector(proposal_head.project(tokens.features + tokens.positions, excluded), tokens.sizes)
         scores = foreground.masked_fill(tokens.padding, foreground.min()) if tokens.padded else foreground
@@ -89,7 +91,7 @@ class FocusEncoder(nn.Module):
             query = gather_tokens(memory, ranked[:, :count])
             if self.dual_attention:
                 attend = self.dual_attention[index]
-                query = attend(query, position, ranked_scores[:, :count], getattr(proposal_head, "class_embed", None))
+                query = attend(query, position, ranked_scores[:, :count], proposal_head)
             query = layer(query, position, reference_points[:, :count], tokens.features, tokens)
             counts = [min(count, most) for most in own]
             memory = write_back(memory, query, ranked[:, :count], counts)

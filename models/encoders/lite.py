@@ -11,14 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from detrbench.models.criterion import LossTerm
+from detrbench.models.contracts import Encoder
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.heads import ProposalHead
 from detrbench.models.layers import EncoderLayer, FeedForward
-from detrbench.models.tokens import Encoded, Tokens
+from detrbench.models.proposals import ProposalHead
+from detrbench.models.tokens import Encoded, Outputs, Tokens
 
 
-class LiteEncoder(nn.Module):
+class LiteEncoder(nn.Module, Encoder):
     """Interleaved updates, written HxLy-(A+1)xB in the paper: x high levels, y low ones, B blocks of A layers.
 
     The last layer of a block updates high and low tokens in one pass from the same input, as the official code does;
@@ -33,19 +33,16 @@ class LiteEncoder(nn.Module):
             the decoder.
     """
 
-    needs_projection = needs_prediction = False
-
     def __init__(
         self, dimensions: Dimensions, high_levels: int, high_updates: int, blocks: int, low_updates: bool
     ) -> None:
         super().__init__()
         self.low_levels, self.low_updates = dimensions.num_levels - high_levels, low_updates
-        self.memory_levels = dimensions.num_levels if low_updates else high_levels
         block = [EncoderLayer] * (high_updates - 1) + [FullLayer if low_updates else EncoderLayer]
         self.layers = nn.ModuleList(layer(dimensions) for layer in block * blocks)
 
-    def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, auxiliary: bool) -> Encoded:
-        """Encode; neither the proposal head nor auxiliary outputs are used here."""
+    def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs) -> Encoded:
+        """(B, S, C) features to memory; there is nothing to predict."""
         low = sum(height * width for height, width in tokens.sizes[: self.low_levels])
         memory, reference_points = tokens.features, tokens.encoder_reference_points()
         updated_from = []
@@ -61,10 +58,6 @@ class LiteEncoder(nn.Module):
             return Encoded(memory, updated_from=updated_from)
         high_tokens = tokens.without_finest(self.low_levels)
         return Encoded(memory[:, low:], updated_from=[0] * len(self.layers), tokens=high_tokens)
-
-    def loss_terms(self) -> list[LossTerm]:
-        """None of its own."""
-        return []
 
 
 class FullLayer(EncoderLayer):

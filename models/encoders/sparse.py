@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import DamLoss, EncoderAuxiliaryLoss, ObjectnessLoss
+from detrbench.models.contracts import Encoder
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.encoders.dual_attention import FINE_TOKENS, DualAttention
-from detrbench.models.heads import ProposalHead, box_head, class_head
-from detrbench.models.layers import EncoderLayer
-from detrbench.models.tokens import Encoded, Prediction, Tokens, gather_tokens
+from detrbench.models.layers import EncoderLayer, box_head, class_head
+from detrbench.models.proposals import ProposalHead
+from detrbench.models.tokens import Encoded, Outputs, Prediction, Tokens, gather_tokens
 
 
-class SparseEncoder(nn.Module):
+class SparseEncoder(nn.Module, Encoder):
     """Updates the best-scored share of an image's tokens.
 
     Args:
@@ -53,17 +54,18 @@ class SparseEncoder(nn.Module):
         self.dual_attention = nn.ModuleList(DualAttention(dimensions, FINE_TOKENS, True) for _ in range(dual))
         self.needs_prediction = dual_attention
 
-    def forward(self, tokens: Tokens, proposal_head: ProposalHead, auxiliary: bool) -> Encoded:
+    def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs) -> Encoded:
         """Encode the kept tokens; the others leave as they came, without position.
 
         Args:
             tokens: the feature pyramid.
             proposal_head: its projection feeds the score network.
-            auxiliary: also run the auxiliary heads, and whatever else the score network learns from.
+            outputs: "all" runs the auxiliary heads too, and whatever else the score network learns from.
         """
+        assert proposal_head is not None
         proposals, excluded = tokens.proposals()
         projected = proposal_head.project(tokens.features + tokens.positions, excluded)
-        scores, objectness = self.score_network.score(projected, proposals, auxiliary)
+        scores, objectness = self.score_network.score(projected, proposals, outputs)
         counts = keep_counts(tokens.num_valid, self.keep_ratio)
         # Padding comes last even where the official fill, the batch's minimum, would tie with a real token.
         ranking = scores.masked_fill(tokens.padding, float("-inf")) if tokens.padded else scores
@@ -81,10 +83,10 @@ class SparseEncoder(nn.Module):
         kept_scores = scores.gather(1, kept)
         for index, layer in enumerate(self.layers):
             if self.dual_attention:
-                query = self.dual_attention[index](query, position, kept_scores, proposal_head.class_embed)
+                query = self.dual_attention[index](query, position, kept_scores, proposal_head)
             query = layer(query, position, reference_points, memory, tokens)
             memory = write_back(memory, query, kept, counts)
-            if auxiliary and index < len(self.auxiliary_heads):
+            if outputs == "all" and index < len(self.auxiliary_heads):
                 # Surplus tokens of smaller images are supervised too, as in the official code.
                 predictions.append(self.auxiliary_heads[index](query, kept_proposals))
         own = [indices[:count] for indices, count in zip(kept, counts)]
@@ -134,7 +136,7 @@ class ScoreNetwork(nn.Module):
 class AttentionScore(ScoreNetwork):
     """Learns to name the tokens that the decoder attends to most (section 3.3, "DAM")."""
 
-    def score(self, features: Tensor, proposals: Tensor, auxiliary: bool) -> tuple[Tensor, None]:
+    def score(self, features: Tensor, proposals: Tensor, outputs: Outputs) -> tuple[Tensor, None]:
         """(B, S, C) -> (B, S); the attention that it learns from is the decoder's, so there is nothing to predict."""
         return self(features), None
 
@@ -165,18 +167,18 @@ class ObjectnessScore(AuxiliaryHead):
     each token's proposal as in all heads of the encoder, and every token takes part in the matching.
     """
 
-    def score(self, features: Tensor, proposals: Tensor, auxiliary: bool) -> tuple[Tensor, Prediction | None]:
+    def score(self, features: Tensor, proposals: Tensor, outputs: Outputs) -> tuple[Tensor, Prediction | None]:
         """Rank by the best class; boxes only where they are asked for, since no ranking reads them.
 
         Args:
             features: (B, S, C).
             proposals: (B, S, 4) logits.
-            auxiliary: predict boxes too.
+            outputs: "all" predicts boxes too.
 
         Returns:
             (B, S) scores, and what to supervise.
         """
-        if not auxiliary:
+        if outputs == "final":
             return self.class_embed(features).amax(-1), None
         prediction = self(features, proposals)
         return prediction.logits.amax(-1), prediction
@@ -192,7 +194,17 @@ def keep_counts(num_valid: list[int], keep_ratio: float) -> list[int]:
 
 
 def write_back(memory: Tensor, updated: Tensor, indices: Tensor, counts: list[int]) -> Tensor:
-    """Put each image's first `counts` updated tokens where they came from; the surplus of smaller images is dropped."""
+    """Put each image's first `counts` updated tokens where they came from; the surplus of smaller images is dropped.
+
+    Args:
+        memory: (B, S, C).
+        updated: (B, n, C), for the largest of the images.
+        indices: (B, n) where they came from.
+        counts: of each image, at most n.
+
+    Returns:
+        (B, S, C).
+    """
     most = max(counts)
     if min(counts) < most:
         surplus = torch.arange(most, device=memory.device) >= torch.tensor(counts, device=memory.device)[:, None]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from detrbench import models
+from detrbench import files, models
 from detrbench.errors import CheckpointError
 from detrbench.models import checkpoints
 from detrbench.models.checkpoints import detrex
@@ -30,7 +30,7 @@ def test_ours_come_back_unchanged(tmp_path: Path) -> None:
     assert report.adapter == "detrbench"
     assert report.provenance["source"] == "a test"
     assert report.provenance["variant"] == "sparse_detr_tiny"
-    assert report.sha256 == checkpoints.sha256(path)
+    assert report.sha256 == files.sha256(path)
     assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), loaded.state_dict().values()))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors"]
 

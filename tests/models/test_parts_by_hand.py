@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,11 +23,12 @@ from detrbench.models.encoders.focus import ForegroundSelector
 from detrbench.models.encoders.lite import FullLayer, LiteEncoder
 from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
 from detrbench.models.foreground import ForegroundLoss, foreground_labels
-from detrbench.models.heads import DetectionHeads, ProposalHead
+from detrbench.models.heads import DetectionHeads
 from detrbench.models.losses import supervision
 from detrbench.models.one_to_many import RepeatedLoss
+from detrbench.models.proposals import ProposalHead
 from detrbench.models.queries import EncoderQueries, LearnableQueries, MixedQueries
-from detrbench.models.tokens import Encoded, Prediction, Queries, gather_tokens
+from detrbench.models.tokens import Encoded, Outputs, Prediction, Queries, gather_tokens
 
 MANY = dataclasses.replace(DIMENSIONS, num_classes=1000)
 MIDDLE = [0.5, 0.5, 0.4, 0.2]
@@ -231,9 +232,10 @@ def test_each_step_of_the_modulation_has_its_own_factor() -> None:
 
 def test_object_tokens_are_those_of_the_largest_product() -> None:
     classes, scores = torch.tensor([[[3.0, 1], [-2, -3], [1, 1], [-1, 5]]]), torch.tensor([[1.0, -4, 2, -1]])
-    chosen = ObjectTokens(2, True)(classes, scores, nn.Identity())
+    head = cast(ProposalHead, SimpleNamespace(class_embed=nn.Identity()))
+    chosen = ObjectTokens(2, True)(classes, scores, head)
     assert chosen.tolist() == [[1, 0]]  # -2 x -4 = 8, then 3 x 1; 5 x -1 is last
-    assert ObjectTokens(2, False)(classes, scores, nn.Identity()).tolist() == [[2, 0]]
+    assert ObjectTokens(2, False)(classes, scores, head).tolist() == [[2, 0]]
 
 
 # -------------------------------------------------------------------------------------------------- encoders
@@ -322,7 +324,7 @@ def test_learned_queries_are_position_then_content() -> None:
     assert torch.equal(found.reference_points[0], part.reference_points(part.embedding[:, :16]).sigmoid())
 
 
-def selection(part: Any, auxiliary: bool) -> tuple[Queries, Tensor, Tensor, Any, Tensor]:
+def selection(part: Any, outputs: Outputs) -> tuple[Queries, Tensor, Tensor, Any, Tensor]:
     """Queries from 40 tokens, with the logits and boxes of all of them, the head and the memory."""
     torch.manual_seed(0)
     head, pyramid = ProposalHead(DIMENSIONS, True).double(), tokens([[8, 4], [4, 2]])
@@ -330,30 +332,30 @@ def selection(part: Any, auxiliary: bool) -> tuple[Queries, Tensor, Tensor, Any,
         nn.init.normal_(parameter, std=0.5)
     memory = torch.randn(1, 40, 16, dtype=torch.float64, requires_grad=True)
     everything = head.predict(memory, pyramid)
-    found = part.double()(Encoded(memory), pyramid, head, auxiliary, 0)
+    found = part.double()(Encoded(memory), pyramid, head, outputs, 0)
     return found, everything.logits, everything.boxes, head, memory
 
 
-@pytest.mark.parametrize("auxiliary", [False, True])
+@pytest.mark.parametrize("outputs", ["final", "all"])
 @pytest.mark.parametrize("ranking", ["first_class", "max_class"])
-def test_tokens_are_ranked_as_asked_and_boxes_keep_no_gradient(ranking: str, auxiliary: bool) -> None:
+def test_tokens_are_ranked_as_asked_and_boxes_keep_no_gradient(ranking: str, outputs: Outputs) -> None:
     part = EncoderQueries(DIMENSIONS, ranking, "memory", mixed_selection=False)
-    found, logits, boxes, _, memory = selection(part, auxiliary)
+    found, logits, boxes, _, memory = selection(part, outputs)
     scores = logits[..., 0] if ranking == "first_class" else logits.amax(-1)
     best = scores.argsort(1, descending=True)[:, :3]
     torch.testing.assert_close(found.reference_points, gather_tokens(boxes, best))
     assert torch.equal(found.content, gather_tokens(memory, best))
     assert not found.reference_points.requires_grad
-    assert (found.proposals is not None) is auxiliary
+    assert (found.proposals is not None) is (outputs == "all")
     if found.proposals is not None:
         torch.testing.assert_close(found.proposals.boxes, boxes)
 
 
-@pytest.mark.parametrize("auxiliary", [False, True])
+@pytest.mark.parametrize("outputs", ["final", "all"])
 @pytest.mark.parametrize("boxes_of", ["all", "selected"])
-def test_mixed_queries_rank_by_the_best_class_and_train_what_they_selected(boxes_of: str, auxiliary: bool) -> None:
+def test_mixed_queries_rank_by_the_best_class_and_train_what_they_selected(boxes_of: str, outputs: Outputs) -> None:
     part = MixedQueries(DIMENSIONS, boxes_of)
-    found, logits, boxes, _, _ = selection(part, auxiliary)
+    found, logits, boxes, _, _ = selection(part, outputs)
     best = logits.amax(-1).argsort(1, descending=True)[:, :3]
     torch.testing.assert_close(found.reference_points, gather_tokens(boxes, best))
     assert not found.reference_points.requires_grad
