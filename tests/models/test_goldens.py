@@ -17,7 +17,7 @@ from detrbench.models.dam import corr, decoder_attention_map, kept_mask
 from detrbench.models.detector import Detector, DetectorOutput
 
 # Those that take seconds; the small references hold every family in every run.
-QUICK = ("def_r50_two_stage", "sp_r50_sparse_rho0.3")
+QUICK = ("sp_r50_sparse_rho0.3",)
 # Lite DETR's code has the query projections of key-aware attention in all twelve layers, used or not; ours has not.
 WITH_UNUSED = ("lite_dino_plain", "lite_dino_H3L1_2p1x3_nokda")
 UNUSED = 12 * (256 * 256 + 256)

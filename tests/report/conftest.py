@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import report_fixture
+
+from detrbench.report import plots
+
+PLOTS = ("scatter", "stacked", "spreads", "curves")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _each_plot_is_drawn_once() -> Iterator[None]:
+    """Most tests draw the same few plots, a third of a second each; a page made in another process is not spared."""
+    drawn: dict[str, str] = {}
+
+    def once(draw: Callable[..., str]) -> Callable[..., str]:
+        def remembered(*arguments: object, **named: object) -> str:
+            key = repr((draw.__name__, arguments, named))
+            if key not in drawn:
+                drawn[key] = draw(*arguments, **named)
+            return drawn[key]
+
+        return remembered
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in PLOTS:
+            patch.setattr(plots, name, once(getattr(plots, name)))
+        yield
 
 
 @pytest.fixture

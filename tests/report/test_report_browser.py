@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html as markup
 import json
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import report_fixture
 
 from detrbench.report import render
 
@@ -101,6 +103,7 @@ document.body.append(result);
 """
 
 
+@functools.cache
 def look(page: Path, *flags: str, frame: int | None = None, paper: bool = False) -> dict[str, Any]:
     """Opens a page with the probe in it and returns what the probe saw.
 
@@ -133,9 +136,11 @@ def look(page: Path, *flags: str, frame: int | None = None, paper: bool = False)
     return seen
 
 
-@pytest.fixture
-def page(results: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "report.html"
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    results = report_fixture.write_quickstart(report_fixture.write_table6(folder / "results"))
+    path = folder / "report.html"
     path.write_text(render(results))
     return path
 

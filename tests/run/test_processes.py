@@ -111,14 +111,13 @@ def test_what_needs_another_waits_for_it(tmp_path: Path, workers: Workers) -> No
     )
 
 
-def test_a_process_that_dies_takes_one_step_with_it(tmp_path: Path) -> None:
+def test_a_process_that_dies_takes_one_step_with_it(tmp_path: Path, workers: Workers) -> None:
     def kill(item: WorkItem) -> None:
         if (item.cell.id, item.measure) == ("sparse", "training"):
-            (at_it,) = (worker for worker in pair.workers if worker.group and item in worker.group.items.values())
+            (at_it,) = (worker for worker in workers.workers if worker.group and item in worker.group.items.values())
             os.kill(at_it.process.pid, signal.SIGKILL)
 
-    with Workers(2, threads=1) as pair:
-        outcomes = {(o.item.cell.id, o.item.measure): o for o in runs.execute(prepare(tmp_path), Told(kill), pair)}
+    outcomes = {(o.item.cell.id, o.item.measure): o for o in runs.execute(prepare(tmp_path), Told(kill), workers)}
     assert outcomes["sparse", "training"].state == "failed"
     assert "killed: out of memory?" in str(outcomes["sparse", "training"].why)
     assert str(outcomes["sparse", "accuracy"].why).startswith("training failed: the process that did it ended")

@@ -144,12 +144,21 @@ def coverage(paper: str) -> dict[str, tuple[str, str]]:
     return {table: (suite, remark) for table, suite, remark in lines[2:]}  # below the heading
 
 
+@pytest.fixture(scope="module")
+def suites_of() -> dict[str | None, list[str]]:
+    """Published table -> the suites that show it."""
+    found: dict[str | None, list[str]] = {}
+    for name in NAMES:
+        found.setdefault(suites.load(name).suite.published, []).append(name)
+    return found
+
+
 @pytest.mark.parametrize("paper", PAPERS)
-def test_every_table_of_a_paper_has_its_suite_or_a_reason(paper: str) -> None:
+def test_every_table_of_a_paper_has_its_suite_or_a_reason(paper: str, suites_of: dict[str | None, list[str]]) -> None:
     said = coverage(paper)
     for suite, remark in said.values():
         assert suite in NAMES or (remark and not suite)
     for table in published.tables_of(PAPERS[paper]).values():
-        own = [name for name in NAMES if suites.load(name).suite.published == table.reference]
+        own = suites_of.get(table.reference, [])
         suite, _ = said[labels.table_name(table.reference)]
         assert suite in own if own else not suite, table.reference

@@ -21,6 +21,12 @@ from detrbench.training.recipe import Recipe
 
 SHAPES = DataSpec(kind="shapes", num_train=4, image_size=96, max_objects=3, min_size=24, clutter=0.1)
 STEPS = 15
+QUICK = ("sparse_detr", "lite_dino", "dac_detr")  # an encoder, denoising, an auxiliary decoder
+
+
+def slow(family: str) -> object:
+    """A parameter that `make test-full` alone runs."""
+    return pytest.param(family, marks=pytest.mark.full)
 
 
 def losses(family: str, lr: float) -> list[float]:
@@ -44,14 +50,14 @@ def falls(found: list[float]) -> bool:
     return bool(np.mean(found[-3:]) < 0.85 * np.mean(found[:3]))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family if family in QUICK else slow(family) for family in FAMILIES])
 def test_a_few_steps_lower_the_loss(family: str) -> None:
     found = losses(family, lr=1e-3)
     assert np.isfinite(found).all()
     assert falls(found), found
 
 
-@pytest.mark.parametrize("family", ["deformable_detr", "dac_detr"])
+@pytest.mark.parametrize("family", ["deformable_detr", slow("dac_detr")])
 def test_without_learning_the_loss_stays(family: str) -> None:
     assert not falls(losses(family, lr=1e-12))
 
