@@ -2,7 +2,9 @@
 
     DetrbenchError            3  internal
     ├── Findings              1  the work was done and something is wrong (a budget, a cell, a data set)
-    │   └── Diverged             training left the range of finite numbers
+    │   ├── Diverged             training left the range of finite numbers
+    │   ├── NotFinite            a detector's predictions did
+    │   └── Damaged              a file of the results folder is not what was written
     ├── UsageError            2  the user's input: command line, YAML, paths, checkpoints
     │   ├── SuiteError           a suite's YAML: file, line, column, key
     │   ├── DataError            a data set: file and id
@@ -42,6 +44,14 @@ class Findings(DetrbenchError):
 
 
 class Diverged(Findings):
+    pass
+
+
+class NotFinite(Findings):
+    pass
+
+
+class Damaged(Findings):
     pass
 
 

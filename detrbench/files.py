@@ -14,6 +14,14 @@ from pathlib import Path
 from detrbench.errors import EnvironmentLacking
 
 
+def cache_folder() -> Path:
+    """What can be made anew and is kept for all projects: DETRBENCH_CACHE, else `detrbench` in the user's caches."""
+    named = os.environ.get("DETRBENCH_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detrbench"
+
+
 class Unwritable(EnvironmentLacking):
     """A file cannot be written: nothing that comes after this could be kept."""
 
@@ -33,9 +41,20 @@ def replacing(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
+            _sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Keeps a new name through a power cut; some file systems cannot, and need not be told."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

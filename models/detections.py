@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
+from detrbench.errors import NotFinite
 from detrbench.models.boxes import cxcywh_to_xyxy
 
 if TYPE_CHECKING:
@@ -37,7 +38,11 @@ def detections(
         top: how many pairs to keep, over queries times classes.
         nms: IoU above which the lower of two boxes of a class goes (before the cut at `top`, on the best 10000, as
             DAC-DETR's evaluation does); None for no suppression, as the other papers.
+
+    Raises:
+        NotFinite: see `check_finite`.
     """
+    check_finite(out, [f"image {number} of the batch" for number in range(len(out.pred_logits))])
     probability = out.pred_logits.sigmoid()
     num_classes = probability.shape[-1]
     scores, index = probability.flatten(1).topk(min(top if nms is None else 10_000, probability[0].numel()), dim=1)
@@ -52,3 +57,20 @@ def detections(
             found = Detections(found.scores[keep], labels[keep], box[keep])
         results.append(found)
     return results
+
+
+@torch.no_grad()
+def check_finite(out: DetectorOutput, names: Sequence[object]) -> None:
+    """Refuse predictions that are no numbers: comparisons with them are false, so scoring would take them for hits.
+
+    Args:
+        out: a detector's output.
+        names: of the images, for the message.
+
+    Raises:
+        NotFinite: names the first image with such a prediction.
+    """
+    finite = out.pred_logits.isfinite().flatten(1).all(1) & out.pred_boxes.isfinite().flatten(1).all(1)
+    if not bool(finite.all()):
+        name = names[int(finite.logical_not().nonzero()[0])]
+        raise NotFinite(f"{name}: the detector's predictions are not finite", "its weights are broken or diverged")

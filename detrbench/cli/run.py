@@ -61,6 +61,13 @@ def command(
         ),
     ] = 1,
     fresh: Annotated[bool, typer.Option("--fresh", help="Take again what is done already.")] = False,
+    verify_data: Annotated[
+        bool,
+        typer.Option(
+            "--verify-data",
+            help="Read every image again to see whether the data changed, even where sizes and times say it did not.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run nothing, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,6 +92,7 @@ def command(
         data=data,
         limit=limit,
         fresh=fresh,
+        verify_data=verify_data,
         device=pick_device(device),
     )
     prepared = [runs.prepare(one, options, output.note) for one in loaded]
@@ -192,7 +200,24 @@ def _finish(prepared: list[Any], outcomes: list[Any], folder: Path, as_json: boo
             f"{len(failed)} of {len(outcomes)} failed, first {first.item.cell.id} {first.item.measure}: {first.why}",
             hint=f"traceback in {first.item.folder.log}; running again retries what failed",
         )
+    _refuse_to_hide(outcomes)
     output.note(f"next: detrbench report {folder}")
+
+
+def _refuse_to_hide(outcomes: list[Any]) -> None:
+    """A selection of which a part was left out is not done, however well the rest went."""
+    from detrbench import models
+    from detrbench.run.plan import UNKNOWN
+
+    unknown = {outcome.item.cell.model for outcome in outcomes if outcome.why == UNKNOWN}
+    if unknown:
+        one = unknown_name("model", sorted(unknown)[0], models.names())
+        raise Findings(one.message, one.hint)
+    busy = dict.fromkeys(outcome.item.cell.id for outcome in outcomes if outcome.state == "busy")
+    if busy:
+        raise Findings(
+            f"{len(busy)} cells left to another run: {', '.join(busy)}", hint="run again when that one has ended"
+        )
 
 
 def _reasons(outcomes: list[Any]) -> dict[str, list[str]]:

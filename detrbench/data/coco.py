@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from detrbench.data import contents
 from detrbench.data.layout import LAYOUT_HINT, find_layout, read_image, read_json
 from detrbench.data.samples import Category, Sample, Target
 from detrbench.data.spec import DataSpec, Labels, Split
@@ -84,6 +85,8 @@ class CocoDataset:
     def fingerprint(self) -> str:
         digest = hashlib.sha256(self.annotation_file.read_bytes())
         digest.update(f"{self.labels} {self.image_ids}".encode())
+        names = (self._records[image_id]["file_name"] for image_id in self.image_ids)
+        digest.update(contents.digest(self.image_folder, names).encode())
         return digest.hexdigest()
 
     def __len__(self) -> int:

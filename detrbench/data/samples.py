@@ -70,7 +70,7 @@ class Dataset(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of everything the samples depend on (for COCO: annotations and selection, not the pixels)."""
+        """sha256 of everything the samples depend on; for COCO annotations, selection, and every byte of the images."""
 
     def __len__(self) -> int: ...
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detrbench.data import Dataset
 from detrbench.data.loading import Batch, batches
 from detrbench.data.transforms import Eval, Transform
+from detrbench.models.detections import check_finite
 from detrbench.models.detector import DetectorOutput
 
 Progress = Callable[[int, int], None]  # (done, in all)
@@ -52,13 +53,18 @@ def over_images(
         progress: is called with the images done and their number, after each batch.
         num_workers: threads that load images.
         how: the detector's own arguments beside images and masks (`trace=True`).
+
+    Raises:
+        NotFinite: a prediction is no number; names the image.
     """
     detector.to(device)
     done = 0
     with evaluating(detector):
         for batch in batches(dataset, transform or Eval(), batch_size, num_workers=num_workers):
             batch = batch.to(device)
-            see(detector(batch.images, _unless_unpadded(batch.masks), **how), batch)
+            out = detector(batch.images, _unless_unpadded(batch.masks), **how)
+            check_finite(out, [f"image {image_id}" for image_id in batch.image_ids])
+            see(out, batch)
             done += len(batch.image_ids)
             if progress is not None:
                 progress(done, len(dataset))

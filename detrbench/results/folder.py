@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 import yaml
 
-from detrbench.files import Unwritable, share, unwritable, write_atomic
+from detrbench.errors import Damaged
+from detrbench.files import Unwritable, sha256, share, unwritable, write_atomic
 from detrbench.measures import MEASURES
 from detrbench.results import records
 
@@ -64,9 +65,34 @@ class CellFolder:
 
     def has(self, measure: str, key: str) -> bool:
         """Whether the record under that key is there, with the file that it is nothing without."""
-        envelope, beside = self.read_envelope(measure), MEASURES[measure].beside
-        whole = beside is None or not beside.needed or self._file_of(measure).is_file()
-        return envelope is not None and envelope["key"] == key and whole
+        envelope = self.read_envelope(measure)
+        return envelope is not None and envelope["key"] == key and self._is_whole(measure, envelope)
+
+    def _is_whole(self, measure: str, envelope: Mapping[str, Any]) -> bool:
+        """Whether the file beside a record is there, as long as it was written."""
+        beside = MEASURES[measure].beside
+        if beside is None:
+            return True
+        file = self._file_of(measure)
+        if not file.is_file():
+            return not beside.needed
+        return file.stat().st_size == envelope.get("beside", {}).get("bytes", file.stat().st_size)
+
+    def check_beside(self, measure: str) -> None:
+        """Compares the file beside a record with the digest in the record.
+
+        Raises:
+            Damaged: they differ. The file is put aside, so that the next run takes the measure again.
+        """
+        file, envelope = self._file_of(measure), self.read_envelope(measure)
+        written = (envelope or {}).get("beside", {}).get("sha256")
+        if written is None or sha256(file) == written:
+            return
+        aside = file.with_name(f"{file.name}.damaged")
+        file.replace(aside)
+        raise Damaged(
+            f"{file}: damaged: not the bytes that were written; now {aside.name}", "run again to make it anew"
+        )
 
     def beside(self, measure: str) -> Path | None:
         """The file that a measure leaves beside its record; None where it leaves none."""
@@ -108,10 +134,17 @@ class CellFolder:
             "created": _now(),
             "seconds": round(seconds, 3),
             **extra,
+            **self._describe_beside(measure),
             "environment": dict(environment),
             "records": records.to_json(dict(found)),
         }
         write_atomic(self.record(measure), json.dumps(envelope, indent=1, allow_nan=False) + "\n")
+
+    def _describe_beside(self, measure: str) -> dict[str, Any]:
+        file = self.beside(measure)
+        if file is None or not file.is_file():
+            return {}
+        return {"beside": {"bytes": file.stat().st_size, "sha256": sha256(file)}}
 
     def read_envelope(self, measure: str, warn: Warn = None) -> dict[str, Any] | None:
         """The envelope, or None where there is none that can be read; `warn` gets one line about a broken one."""
@@ -171,7 +204,7 @@ class CellFolder:
 
 def _read_json(path: Path, warn: Warn) -> dict[str, Any] | None:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -183,9 +216,17 @@ def _read_json(path: Path, warn: Warn) -> dict[str, Any] | None:
     return value
 
 
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no figure")
+
+
 def _envelope_problem(envelope: Mapping[str, Any], measure: str) -> str | None:
     if envelope.get("schema") != SCHEMA:
         return f"expected schema {SCHEMA}, got {envelope.get('schema')!r}"
+    if not isinstance(envelope.get("key"), str):
+        return "expected a key"
+    if not isinstance(envelope.get("beside", {}), dict):
+        return "expected a mapping of what lies beside it"
     if envelope.get("measure") != measure:
         return f"expected measure {measure!r}, got {envelope.get('measure')!r}"
     found = envelope.get("records")

@@ -15,6 +15,7 @@ from typing import Any
 
 import detrbench.environment as environments
 from detrbench import models
+from detrbench.data import contents
 from detrbench.data.spec import Split
 from detrbench.errors import NothingSelected
 from detrbench.measures import TIMED
@@ -57,6 +58,8 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     store = ResultsStore(options.results, warn)
     environment = environments.capture()
     if options.data is not None:
+        if options.verify_data:
+            contents.forget(options.data)
         for cell in selected[:1]:
             work.dataset_of(cell.settings.data_spec, "val")  # a wrong --data is a mistake, not a missing figure
     conditions = Conditions(_fingerprint, _images, environment, options.device, frozenset(models.names()))

@@ -22,6 +22,8 @@ from detrbench.run.keys import Conditions, complexity_key, folder_name, record_k
 from detrbench.run.reuse import KnownRecords
 from detrbench.suite.cells import Cell
 
+UNKNOWN = "not built yet"  # why a cell of a model that nobody knows is not measured
+
 ItemState = Literal["todo", "reused", "done", "not_measured"]
 
 
@@ -107,7 +109,7 @@ def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
     if cell.published_only:
         return "published figures only"
     if cell.model not in now.built:
-        return "not built yet"
+        return UNKNOWN
     return None
 
 

@@ -59,6 +59,7 @@ def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     if item.weights == "checkpoint":
         models.load_checkpoint(detector, Path(str(item.cell.checkpoint)))
     elif item.weights == "trained":
+        item.trained_in.check_beside("training")
         models.load_checkpoint(detector, item.trained_in.weights)
     return detector.to(device).eval()
 
@@ -99,8 +100,12 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
         done = at.step % (at.steps // at.epochs) == 0
         report(at.step / at.steps, f"epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.2f}", milestone=done)
 
+    def notice(line: str) -> None:
+        report(0.0, line, milestone=True)
+
     detector, folder = _create(item, open_data), item.folder.checkpoint
-    history = loop.train(detector, train_set, _augmentation(item), settings.recipe, folder, evaluate, tell, device)
+    transform, recipe = _augmentation(item), settings.recipe
+    history = loop.train(detector, train_set, transform, recipe, folder, evaluate, tell, device, notice)
     return {"training": history}
 
 

@@ -24,6 +24,7 @@ from detrbench.run import steps
 from detrbench.run.keys import count_keys
 from detrbench.run.plan import WorkItem
 from detrbench.run.reuse import KnownRecord, KnownRecords
+from detrbench.training import loop
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class RunOptions:
     data: Path | None = None
     limit: int | None = None
     fresh: bool = False
+    verify_data: bool = False
     device: str = "cpu"
     processes: int | None = None  # that repeat a timing; None: as many as its protocol says
 
@@ -262,7 +264,8 @@ def _keep(
 def _mark_done(item: WorkItem) -> None:
     item.folder.set_state(item.cell.id, item.measure, "done")
     if item.measure == "training":  # only now: without its record a finished training would have to be done again
-        (item.folder.checkpoint / "state.pt").unlink(missing_ok=True)
+        for name in loop.STATES:
+            (item.folder.checkpoint / name).unlink(missing_ok=True)
 
 
 def _tell(listener: Listener, outcome: Outcome) -> Outcome:

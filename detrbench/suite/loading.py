@@ -65,7 +65,7 @@ def read(document: yaml12.Document) -> LoadedSuite:
         raise _unknown_at(loaded, ("default_scale",), suite.default_scale, suite.scales)
     for name, scale in suite.scales.items():
         with located(document, ("scales", name)):
-            _ = scale.data_spec
+            _ = scale.data_spec, scale.recipe
     for i, variant in enumerate(suite.variants):
         if (variant.model is None) != variant.published_only:
             problem = "expected a model, or `model: null` together with `published_only: true`"

@@ -6,7 +6,9 @@ all, is the weights, the optimiser, and where in which epoch they are.
 
 from __future__ import annotations
 
+import pickle
 import time
+import zipfile
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -22,13 +24,14 @@ from detrbench.data.samples import Dataset
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
 from detrbench.errors import Diverged
-from detrbench.files import Unwritable, replacing
+from detrbench.files import Unwritable, replacing, share
 from detrbench.models.detector import Detector
 from detrbench.results.records import TrainingHistory
 from detrbench.training import optimiser
 from detrbench.training.recipe import Recipe
 
-STATE, WEIGHTS = "state.pt", "model.safetensors"
+STATES = ("state.pt", "state-before.pt")  # what a killed run goes on from, and the one before it
+WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def train(
     evaluate: Callable[[Detector], dict[str, float | None]] | None = None,
     progress: Callable[[TrainProgress], None] = lambda _: None,
     device: str = "cpu",
+    notice: Callable[[str], None] = lambda _: None,
 ) -> TrainingHistory:
     """Train, or go on training, and leave `model.safetensors` in `folder`.
 
@@ -78,13 +82,14 @@ def train(
         evaluate: gives figures such as {"AP": ..., "AP50": ...} for the history, every `recipe.eval_every_epochs`.
         progress: called after each step.
         device: where to train.
+        notice: is told where a kept state is damaged.
 
     Raises:
         Diverged: training diverged; says at which step.
         Unwritable: the disk is full.
     """
-    training = _Training(detector.to(device), recipe, folder / STATE, device)
-    training.restore()
+    training = _Training(detector.to(device), recipe, folder / STATES[0], device)
+    training.restore(notice)
     steps = num_batches(dataset, recipe.batch_size)
     state, best = training.state, training.average or detector
     while state.epoch < recipe.epochs:
@@ -112,6 +117,7 @@ class _Training:
 
     def __init__(self, detector: Detector, recipe: Recipe, file: Path, device: str) -> None:
         self.detector, self.recipe, self.file, self.device = detector, recipe, file, device
+        self.before = file.with_name(STATES[1])
         self.optim = optimiser.build(detector, recipe)
         self.average = _average(detector) if recipe.ema else None
         self.state = _State()
@@ -150,7 +156,17 @@ class _Training:
         return losses
 
     def save(self) -> None:
-        """Keeps the state, whole or not at all; raises Unwritable where the disk is full."""
+        """Keeps the state, whole or not at all, and the one before it.
+
+        Raises:
+            Diverged: a weight or its average is not finite; the state on disk is the last good one.
+            Unwritable: the disk is full.
+        """
+        _check_finite(self.detector, "weights")
+        if self.average is not None:
+            _check_finite(self.average, "the moving average")
+        if self.file.is_file():
+            share(self.file, self.before)
         content = {
             "detector": self.detector.state_dict(),
             "optimiser": self.optim.state_dict(),
@@ -163,16 +179,39 @@ class _Training:
         except RuntimeError as error:  # how torch tells of a full disk
             raise Unwritable(f"{self.file}: cannot be written: {error}", "free some disk space") from error
 
-    def restore(self) -> None:
-        """Goes on from the state that was kept, if there is one."""
-        if not self.file.is_file():
+    def restore(self, notice: Callable[[str], None]) -> None:
+        """Goes on from the state that was kept, or where that is damaged, from the one before it."""
+        kept = (_read_state(file, notice) for file in (self.file, self.before))
+        content = next((found for found in kept if found is not None), None)
+        if content is None:
             return
-        content = torch.load(self.file, map_location="cpu", weights_only=True)
         self.detector.load_state_dict(content["detector"])
         self.optim.load_state_dict(content["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.state = _State(**content["state"])
+
+
+def _read_state(file: Path, notice: Callable[[str], None]) -> dict[str, Any] | None:
+    """What was kept, or None where nothing was or where it cannot be trusted, which is said."""
+    if not file.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            damaged = archive.testzip()  # torch.load does not compare checksums
+        if damaged is None:
+            content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            return content
+    except (OSError, RuntimeError, ValueError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        damaged = str(error).splitlines()[0]
+    notice(f"{file}: damaged ({damaged}): training goes on from the state before it, or anew")
+    return None
+
+
+def _check_finite(detector: nn.Module, what: str) -> None:
+    for name, value in detector.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise Diverged(f"training diverged: {what} ({name}) are not finite", "lower lr, or raise warmup_steps")
 
 
 def train_step(

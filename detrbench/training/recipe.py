@@ -2,7 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from detrbench.errors import UsageError
+from detrbench.models.options import Maybe, Real, Values, Whole
+
+BOUNDS: Mapping[str, Values] = {
+    "epochs": Whole(1),
+    "batch_size": Whole(1),
+    "lr": Real(above=0, maximum=1),
+    "lr_backbone": Real(minimum=0, maximum=1),
+    "lr_sampling": Real(minimum=0, maximum=100),
+    "weight_decay": Real(minimum=0, maximum=1),
+    "clip_norm": Real(minimum=0),
+    "lr_drop": Maybe(Whole(1)),
+    "warmup_steps": Whole(0),
+    "seed": Whole(0, 2**63 - 1),
+    "checkpoint_every_steps": Maybe(Whole(1)),
+    "eval_every_epochs": Whole(0),
+    "ema": Real(minimum=0, below=1),
+}
 
 
 @dataclass(frozen=True)
@@ -37,3 +57,14 @@ class Recipe:
     checkpoint_every_steps: int | None = None
     eval_every_epochs: int = 1
     ema: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what nobody could train by.
+
+        Raises:
+            UsageError: a value that is out of its bounds, or no finite number.
+        """
+        for name, values in BOUNDS.items():
+            found = getattr(self, name)
+            if not values.allow(found):
+                raise UsageError(f"{name}: expected {values}, got {found!r}")

@@ -11,6 +11,7 @@ import argparse
 import datetime
 import json
 import pickle
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,7 @@ def load(detector: Detector, path: Path) -> LoadReport:
     adapter = _adapter_for(state, path)
     translated, ignored = adapter.translate(state, detector)
     _check_fit(translated, detector, path)
+    _check_finite(translated, path)
     detector.load_state_dict(translated)
     return LoadReport(path, sha256(path), adapter.name, len(translated), tuple(ignored), provenance)
 
@@ -153,6 +155,14 @@ def _check_fit(translated: Mapping[str, Tensor], detector: Detector, path: Path)
         )
 
 
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
+    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{path}: not finite: {_shorten(broken)}", hint="its training diverged, or the file is damaged"
+        )
+
+
 def _shorten(names: list[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
@@ -170,6 +180,18 @@ def save(detector: Detector, path: Path, provenance: Mapping[str, str]) -> None:
     state = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
     with replacing(path) as temporary:
         save_file(state, temporary, metadata)
+        _sort_header(temporary)
+
+
+def _sort_header(path: Path) -> None:
+    """Rewrites the header of a safetensors file in sorted order, so that equal weights are equal files."""
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # the same entries take the same room; the rest is spaces, as the format has it
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def convert(detector: Detector, source: Path, target: Path) -> LoadReport:

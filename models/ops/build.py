@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 import detrbench
+from detrbench.files import cache_folder
 from detrbench.models.ops import toolchain
 
 SOURCES = Path(detrbench.__file__).parent / "csrc"
@@ -72,12 +73,6 @@ class Compilation:
         parts += [_version(self.link[0])]
         parts += [path.name + path.read_text() for path in sorted(SOURCES.iterdir())]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def cache_folder() -> Path:
-    """Where libraries are kept."""
-    named = os.environ.get("DETRBENCH_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detrbench"
 
 
 # --- what callers ask ---------------------------------------------------------------------------------------------

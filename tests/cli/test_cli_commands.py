@@ -119,6 +119,8 @@ def test_show_finds_results_by_any_unique_end(terminal: Terminal) -> None:
 
 
 def test_validate_says_what_is_in_a_suite(terminal: Terminal) -> None:
+    suite = terminal.folder / "demo.yaml"
+    suite.write_text(suite.read_text().replace("model: null, published_only: true", "model: detector_of_the_future"))
     code, out, _ = terminal.type("validate", "demo.yaml")
     assert code == 0
     assert "4 cells at smoke" in out

@@ -13,7 +13,7 @@ import pytest
 from terminal import Terminal
 
 from detrbench import cli
-from detrbench.errors import CheckpointError, EnvironmentLacking
+from detrbench.errors import CheckpointError, Damaged, EnvironmentLacking
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
 
@@ -50,7 +50,8 @@ def test_everything_is_done_once_in_order(terminal: Terminal) -> None:
     assert code == 0, err
     assert terminal.calls == ORDER
     assert states(terminal, "sparse-0.3")["latency"] == ("done", None)
-    assert states(terminal, "later") == dict.fromkeys(states(terminal, "later"), ("not_measured", "not built yet"))
+    for name in ("later", "old"):
+        assert set(states(terminal, name).values()) == {("not_measured", "published figures only")}
     assert states(terminal, "old")["accuracy"] == ("not_measured", "published figures only")
     assert terminal.type("run", "demo.yaml")[0] == 0
     assert terminal.calls == []
@@ -141,9 +142,9 @@ def test_a_cell_that_another_run_is_at_is_left_alone(terminal: Terminal) -> None
     os.read(ours, 1)
     try:
         code, _, err = terminal.type("run", "demo.yaml", "--fresh", "--measure", "complexity")
-        assert code == 0
+        assert code == 1
         assert terminal.calls == [("sparse-0.3", "complexity")]
-        assert "another run is at this cell: sparse-0.1" in err
+        assert "1 cells left to another run: sparse-0.1" in err
         assert states(terminal, "sparse-0.1")["complexity"] == ("done", None)
     finally:
         os.kill(child, signal.SIGKILL)
@@ -240,11 +241,47 @@ def test_a_missing_checkpoint_is_told(terminal: Terminal) -> None:
     assert ("sparse-0.1", "accuracy") in terminal.calls
 
 
+def test_a_misspelt_model_is_no_success(terminal: Terminal) -> None:
+    suite = terminal.folder / "demo.yaml"
+    old = "{id: old, model: null, published_only: true}"
+    suite.write_text(suite.read_text().replace(old, "{id: old, model: sparse_der_r50}"))
+    code, _, err = terminal.type("run", "demo.yaml", "--measure", "complexity")
+    assert code == 1
+    assert "unknown model 'sparse_der_r50'" in err
+    assert "did you mean 'sparse_detr_r50'?" in err
+    assert ("sparse-0.3", "complexity") in terminal.calls  # the others are measured all the same
+
+
+@pytest.mark.parametrize(
+    "setting", ["epochs=-1", "epochs=0", "batch_size=0", "lr=.nan", "lr=0", "ema=1", "seed=-1", "clip_norm=.inf"]
+)
+def test_a_recipe_that_nobody_could_train_by_is_refused(terminal: Terminal, setting: str) -> None:
+    code, _, err = terminal.type("run", "demo.yaml", "--set", setting, "--dry-run")
+    assert code == 2
+    assert f"{setting.partition('=')[0]}: expected " in err
+
+
+def test_weights_that_rot_are_not_measured(terminal: Terminal) -> None:
+    assert terminal.type("run", "demo.yaml", "-k", "0.1", "--measure", "accuracy")[0] == 0
+    folder = CellFolder(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))
+    folder.check_beside("training")
+    content = folder.weights.read_bytes()
+    folder.weights.write_bytes(content[:-1])  # shorter: seen by the plan
+    terminal.type("run", "demo.yaml", "-k", "0.1", "--measure", "accuracy")
+    assert terminal.calls == [("sparse-0.1", "training")]
+    folder.weights.write_bytes(b"Weights")  # as long, other bytes: seen when they are read
+    with pytest.raises(Damaged, match="not the bytes that were written"):
+        folder.check_beside("training")
+    terminal.type("run", "demo.yaml", "-k", "0.1", "--measure", "accuracy")
+    assert terminal.calls == [("sparse-0.1", "training")]
+    assert folder.weights.with_name("model.safetensors.damaged").read_bytes() == b"Weights"
+
+
 def test_dry_run_writes_nothing(terminal: Terminal) -> None:
     code, out, _ = terminal.type("run", "demo.yaml", "--dry-run")
     assert code == 0
     assert "sparse-0.3" in out
-    assert "not built yet" in out
+    assert "published figures only" in out
     assert not terminal.results.exists()
     assert terminal.calls == []
 

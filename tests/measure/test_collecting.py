@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detrbench.data import Category, Sample, Target
 from detrbench.data.transforms import Eval
+from detrbench.errors import NotFinite
 from detrbench.measure import accuracy, ap_interval, protocols
 from detrbench.measure.accuracy import Detection
 from detrbench.measure.protocols.accuracy import AccuracyProtocol
@@ -161,3 +162,9 @@ def test_resamples_know_ap50_from_ap() -> None:
     assert (half.value, whole.value) == (pytest.approx(50), pytest.approx(15))
     assert ap_interval.paired_difference(matches_of(found[:1]), matches_of(found)).value == pytest.approx(-15)
     assert half.se == pytest.approx(100 * whole.se / 30)
+
+
+def test_a_detector_that_says_no_number_is_not_scored() -> None:
+    detector = Constant([[SURE, -SURE, -SURE], [float("nan"), -SURE, -SURE]])
+    with pytest.raises(NotFinite, match="image 3: "):
+        accuracy.collect(detector, OneBox(), COMMON, transform=Eval(40, 80))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,30 @@ def test_ours_come_back_unchanged(tmp_path: Path) -> None:
     assert report.sha256 == files.sha256(path)
     assert all(torch.equal(a, b) for a, b in zip(saved.state_dict().values(), loaded.state_dict().values()))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors"]
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    origin = {"source": "a test", "adapter": "x", "converted": "today", "zeta": "é"}
+    digests, detector = set(), small()
+    for turn in range(4):
+        provenance = dict(sorted(origin.items(), reverse=bool(turn % 2)))
+        models.save_checkpoint(detector, tmp_path / f"{turn}.safetensors", provenance)
+        digests.add(files.sha256(tmp_path / f"{turn}.safetensors"))
+        assert models.load_checkpoint(small(), tmp_path / f"{turn}.safetensors").provenance["zeta"] == "é"
+    assert len(digests) == 1
+    content = (tmp_path / "0.safetensors").read_bytes()
+    names = list(json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]))
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    detector = small()
+    with torch.no_grad():
+        detector.get_submodule("neck").level_embed[0, 0] = value
+    torch.save(detector.state_dict(), tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match=r"not finite: neck\.level_embed"):
+        models.load_checkpoint(small(), tmp_path / "m.pth")
 
 
 def test_loading_keeps_the_type(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from detrbench import models
+from detrbench.errors import NotFinite
 from detrbench.measure import protocols
+from detrbench.models.detections import check_finite
 
 SIZE = (100, 200)  # height, width
 
@@ -105,3 +107,16 @@ def test_the_protocol_is_the_official_evaluation() -> None:
     assert (dac.top, dac.nms) == (300, 0.8)
     assert "NMS within each class at IoU 0.8, then the top 300" in dac.convention
     assert "top 300 scores over queries x classes, no NMS" in protocols.get("accuracy").convention
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["pred_logits", "pred_boxes"])
+def test_what_is_no_number_is_refused_and_the_image_named(field: str, value: float) -> None:
+    out = output([[0.5], [0.25]], [WHOLE, APART])
+    both = SimpleNamespace(pred_logits=out.pred_logits.repeat(2, 1, 1), pred_boxes=out.pred_boxes.repeat(2, 1, 1))
+    check_finite(both, ["image 7", "image 9"])
+    getattr(both, field)[1, 1, 0] = value
+    with pytest.raises(NotFinite, match="image 9: the detector's predictions are not finite"):
+        check_finite(both, ["image 7", "image 9"])
+    with pytest.raises(NotFinite, match="image 1 of the batch"):
+        models.postprocess(both, [SIZE, SIZE])

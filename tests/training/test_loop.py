@@ -99,6 +99,56 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "gone"])
+def test_a_damaged_state_costs_no_more_than_the_step_before(tmp_path: Path, undisturbed: Any, damage: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_after=4)
+    state, before = (tmp_path / name for name in loop.STATES)
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        state.unlink()
+    else:
+        state.write_bytes({"truncated": content[:2000], "flipped": content, "empty": b""}[damage])
+    assert before.is_file()
+    told: list[str] = []
+    seen: list[int] = []
+    dataset, transform = open_dataset(DATA, "train"), Train(scales=(48, 64), longest=64, crop=False)
+    loop.train(
+        small(),
+        dataset,
+        transform,
+        RECIPE,
+        tmp_path,
+        progress=lambda at: seen.append(at.step),
+        notice=told.append,
+    )
+    assert seen[0] == 3  # states are kept behind steps 1, 2 and, as an epoch ends, 3
+    assert len(told) == (0 if damage == "gone" else 1)
+    assert all("state.pt: damaged" in line for line in told)
+    assert all(torch.equal(t, undisturbed[1][n]) for n, t in weights(tmp_path).items())
+
+
+@pytest.mark.parametrize("what", ["weights", "the moving average"])
+def test_a_last_step_that_diverges_leaves_no_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    step, name = loop._Training._step, "detector" if what == "weights" else "average"
+
+    def break_the_last(self: Any, batch: Any, number: int) -> dict[str, float]:
+        losses = step(self, batch, number)
+        if number == STEPS - 1:
+            next(getattr(self, name).parameters()).data.flatten()[0] = float("nan")
+        return losses
+
+    monkeypatch.setattr(loop._Training, "_step", break_the_last)
+    with pytest.raises(Diverged, match=f"{what} .* not finite"):
+        train(tmp_path)
+    assert not (tmp_path / loop.WEIGHTS).exists()
+    kept = torch.load(tmp_path / loop.STATES[0], weights_only=True)
+    assert all(value.isfinite().all() for value in kept["detector"].values())
+
+
 def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path: Path) -> None:
     detector = small()
     with torch.no_grad():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from detrbench import files
 from detrbench.models import ops
 from detrbench.models.ops import build, toolchain
 
@@ -201,10 +202,10 @@ def test_the_key_changes_with_flags_and_torch(monkeypatch: pytest.MonkeyPatch) -
 
 def test_the_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DETRBENCH_CACHE", str(tmp_path))
-    assert build.cache_folder() == tmp_path
+    assert files.cache_folder() == tmp_path
     monkeypatch.delenv("DETRBENCH_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert build.cache_folder() == tmp_path / "xdg" / "detrbench"
+    assert files.cache_folder() == tmp_path / "xdg" / "detrbench"
 
 
 def toolkit(folder: Path) -> Path:
