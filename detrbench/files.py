@@ -7,6 +7,8 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +32,20 @@ class Unwritable(EnvironmentLacking):
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary name to write to; when the block ends well, that file becomes `path`, on the disk for good.
 
+    A link stays a link: what it leads to is replaced. What is no file (a device, a pipe) is written into.
+
     Raises:
         Unwritable: no space, no permission, a read-only disk. Nothing half-written is left.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    if is_special(path):
+        with _disk_errors(path), tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / "content"
+            yield temporary
+            with temporary.open("rb") as content, path.open("wb") as target:
+                shutil.copyfileobj(content, target)
+        return
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     with _disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -45,6 +57,15 @@ def replacing(path: Path) -> Iterator[Path]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def is_special(path: Path) -> bool:
+    """Whether that is a device, a pipe or a socket: writing would replace it, and reading might never end."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _sync_folder(folder: Path) -> None:

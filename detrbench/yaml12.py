@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from detrbench.errors import SuiteError
+from detrbench.files import is_special
 
 KeyPath = tuple[str | int, ...]
 
@@ -70,6 +71,8 @@ def dotted(key: KeyPath) -> str:
 
 def load(path: Path) -> Document:
     """Reads one YAML file; raises SuiteError with file, line and column."""
+    if is_special(path):
+        raise SuiteError(f"{path}: cannot be read: not a regular file")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -9,6 +9,7 @@ from detrbench.check import outputs
 from detrbench.check.checking import Checked
 from detrbench.check.judge import Judgement
 from detrbench.report.formats import as_markdown
+from detrbench.words import printable
 
 _LEVELS = {"broken": "error", "missing": "error", "unmeasured": "error", "unclear": "warning"}
 
@@ -28,7 +29,7 @@ def _annotation(checked: Checked, judgement: Judgement) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text).replace("%", "%25")
 
 
 def _property(text: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 from xml.etree import ElementTree
 
 from detrbench.check.checking import Checked
 from detrbench.check.judge import Judgement
+from detrbench.words import printable
 
 SCHEMA = 1
 WORDS = {"holds": "ok", "broken": "BROKEN", "missing": "MISSING", "unmeasured": "NOT MEASURED", "unclear": "UNCLEAR"}
@@ -24,7 +26,9 @@ def line(judgement: Judgement) -> str:
     """`BROKEN  learns (ap >= 30) at sparse-0.1: 12.3`."""
     text = f" ({judgement.text})" if judgement.placed else ""
     notes = f" [{'; '.join(judgement.notes)}]" if judgement.notes and judgement.status != "holds" else ""
-    return f"{WORDS[judgement.status]:<12}  {judgement.name}{text} at {judgement.cell}: {judgement.found}{notes}"
+    return printable(
+        f"{WORDS[judgement.status]:<12}  {judgement.name}{text} at {judgement.cell}: {judgement.found}{notes}"
+    )
 
 
 def text(checked: Checked) -> str:
@@ -110,5 +114,6 @@ def _test_case(suite: ElementTree.Element, classname: str, judgement: Judgement)
 
 
 def _xml(text: str) -> str:
-    """Without the control characters that XML cannot hold."""
-    return "".join(character for character in text if character >= " " or character in "\t\n")
+    """Control characters are written out, but for ends of lines; what no XML can hold is a question mark."""
+    whole = text.encode("utf-8", "replace").decode("utf-8")
+    return "\n".join(re.sub("[\ufffe\uffff]", "?", printable(line)) for line in whole.split("\n"))

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 
 from detrbench.errors import DetrbenchError
+from detrbench.words import printable
 
 INTERRUPTED = 130
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
         hint = "" if debug else "; run it again with --debug for the traceback"
-        print(f"internal error: {type(error).__name__}: {_first_line(error)}{hint}", file=sys.stderr)
+        print(printable(f"internal error: {type(error).__name__}: {_first_line(error)}{hint}"), file=sys.stderr)
         return DetrbenchError.exit_code
     return 0
 
@@ -45,9 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tell(error: DetrbenchError, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"{'' if error.exit_code == 1 else 'error: '}{error.message}", file=sys.stderr)
+    print(printable(f"{'' if error.exit_code == 1 else 'error: '}{error.message}"), file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(printable(f"hint: {error.hint}"), file=sys.stderr)
 
 
 def _first_line(error: Exception) -> str:

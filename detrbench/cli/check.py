@@ -86,9 +86,9 @@ def _update(one: SuiteBudgets, options: CheckOptions, reason: str) -> None:
     scale = checking.scale_of(one, options)
     cells = checking.results_of(one, scale, options, output.note)
     path, changes = baselines.update(options.baselines, one.loaded.suite.name, scale, cells.values(), reason)
-    print(f"{path}: written: {reason}")
+    output.say(f"{path}: written: {reason}")
     for change in changes:
-        print(f"  {change}")
+        output.say(f"  {change}")
 
 
 def _tell(checked: list[Checked], junit: Path | None, on_github: bool, as_json: bool) -> None:

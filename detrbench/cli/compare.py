@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from detrbench.cli import output
+from detrbench.words import printable
 
 EXAMPLES = output.examples(
     "detrbench compare old_results/ results/",
@@ -49,9 +50,9 @@ def command(
         return
     console = output.console()
     heads = [f">{name}" if name in ("A", "B", "difference", "95 % interval") else name for name in comparison.COLUMNS]
-    print(f"A: {a}\nB: {b}\n")
+    output.say(f"A: {a}", f"B: {b}", "")
     if found.rows:
         console.print(output.table(heads, [comparison.cells(row) for row in found.rows]))
-        print()
+        output.say()
     for line in comparison.remarks(found):
-        console.print(line, markup=False)
+        console.print(printable(line), markup=False)

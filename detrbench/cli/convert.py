@@ -47,4 +47,4 @@ def command(
             }
         )
     else:
-        print(f"{target}: {report.loaded} tensors from {checkpoint} ({report.adapter} names)")
+        output.say(f"{target}: {report.loaded} tensors from {checkpoint} ({report.adapter} names)")

@@ -48,7 +48,7 @@ def command(
         output.console().print(output.table(["state", "what", "found"], rows))
         for check in checks:
             if check.advice:
-                print(f"{check.name}: {check.advice}")
+                output.say(f"{check.name}: {check.advice}")
     missing = [check.name for check in checks if check.state == "missing"]
     if missing:
         raise EnvironmentLacking(f"missing: {', '.join(missing)}")

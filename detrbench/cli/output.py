@@ -13,6 +13,7 @@ from rich.table import Table
 
 from detrbench import yaml12
 from detrbench.errors import UsageError
+from detrbench.words import printable
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 Set = Annotated[
@@ -40,9 +41,15 @@ def print_json(document: Any) -> None:
     sys.stdout.write("\n")
 
 
+def say(*lines: str, to_stderr: bool = False) -> None:
+    """Lines of the result, on stdout; whatever others wrote in them steers no terminal."""
+    for line in lines or ("",):
+        print(printable(line), file=sys.stderr if to_stderr else sys.stdout, flush=to_stderr)
+
+
 def note(text: str) -> None:
     """A line beside the result, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    say(text, to_stderr=True)
 
 
 def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
@@ -58,7 +65,7 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
 def _cell(value: Any) -> Any:
     from rich.text import Text
 
-    return value if isinstance(value, Text) else Text("" if value is None else str(value))
+    return value if isinstance(value, Text) else Text("" if value is None else printable(str(value)))
 
 
 def settings(pairs: Iterable[str] | None) -> dict[str, Any]:

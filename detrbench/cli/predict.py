@@ -51,10 +51,10 @@ def command(
         output.print_json({"model": model, "threshold": threshold, "images": records})
         return
     for i, (path, objects) in enumerate(zip(images, found, strict=True)):
-        print(f"{path}: {len(objects)} objects" + (f", drawn in {targets[i]}" if targets else ""))
+        output.say(f"{path}: {len(objects)} objects" + (f", drawn in {targets[i]}" if targets else ""))
         for each in () if targets else objects:
             box = ", ".join(f"{value:.1f}" for value in each["box"])
-            print(f"  {each['name']}  {each['score']:.3f}  [{box}]")
+            output.say(f"  {each['name']}  {each['score']:.3f}  [{box}]")
 
 
 def _targets(images: list[Path], target: Path | None) -> list[Path]:

@@ -73,7 +73,7 @@ def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, a
     ]
     rows.append(("total", f"{record.params_millions:.2f}", f"{record.gflops:.2f}"))
     chosen = "".join(f" {key}={value}" for key, value in options.items())
-    print(f"{model}{chosen} under protocol {rule.name}\n")
+    output.say(f"{model}{chosen} under protocol {rule.name}", "")
     output.console().print(output.table(["part", ">params, M", ">GFLOPs"], rows))
     print(f"\n{record.convention}")
     for name, check in record.cross_check.items():

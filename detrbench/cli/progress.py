@@ -14,6 +14,7 @@ from detrbench.cli.output import duration
 from detrbench.measures import TIMED
 from detrbench.run.plan import WorkItem
 from detrbench.run.work import Listener, Outcome
+from detrbench.words import printable
 
 _QUIET_SECONDS = 20.0
 
@@ -127,7 +128,7 @@ class PlainLines:
         """Nothing to tidy."""
 
     def _print(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 class LiveBars:
@@ -163,7 +164,7 @@ class LiveBars:
             self.progress.remove_task(self.item_bars.pop(id(outcome.item)))
         if outcome.item.state in ("todo", "reused"):
             self.progress.advance(self.run_bar)
-            self.progress.console.print(outcome_line(outcome), markup=False, highlight=False)
+            self.progress.console.print(printable(outcome_line(outcome)), markup=False, highlight=False)
         self._show_left()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from detrbench.errors import Findings, UsageError, unknown_name
 from detrbench.measures import CHOSEN
 from detrbench.results.folder import SCHEMA
 from detrbench.suite import loading as suites
+from detrbench.words import printable
 
 EXAMPLES = output.examples(
     "detrbench run quickstart",
@@ -155,7 +156,7 @@ def _print_plan(prepared: list[Any], as_json: bool) -> None:
         return
     console = output.console()
     for one in prepared:
-        console.print(_headline(one), markup=False)
+        console.print(printable(_headline(one)), markup=False)
         rows = [
             (
                 i.cell.id,

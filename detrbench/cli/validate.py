@@ -48,9 +48,9 @@ def _suite(target: str, as_json: bool) -> None:
         counts = {scale: len(group) for scale, group in cells.items()}
         output.print_json({"suite": loaded.suite.name, "cells": counts, "not_built_yet": missing})
         return
-    print(f"{loaded.document.path}: ok: {', '.join(f'{len(group)} cells at {s}' for s, group in cells.items())}")
+    output.say(f"{loaded.document.path}: ok: {', '.join(f'{len(group)} cells at {s}' for s, group in cells.items())}")
     if missing:
-        print(f"not built yet: {', '.join(missing)}")
+        output.say(f"not built yet: {', '.join(missing)}")
 
 
 def _data(path: Path, as_json: bool) -> None:
@@ -62,8 +62,8 @@ def _data(path: Path, as_json: bool) -> None:
     else:
         for finding in findings:
             id_ = "" if finding.id is None else f" {finding.id}:"
-            print(f"{finding.file}:{id_} {finding.kind}: {finding.message}")
+            output.say(f"{finding.file}:{id_} {finding.kind}: {finding.message}")
     if findings:
         raise Findings(f"{path}: {len(findings)} mistake{'s' if len(findings) > 1 else ''}")
     if not as_json:
-        print(f"{path}: ok")
+        output.say(f"{path}: ok")

@@ -51,8 +51,8 @@ def command(
         output.print_json({"model": model, "threshold": threshold, "pictures": pictures})
         return
     for path, entries in found.items():
-        print(f"{path}: {len(entries)} pictures")
-    print(target.resolve() if target.suffix == ".html" else (target / "index.html").resolve())
+        output.say(f"{path}: {len(entries)} pictures")
+    output.say(str(target.resolve() if target.suffix == ".html" else (target / "index.html").resolve()))
 
 
 def _check(images: list[Path], target: Path) -> None:

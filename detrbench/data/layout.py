@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from detrbench.data.spec import Split
 from detrbench.errors import DataError
+from detrbench.files import is_special
 
 LAYOUT_HINT = (
     "lay it out as COCO does: PATH/annotations/instances_val2017.json beside PATH/val2017/*.jpg (train likewise); "
@@ -64,6 +65,8 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: unreadable, not UTF-8, or not JSON, with line and column.
     """
+    if is_special(path):
+        raise DataError(f"{path}: cannot be read as JSON: not a regular file")
     try:
         return json.loads(path.read_bytes())
     except json.JSONDecodeError as error:
@@ -82,6 +85,8 @@ def read_image(path: Path, image_id: int) -> Image.Image:
     Raises:
         DataError: missing, truncated or undecodable; names the file and the image id.
     """
+    if is_special(path):
+        raise _unreadable(path, image_id, "not a regular file")
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -8,6 +8,7 @@
     duplicate_name       of two categories         between the splits
     unknown_category     of an annotation          categories_differ  the same ids and names are needed in both
     unknown_image        of an annotation
+    path_outside         a file_name that leaves the folder of the images
     bad_iscrowd          neither 0 nor 1
     bad_box              NaN, infinite, or of negative size
     empty_box            of zero width or height   (harmless: training drops it; evaluation counts it as missed)
@@ -24,7 +25,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TypeGuard, get_args
 
 from detrbench.data.layout import find_annotations, find_images, read_image, read_json
@@ -127,6 +128,16 @@ def _category_mistakes(record: dict[str, Any]) -> Iterator[_Mistake]:
 
 def _image_mistakes(record: dict[str, Any]) -> Iterator[_Mistake]:
     yield from _typed(record, "image", {"id": _is_int, "file_name": _is_text, "width": _is_size, "height": _is_size})
+    name = record.get("file_name")
+    if isinstance(name, str) and name and _leads_outside(name):
+        message = f"{_named(record, 'image')}: file_name {name!r}: expected a path within the image folder"
+        yield _Mistake(record.get("id"), "path_outside", message)
+
+
+def _leads_outside(name: str) -> bool:
+    """Whether a file name would be looked for elsewhere than in the folder of the images."""
+    path = PurePath(name)
+    return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name
 
 
 def _annotation_mistakes(record: dict[str, Any]) -> Iterator[_Mistake]:

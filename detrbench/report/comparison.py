@@ -13,7 +13,7 @@ from detrbench.compare.cells import Comparison, ComparisonRow
 from detrbench.compare.differences import Reading
 from detrbench.compare.quantities import Quantity
 from detrbench.report import labels
-from detrbench.report.formats import as_markdown, as_tex
+from detrbench.report.formats import as_markdown, as_tex, plain
 
 SCHEMA = 1
 COLUMNS = ("cell", "figure", "A", "B", "difference", "95 % interval", "verdict", "note")
@@ -122,8 +122,7 @@ def as_csv(found: Comparison) -> str:
     writer = csv.DictWriter(out, list(_plain_row(found.rows[0])) if found.rows else ["cell"], lineterminator="\n")
     writer.writeheader()
     for row in found.rows:
-        values = _plain_row(row)
-        writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else "" if v is None else v for k, v in values.items()})
+        writer.writerow({name: plain(value) for name, value in _plain_row(row).items()})
     return out.getvalue()
 
 

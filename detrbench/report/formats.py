@@ -14,6 +14,7 @@ from detrbench.report.columns import Column, TableCell
 from detrbench.report.findings import Finding
 from detrbench.report.sections import Section
 from detrbench.report.tables import Row, Table
+from detrbench.words import printable
 
 SCHEMA = 1
 
@@ -77,7 +78,7 @@ def _markdown_table(table: Table) -> str:
 
 def as_markdown(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no cell borders."""
-    return re.sub(r"([\\`*_<>|#~]|\](?=\())", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_<>|#~]|\](?=\())", r"\\\1", printable(" ".join(text.split())))
 
 
 def as_csv(found: list[Section]) -> str:
@@ -104,7 +105,7 @@ def _csv_rows(section: Section) -> Iterator[dict[str, Any]]:
             mine = next((other for other in table.rows if other.id == entry.id), None)
             for column, cell in zip(table.columns, mine.cells if mine else (), strict=mine is not None):
                 line |= _csv_cell(column, cell)
-        yield {name: _plain(value) for name, value in line.items()}
+        yield {name: plain(value) for name, value in line.items()}
 
 
 def _csv_cell(column: Column, cell: TableCell) -> dict[str, Any]:
@@ -116,15 +117,19 @@ def _csv_cell(column: Column, cell: TableCell) -> dict[str, Any]:
     return values
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Floats with six digits; text that no spreadsheet takes for a formula."""
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = str(value)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
     return (
         "'" + text
-        if text.startswith(("=", "+", "-", "@", "\t", "\r")) and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text)
-        else value
+        if text.startswith(("=", "+", "-", "@")) and not re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text)
+        else text
     )
 
 
@@ -181,7 +186,7 @@ def _latex_row(row: Row, table: Table) -> str:
 
 def as_tex(text: str) -> str:
     """Text with all that LaTeX would take for markup written out."""
-    return "".join(_LATEX.get(character, character) for character in " ".join(text.split(" ")))
+    return "".join(_LATEX.get(character, character) for character in printable(text))
 
 
 def as_json(found: list[Section]) -> str:

@@ -14,6 +14,7 @@ from detrbench.errors import UsageError
 from detrbench.files import write_atomic
 from detrbench.measures import MEASURES
 from detrbench.results.folder import CellFolder, Warn, tell
+from detrbench.words import problem_of_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,11 +89,15 @@ class ResultsStore:
         cell = _read_yaml(folder.cell, self.warn)
         if cell is None or not isinstance(cell.get("id"), str):
             return None
+        problem = problem_of_name(cell["id"])
+        if problem:
+            tell(self.warn, f"{folder.cell}: ignored: id: {problem}")
+            return None
         envelopes = {m: e for m in MEASURES if (e := folder.read_envelope(m, self.warn)) is not None}
         return CellResult(
             id=cell["id"],
-            suite=str(cell.get("suite", path.parent.parent.parent.name)),
-            scale=str(cell.get("scale", path.parent.parent.name)),
+            suite=path.parent.parent.parent.name,
+            scale=path.parent.parent.name,
             folder=path,
             cell=cell,
             status=folder.read_status(self.warn),

@@ -24,6 +24,7 @@ from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON
 from detrbench.suite.schema import Scale, Suite, SuiteVariant
 from detrbench.suite.validation import explain
+from detrbench.words import problem_of_name
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
                 paper = _settings(suite, variant, "paper") if "paper" in suite.scales else settings
                 options = {**suite.defaults, **values, **_fill(variant.options, values)}
                 cell = Cell(
-                    id=str(_fill(variant.id, values)),
+                    id=_checked_name(str(_fill(variant.id, values))),
                     suite=suite.name,
                     scale=scale,
                     index=next(index),
@@ -210,9 +211,12 @@ def _fill(template: Any, values: Mapping[str, Any]) -> Any:
     if not isinstance(template, str) or "{" not in template:
         return template
     try:
-        fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+        parsed = [(name, how) for _, name, *how in string.Formatter().parse(template) if name is not None]
     except ValueError as error:
         raise UsageError(f"expected a template such as 'sparse-{{keep_ratio}}', got {template!r}") from error
+    fields = [name for name, _ in parsed]
+    if any(spec or conversion for _, (spec, conversion) in parsed):  # a width of two billion is one of these
+        raise UsageError(f"expected plain names in braces, such as {{keep_ratio}}, got {template!r}")
     for name in fields:
         if name not in values:
             known = ", ".join(values) or "none, for there is no matrix"
@@ -220,6 +224,13 @@ def _fill(template: Any, values: Mapping[str, Any]) -> Any:
     if len(fields) == 1 and template == f"{{{fields[0]}}}":
         return values[fields[0]]
     return template.format_map(values)
+
+
+def _checked_name(name: str) -> str:
+    problem = problem_of_name(name)
+    if problem:
+        raise UsageError(f"id: {problem}", hint="ids name folders and rows: letters, digits, '-', '.', '_'")
+    return name
 
 
 def _row(suite: Suite, variant: SuiteVariant, values: Mapping[str, Any]) -> dict[str, Any] | None:

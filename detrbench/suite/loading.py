@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 import detrbench
 from detrbench import yaml12
-from detrbench.errors import SuiteError, unknown_name
+from detrbench.errors import SuiteError, UsageError, unknown_name
 from detrbench.suite import expressions
 from detrbench.suite.cells import LoadedSuite, located
 from detrbench.suite.schema import Scale, SharedScales, Suite
 from detrbench.suite.validation import explain
+from detrbench.words import problem_of_name
 
 FOLDER = Path(detrbench.__file__).resolve().parent / "suites"
 
@@ -65,6 +66,9 @@ def read(document: yaml12.Document) -> LoadedSuite:
         raise _unknown_at(loaded, ("default_scale",), suite.default_scale, suite.scales)
     for name, scale in suite.scales.items():
         with located(document, ("scales", name)):
+            problem = problem_of_name(name)
+            if problem:
+                raise UsageError(problem, hint="scales name folders: letters, digits, '-', '.', '_'")
             _ = scale.data_spec, scale.recipe
     for i, variant in enumerate(suite.variants):
         if (variant.model is None) != variant.published_only:

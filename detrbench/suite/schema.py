@@ -14,6 +14,7 @@ from detrbench.data.spec import DataSpec
 from detrbench.errors import unknown_name
 from detrbench.measures import CHOSEN
 from detrbench.training.recipe import Recipe
+from detrbench.words import LONGEST_NAME
 
 ChosenMeasure = Literal[CHOSEN]  # type: ignore[valid-type]  # a literal of every name, so that a mistake lists them
 
@@ -124,7 +125,7 @@ class Report(Strict):
 class Suite(Strict):
     """A suite as written. `protocols` holds for every variant; `defaults` are model options of every variant."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     title: str
     description: str | None = None
     published: str | None = None

@@ -277,6 +277,35 @@ def test_weights_that_rot_are_not_measured(terminal: Terminal) -> None:
     assert folder.weights.with_name("model.safetensors.damaged").read_bytes() == b"Weights"
 
 
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ('"sparse-{keep_ratio}"', '"../../sparse-{keep_ratio}"', "expected no path"),
+        ('"sparse-{keep_ratio}"', '"sparse\\x1b{keep_ratio}"', r"expected no control characters, got 'sparse\x1b0.1'"),
+        ('"sparse-{keep_ratio}"', '"{keep_ratio:>2000000000}"', "expected plain names in braces"),
+        ('"sparse-{keep_ratio}"', '"{keep_ratio!r}"', "expected plain names in braces"),
+        ("  smoke: {", "  ../../../escaped: {", "expected no path"),
+    ],
+)
+def test_nothing_is_written_outside(terminal: Terminal, was: str, now: str, said: str) -> None:
+    suite = terminal.folder / "demo.yaml"
+    suite.write_text(suite.read_text().replace(was, now).replace("default_scale: smoke\n", ""))
+    code, _, err = terminal.type("run", "demo.yaml", "--measure", "complexity")
+    assert code == 2
+    assert said in err
+    assert [path.name for path in terminal.folder.iterdir() if path.is_dir()] == []
+
+
+def test_a_cell_that_names_another_place_is_left_out(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml", "--measure", "complexity")
+    folder = CellFolder(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))
+    folder.cell.write_text(folder.cell.read_text().replace("id: sparse-0.1", "id: ../../../sparse"))
+    told: list[str] = []
+    ids = [cell.id for cell in ResultsStore(terminal.results, told.append).cells("demo", "smoke")]
+    assert ids == ["sparse-0.3", "later", "old"]
+    assert any("expected no path" in line for line in told)
+
+
 def test_dry_run_writes_nothing(terminal: Terminal) -> None:
     code, out, _ = terminal.type("run", "demo.yaml", "--dry-run")
     assert code == 0

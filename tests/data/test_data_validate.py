@@ -1,11 +1,14 @@
 """validate: each mistake is found once, with file, id and kind; sound folders give nothing."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from detrbench.data import DataSpec, open_dataset
+from detrbench.data.layout import read_json
 from detrbench.data.shapes import write_coco
 from detrbench.data.validate import validate
 from detrbench.errors import DataError
@@ -43,6 +46,9 @@ def test_a_sound_folder(coco_folder):
         ("annotations", 0, {"id": 0}, ("zero_id", 0)),
         ("images", 1, {"width": 65}, ("size_differs", 10)),
         ("images", 1, {"file_name": "gone.jpg"}, ("missing_image", 10)),
+        ("images", 1, {"file_name": "../secret.png"}, ("path_outside", 10)),
+        ("images", 1, {"file_name": "a/../../secret.png"}, ("path_outside", 10)),
+        ("images", 1, {"file_name": "/etc/secret.png"}, ("path_outside", 10)),
         ("categories", 0, {"name": "car"}, ("duplicate_name", 3)),
     ],
 )
@@ -142,3 +148,14 @@ def test_generated_data_is_sound(tmp_path):
 @pytest.mark.parametrize("name", ["bccd", "tiny_coco_free"])
 def test_real_images_are_sound(real_data, name):
     assert validate(real_data / name) == []
+
+
+def test_what_is_no_file_is_not_read(coco_folder):
+    image = coco_folder.images / coco_folder.document["images"][1]["file_name"]
+    image.unlink()
+    os.mkfifo(image)  # reading it would wait for ever
+    assert [kind for kind, _ in found(coco_folder)] == ["missing_image"]
+    with pytest.raises(DataError, match="not a regular file"):
+        open_dataset(DataSpec(kind="coco", path=coco_folder.root), "val")[0]
+    with pytest.raises(DataError, match="not a regular file"):
+        read_json(Path("/dev/zero"))

@@ -1,0 +1,31 @@
+"""Words that came from others: what may be a name, and how any text is shown. Imports no torch.
+
+Ids, class names and file names come from suites and data sets that somebody else wrote. They reach terminals, which
+obey escape sequences, and readers of lines, which take a new line for a new record.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_NAME = 120
+# Control characters, and what reorders or breaks lines: C0, DEL, C1, line and paragraph separators, bidi controls.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    r"""The text with all that steers a terminal or breaks a line written out: `\x1b`, `\n`, `\u202e`."""
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def problem_of_name(name: str) -> str | None:
+    """Why that cannot be the name of a suite, a scale or a cell, which become folders; None where it can."""
+    if not name.strip():
+        return "expected a name, got none"
+    if len(name) > LONGEST_NAME:
+        return f"expected at most {LONGEST_NAME} characters, got {len(name)}"
+    if _CONTROL.search(name):
+        return f"expected no control characters, got '{printable(name)}'"
+    if re.search(r"[/\\]", name) or name in (".", ".."):
+        return f"expected no path, got {name!r}"
+    return None
