@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import detrbench
-from detrbench.errors import EnvironmentLacking
+from detrbench.errors import EnvironmentLacking, UsageError
+from detrbench.words import shown
 
 _VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -72,14 +73,25 @@ def hardware(environment: Mapping[str, Any], device: str | None) -> str:
 
 
 def pick_device(asked: str) -> str:
-    """`auto` is the GPU where there is one; raises EnvironmentLacking for a device that this machine lacks."""
+    """`auto` is the GPU where there is one.
+
+    Raises:
+        UsageError: no such kind of device.
+        EnvironmentLacking: this machine has none of it.
+    """
     import torch
+
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", asked):
+        raise UsageError(f"--device: expected auto, cpu, cuda or cuda:N, got {shown(asked)}")
 
     if asked == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if asked.startswith("cuda") and not torch.cuda.is_available():
         why = "this PyTorch was built without CUDA" if torch.version.cuda is None else "PyTorch sees no CUDA device"
         raise EnvironmentLacking(f"--device {asked}: {why}", hint="detrbench doctor")
+    number = int(asked.partition(":")[2] or 0)
+    if asked.startswith("cuda") and number >= torch.cuda.device_count():
+        raise EnvironmentLacking(f"--device {asked}: there are {torch.cuda.device_count()}, counted from 0")
     return asked
 
 

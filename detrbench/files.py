@@ -16,11 +16,16 @@ from pathlib import Path
 from detrbench.errors import EnvironmentLacking
 
 
+def at_home(path: Path | str) -> Path:
+    """The path with `~` for the user's own folder; one of a user that is not known stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def cache_folder() -> Path:
     """What can be made anew and is kept for all projects: DETRBENCH_CACHE, else `detrbench` in the user's caches."""
     named = os.environ.get("DETRBENCH_CACHE")
     if named:
-        return Path(named).expanduser()
+        return at_home(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "detrbench"
 
 

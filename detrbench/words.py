@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 LONGEST_NAME = 120
+_LONGEST_VALUE = 80
 # Control characters, and what reorders or breaks lines: C0, DEL, C1, line and paragraph separators, bidi controls.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -16,6 +17,12 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\
 def printable(text: str) -> str:
     r"""The text with all that steers a terminal or breaks a line written out: `\x1b`, `\n`, `\u202e`."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def shown(value: object) -> str:
+    """A value as an error names it: its `repr`, cut where it is longer than a line."""
+    text = printable(repr(value))
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}... ({len(text)} characters)"
 
 
 def problem_of_name(name: str) -> str | None:

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from detrbench.errors import UsageError, nearest
+from detrbench.words import shown
+
+_LARGEST = 2**63 - 1  # what a tensor's size or a seed can be
 
 
 class Values(Protocol):
@@ -62,7 +65,7 @@ class Whole:
 
     def allow(self, value: Any) -> bool:
         """An int between the bounds; true and false are none."""
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not isinstance(value, int) or isinstance(value, bool) or abs(value) > _LARGEST:
             return False
         return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
 
@@ -84,6 +87,8 @@ class Real:
     def allow(self, value: Any) -> bool:
         """A finite int or float between the bounds."""
         if not isinstance(value, int | float) or isinstance(value, bool) or not Anything().allow(value):
+            return False
+        if abs(value) > _LARGEST:
             return False
         return (
             (self.minimum is None or value >= self.minimum)
@@ -195,7 +200,7 @@ class Option:
         named = [choice for choice in choices if isinstance(choice, str)]
         match = nearest(value, named) if isinstance(value, str) else None
         hint = f"did you mean {match!r}? " if match else ""
-        return UsageError(f"option {name!r}: expected {expected}, got {value!r}", hint=f"{hint}{name}: {self.doc}")
+        return UsageError(f"option {name!r}: expected {expected}, got {shown(value)}", hint=f"{hint}{name}: {self.doc}")
 
     def converted(self, value: Any) -> Any:
         """A whole number as a float where the default is one, so that 1 and 1.0 are one setting."""

@@ -6,12 +6,13 @@ Exit codes: 0 ok; 1 findings (a cell failed, a data set has mistakes); 2 usage o
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
 
-from detrbench.errors import DetrbenchError
-from detrbench.words import printable
+from detrbench.errors import DetrbenchError, EnvironmentLacking, UsageError
+from detrbench.words import printable, shown
 
 INTERRUPTED = 130
 
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DetrbenchError as error:
         _tell(error, debug)
         return error.exit_code
+    except OSError as error:
+        known = _of_the_system(error)
+        _tell(known, debug)
+        return known.exit_code
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -41,6 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(printable(f"internal error: {type(error).__name__}: {_first_line(error)}{hint}"), file=sys.stderr)
         return DetrbenchError.exit_code
     return 0
+
+
+def _of_the_system(error: OSError) -> DetrbenchError:
+    """What the operating system refuses: a path that cannot be is the user's mistake, anything else this machine's."""
+    place = f"{shown(str(error.filename))}: " if error.filename else ""
+    message = f"{place}{error.strerror or error}"
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EINVAL):
+        return UsageError(message, hint="correct the path")
+    return EnvironmentLacking(message, hint="free what is full, or give another place")
 
 
 def _tell(error: DetrbenchError, debug: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 from detrbench.cli import output
 from detrbench.cli.output import Json
 from detrbench.errors import Findings, UsageError
+from detrbench.files import at_home
 from detrbench.suite import loading as suites
 
 EXAMPLES = output.examples(
@@ -30,7 +31,7 @@ def command(
     if as_json and len(targets) > 1:
         raise UsageError("--json: expected one suite or data set, for it prints one document")
     for target in targets:
-        path = Path(target).expanduser()
+        path = at_home(target)
         if path.is_dir():
             _data(path, as_json)
         else:

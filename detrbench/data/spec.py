@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from detrbench.errors import DataError
+from detrbench.files import at_home
 
 Kind = Literal["coco", "shapes"]
 Labels = Literal["contiguous", "category_id"]
@@ -63,7 +64,7 @@ class DataSpec:
             DataError: a value of the wrong type or out of range.
         """
         if self.path is not None:
-            object.__setattr__(self, "path", Path(self.path).expanduser())
+            object.__setattr__(self, "path", at_home(self.path))
         _expect(self.kind in ("coco", "shapes"), "data", "'coco' or 'shapes'", self.kind)
         _expect(self.labels in ("contiguous", "category_id"), "labels", "'contiguous' or 'category_id'", self.labels)
         _expect(isinstance(self.keep_empty, bool), "keep_empty", "true or false", self.keep_empty)

@@ -18,6 +18,7 @@ from detrbench import models
 from detrbench.data import contents
 from detrbench.data.spec import Split
 from detrbench.errors import NothingSelected
+from detrbench.files import at_home
 from detrbench.measures import TIMED
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan, work
@@ -85,7 +86,7 @@ def select(cells: Iterable[Cell], expression: str | None) -> list[Cell]:
 def _overrides(options: RunOptions) -> dict[str, Any]:
     overrides = dict(options.overrides)
     if options.data is not None:
-        overrides |= {"data": "coco", "path": str(options.data.expanduser().resolve())}
+        overrides |= {"data": "coco", "path": str(at_home(options.data).resolve())}
     if options.limit is not None:
         overrides["limit"] = options.limit
     return overrides

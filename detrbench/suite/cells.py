@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from detrbench import models, published, yaml12
 from detrbench.errors import DetrbenchError, UsageError, nearest, unknown_name
+from detrbench.files import at_home
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON
 from detrbench.suite.schema import Scale, Suite, SuiteVariant
@@ -250,7 +251,7 @@ def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mappin
     """The weights' file; a relative path is relative to the suite's file."""
     if variant.checkpoint is None:
         return None
-    return str(Path(document.path).resolve().parent / Path(_fill(variant.checkpoint, values)).expanduser())
+    return str(Path(document.path).resolve().parent / at_home(str(_fill(variant.checkpoint, values))))
 
 
 def _protocols(suite: Suite, variant: SuiteVariant) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import detrbench
 from detrbench import yaml12
 from detrbench.errors import SuiteError, UsageError, unknown_name
+from detrbench.files import at_home
 from detrbench.suite import expressions
 from detrbench.suite.cells import LoadedSuite, located
 from detrbench.suite.schema import Scale, SharedScales, Suite
@@ -35,7 +36,7 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 def locate(suite: str) -> Path:
     """The file of a suite: a path, or the name of one that comes with detrbench (`quickstart`)."""
-    path = Path(suite).expanduser()
+    path = at_home(suite)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if path.is_file():
             return path

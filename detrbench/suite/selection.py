@@ -9,6 +9,8 @@ from detrbench.errors import UsageError
 
 Matcher = Callable[[str], bool]
 
+LONGEST = 200  # words and parentheses, each of which may nest
+
 
 def compile_expression(text: str) -> Matcher:
     """A test for ids. Words are parts of an id, case ignored; `and`, `or`, `not` and parentheses combine them.
@@ -26,6 +28,8 @@ class _SelectionParser:
         self.at = 0
 
     def parse(self) -> Matcher:
+        if len(self.tokens) > LONGEST:
+            raise UsageError(f"-k: expected at most {LONGEST} words and parentheses, got {len(self.tokens)}")
         matcher = self._or()
         if self.at < len(self.tokens):
             raise self._error("the end, 'and' or 'or'")

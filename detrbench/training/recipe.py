@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from detrbench.errors import UsageError
 from detrbench.models.options import Maybe, Real, Values, Whole
+from detrbench.words import shown
 
 BOUNDS: Mapping[str, Values] = {
     "epochs": Whole(1),
@@ -67,4 +68,4 @@ class Recipe:
         for name, values in BOUNDS.items():
             found = getattr(self, name)
             if not values.allow(found):
-                raise UsageError(f"{name}: expected {values}, got {found!r}")
+                raise UsageError(f"{name}: expected {values}, got {shown(found)}")
