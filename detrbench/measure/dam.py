@@ -41,15 +41,22 @@ def measure(
 
     def see(out: DetectorOutput, batch: Batch) -> None:
         assert out.trace is not None
-        rows.extend(of_trace(out.trace).tolist())
+        rows.extend(of_trace(out.trace, protocol.top_share).tolist())
 
     over_images(detector, dataset, see, device, batch_size, transform, progress, trace=True)
     return summarise(np.array(rows), protocol)
 
 
-def of_trace(trace: Trace) -> Tensor:
-    """(B, 2 + L): of each image Corr, the share of its unpadded tokens that are kept, and Corr on each level."""
+def of_trace(trace: Trace, top_share: float = 1.0) -> Tensor:
+    """(B, 2 + L): of each image Corr, the share of its unpadded tokens that are kept, and Corr on each level.
+
+    Args:
+        trace: of a forward.
+        top_share: see `DamProtocol`.
+    """
     attention = decoder_attention_map(trace.sampling_locations, trace.attention_weights, trace.spatial_shapes)
+    if top_share < 1:
+        attention = _most_attended(attention, trace.padding, top_share)
     # A token counts as kept if any encoder layer updates it.
     masks = [kept_mask(layer, attention.shape[1]) for layer in trace.kept_tokens]
     kept = torch.stack(masks).any(0)
@@ -57,6 +64,15 @@ def of_trace(trace: Trace) -> Tensor:
     levels = [corr(a, k) for a, k in zip(attention.split(sizes, 1), kept.split(sizes, 1))]
     fraction = kept.sum(1) / (~trace.padding).sum(1)
     return torch.stack([corr(attention, kept), fraction.to(attention), *levels], 1)
+
+
+def _most_attended(attention: Tensor, padding: Tensor, share: float) -> Tensor:
+    """The (B, S) map with zero on all but that share of each image's unpadded tokens, one at least."""
+    only = torch.zeros_like(attention)
+    ranked = attention.masked_fill(padding, -1).argsort(dim=1, descending=True, stable=True)
+    for row, tokens, count in zip(only, ranked, (~padding).sum(1).tolist()):
+        row[tokens[: max(int(share * count), 1)]] = 1
+    return attention * only
 
 
 def summarise(rows: np.ndarray, protocol: DamProtocol) -> DamCorrelation:

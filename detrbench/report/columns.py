@@ -202,15 +202,19 @@ def memory(section: Section) -> list[Column]:
 
 
 def corr(section: Section) -> list[Column]:
-    """Published beside measured; under headings apart where the paper's Corr is another figure than ours."""
-    rows = section.published.rows if section.published else ()
-    differs = any("corr_mean" in row.not_reproduced for row in rows)
-    heading = "Corr by the paper's own definition" if differs else "Corr"
-    published = Column("corr.published", heading, "published", _published("corr_mean"))
+    """Published beside measured by the paper's definition; where that is not `common`, ours under `common` apart."""
+    published = Column("corr.published", "Corr", "published", _published("corr_mean"))
     if not section.is_measured("dam"):
         return [published]
-    ours = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.first("dam"))
-    return [published, Column("corr", "Corr", f"measured, {section.condition}", ours)]
+    common = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.first("dam"))
+    if not any(entry.own("dam") for entry in section.entries):
+        return [published, Column("corr", "Corr", f"measured, {section.condition}", common)]
+    paper = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.own("dam"))
+    return [
+        published,
+        Column("corr.paper", "Corr", f"measured, {section.condition}", paper),
+        Column("corr", "Corr over all of the decoder's attention", f"measured, {section.condition}", common),
+    ]
 
 
 def full_accuracy(section: Section) -> list[Column]:

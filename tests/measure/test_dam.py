@@ -71,6 +71,21 @@ def test_corr() -> None:
     assert found[1].isnan()
 
 
+def test_of_the_most_attended_tokens_alone() -> None:
+    found = trace([[torch.arange(30), torch.arange(20)]])
+    attention = decoder_attention_map(found.sampling_locations, found.attention_weights, found.spatial_shapes)
+    third, first = attention[0].topk(3).indices, attention[1, :20].topk(2).indices  # a tenth of 30 and of 20 tokens
+    found.kept_tokens = [[third[1:2], first[:1]]]
+    rows = dam.of_trace(found, 0.1)
+    assert rows[0, 0] == pytest.approx(float(attention[0, third[1]] / attention[0, third].sum()))
+    assert rows[1, 0] == pytest.approx(float(attention[1, first[0]] / attention[1, first].sum()))
+    assert rows[:, 1].tolist() == pytest.approx([1 / 30, 1 / 20])
+    rule = protocols.get("dam", "focus_table3")
+    assert rule.top_share == 0.1
+    assert "on the 10% of an image's tokens that have most of it" in rule.convention
+    assert "%" not in protocols.get("dam").convention
+
+
 def trace(kept: list[list[Tensor]]) -> Trace:
     locations, weights = random_attention()
     padding = torch.zeros(2, 30, dtype=torch.bool)
