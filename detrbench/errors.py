@@ -13,7 +13,7 @@
     ├── NothingSelected       5  a filter that leaves nothing
     └── Inconclusive          6  measured, and nobody can know
 
-An interrupted command exits with 130.
+An interrupted command exits with 130, a terminated one with 143.
 """
 
 from __future__ import annotations

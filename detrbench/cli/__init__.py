@@ -1,20 +1,23 @@
 """The command line: `detrbench COMMAND`. Each command is a module here: it parses, calls and prints.
 
 Exit codes: 0 ok; 1 findings (a cell failed, a data set has mistakes); 2 usage or configuration; 3 internal error;
-4 this machine cannot do it; 5 nothing selected; 6 inconclusive; 130 interrupted.
+4 this machine cannot do it; 5 nothing selected; 6 inconclusive; 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from detrbench.errors import DetrbenchError, EnvironmentLacking, UsageError
 from detrbench.words import printable, shown
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from detrbench.cli.app import app
 
-        app([argument for argument in arguments if argument != "--debug"], prog_name="detrbench")
+        with _heeding_termination():
+            app([argument for argument in arguments if argument != "--debug"], prog_name="detrbench")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:
@@ -46,6 +50,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(printable(f"internal error: {type(error).__name__}: {_first_line(error)}{hint}"), file=sys.stderr)
         return DetrbenchError.exit_code
     return 0
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a command as Ctrl-C does, so that what was interrupted is noted, with a code of its own."""
+
+
+@contextlib.contextmanager
+def _heeding_termination() -> Iterator[None]:
+    """Raises `Terminated` on SIGTERM inside the block, unless whoever called takes care of it."""
+
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _of_the_system(error: OSError) -> DetrbenchError:

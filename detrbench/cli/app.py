@@ -11,6 +11,8 @@ import typer.core
 import detrbench
 from detrbench.cli import (
     INTERRUPTED,
+    TERMINATED,
+    Terminated,
     check,
     compare,
     convert,
@@ -27,7 +29,7 @@ from detrbench.cli import (
 
 
 class _Commands(typer.core.TyperGroup):
-    """Ctrl-C ends any command with 130, in every version of typer."""
+    """Ctrl-C ends any command with 130 and SIGTERM with 143, in every version of typer."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
@@ -35,9 +37,10 @@ class _Commands(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
-            raise SystemExit(INTERRUPTED) from None
+        except KeyboardInterrupt as stopped:
+            word, code = ("terminated", TERMINATED) if isinstance(stopped, Terminated) else ("interrupted", INTERRUPTED)
+            print(f"{word}; run the same command again to go on", file=sys.stderr)
+            raise SystemExit(code) from None
 
 
 app = typer.Typer(
@@ -50,7 +53,7 @@ app = typer.Typer(
     epilog="Start with [bold]detrbench run quickstart[/bold], then [bold]detrbench report[/bold]. "
     "[bold]detrbench COMMAND --help[/bold] shows examples.\n\n"
     "Exit codes: 0 ok; 1 findings (a cell failed, data with mistakes); 2 usage or configuration; 3 internal error; "
-    "4 this machine cannot do it; 5 nothing selected; 6 inconclusive; 130 interrupted.",
+    "4 this machine cannot do it; 5 nothing selected; 6 inconclusive; 130 interrupted; 143 terminated.",
 )
 
 

@@ -11,6 +11,9 @@ import dataclasses
 import itertools
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -26,6 +29,7 @@ from detrbench.run.reuse import KnownRecords
 from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
 
 _PATIENCE = 5.0  # seconds that a process has to note what was interrupted
+_GRACE = 2.0  # the same where nobody waits any more
 
 _Items = dict[int, WorkItem]  # by their place in the plan
 
@@ -200,8 +204,21 @@ class _Teller:
             os._exit(1)  # nobody waits for this work; what is done is kept
 
 
+def _end_with_the_parent() -> None:
+    """Ends this process when its parent is gone, however that went: its locks would keep others from the cells."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    parent.join()
+    os.kill(os.getpid(), signal.SIGINT)  # the step in hand is noted as interrupted
+    time.sleep(_GRACE)
+    os._exit(1)
+
+
 def _work(pipe: Connection, threads: int) -> None:
     """What each process does: group after group, until the parent closes the pipe."""
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         import torch
 

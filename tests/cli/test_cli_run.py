@@ -130,6 +130,21 @@ def test_a_killed_run_goes_on_and_does_nothing_twice(terminal: Terminal, at: tup
     assert terminal.calls == []
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_told_to_end_notes_where_it_was(terminal: Terminal, number: int, code: int) -> None:
+    def end(cell: str, measure: str) -> None:
+        if (cell, measure) == ORDER[2]:
+            os.kill(os.getpid(), number)
+
+    terminal.before = end
+    child = os.fork()
+    if child == 0:
+        os._exit(cli.main(["run", "demo.yaml"]))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
+    assert states(terminal, ORDER[2][0])[ORDER[2][1]] == ("not_measured", "interrupted")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 def test_a_cell_that_another_run_is_at_is_left_alone(terminal: Terminal) -> None:
     terminal.type("run", "demo.yaml", "--measure", "complexity")
     folder = CellFolder(next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*")))

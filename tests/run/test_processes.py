@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -150,3 +152,30 @@ def test_what_is_timed_is_left_to_one_process(tmp_path: Path) -> None:
     assert {item.measure for group in theirs for item in group} == {"training", "accuracy"}
     assert {item.measure for group in ours for item in group} == {"memory", "latency"}
     assert len([group for group in ours if group[0].measure == "latency"]) == 1  # together, so that they interleave
+
+
+def test_a_process_at_work_ends_with_its_parent(tmp_path: Path) -> None:
+    """A parent that is killed leaves nobody at work, and no lock."""
+    (tmp_path / "parent.py").write_text(
+        "import multiprocessing, os, threading, time\n"
+        "def busy():\n"
+        "    from detrbench.run import processes\n"
+        "    threading.Thread(target=processes._end_with_the_parent, daemon=True).start()\n"
+        "    print(os.getpid(), flush=True)\n"
+        "    while True:\n"
+        "        try:\n"
+        "            time.sleep(60)\n"
+        "        except KeyboardInterrupt:\n"
+        "            print('told', flush=True)\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.get_context('spawn').Process(target=busy).start()\n"
+        "    time.sleep(60)\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "parent.py")], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    parent.kill()
+    assert parent.stdout.read() == "told\n"  # ends where the child does, which holds the other end
+    parent.wait()
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
