@@ -36,6 +36,7 @@ __all__ = [
     "all_parts",
     "create",
     "describe",
+    "load_backbone",
     "load_checkpoint",
     "names",
     "ops",
@@ -92,6 +93,13 @@ def load_checkpoint(detector: Detector, path: str | Path) -> LoadReport:
     from detrbench.models import checkpoints
 
     return checkpoints.load(detector, Path(path))
+
+
+def load_backbone(detector: Detector, path: str | Path) -> LoadReport:
+    """Fill the backbone alone, strictly, from a published file of ImageNet weights. See `checkpoints.load_backbone`."""
+    from detrbench.models import checkpoints
+
+    return checkpoints.load_backbone(detector, Path(path))
 
 
 def save_checkpoint(detector: Detector, path: str | Path, provenance: dict[str, str] | None = None) -> None:

@@ -43,13 +43,6 @@ class ResNetBackbone(nn.Module, Backbone):
             levels.append(x)
         return levels[self.first :]
 
-    def load_imagenet(self) -> None:
-        """Take torchvision's ImageNet weights; needs the network or torch's cache."""
-        name = "resnet50" if len(self.body.layer3) == 6 else "resnet101"
-        weights = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-        state = weights.get_state_dict(progress=True, check_hash=True)
-        self.body.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")}, strict=False)
-
 
 def first_stage(finest_stride: int) -> int:
     """Index of the stage of that stride among those of stride 4, 8, 16 and 32."""

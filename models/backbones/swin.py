@@ -13,11 +13,9 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention, SwinTransformer, SwinTransformerBlock
 
-from detrbench.errors import UsageError
 from detrbench.models.backbones.resnet import first_stage
 from detrbench.models.contracts import Backbone
 from detrbench.models.dimensions import Dimensions
@@ -102,7 +100,6 @@ class SwinBackbone(nn.Module, Backbone):
         window_size: side of a window in cells.
         drop_path: rate at which the last block is skipped while training; earlier ones in proportion.
         swin_frozen_stages: stages without gradient, the patch embedding counted as the first.
-        imagenet: torchvision's name of the network with published weights, if it has any.
     """
 
     def __init__(
@@ -114,7 +111,6 @@ class SwinBackbone(nn.Module, Backbone):
         window_size: int,
         drop_path: float,
         swin_frozen_stages: int,
-        imagenet: str | None = None,
     ) -> None:
         super().__init__()
         self.body = SwinTransformer(
@@ -131,7 +127,6 @@ class SwinBackbone(nn.Module, Backbone):
         self.first = first_stage(finest_stride)
         self.channels = [embed_dim * 2**stage for stage in range(self.first, len(depths))]
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for channels in self.channels)
-        self.imagenet = imagenet
         # `features` holds the patch embedding, then blocks and merging in turn.
         self.frozen = list(self.body.features[: 2 * swin_frozen_stages - 1 if swin_frozen_stages else 0])
         for module in self.frozen:
@@ -155,36 +150,19 @@ class SwinBackbone(nn.Module, Backbone):
             stages.append(x)
         return [norm(stage).permute(0, 3, 1, 2) for stage, norm in zip(stages[self.first :], self.norms)]
 
-    def load_imagenet(self) -> None:
-        """Take torchvision's ImageNet weights where it has some; needs the network or torch's cache."""
-        if self.imagenet is None:
-            raise UsageError(
-                "torchvision publishes no ImageNet weights of this backbone", "load a detector's checkpoint"
-            )
-        weights = torchvision.models.get_model_weights(self.imagenet)["IMAGENET1K_V1"]
-        state = weights.get_state_dict(progress=True, check_hash=True)
-        own = self.body.state_dict()
-        self.body.load_state_dict({name: state[name].view_as(own[name]) for name in own})
-
 
 def swin_tiny(
     dimensions: Dimensions, finest_stride: int, window_size: int, drop_path: float, swin_frozen_stages: int
 ) -> SwinBackbone:
     """Swin-T."""
-    imagenet = "swin_t" if window_size == 7 else None
-    return SwinBackbone(
-        96, (2, 2, 6, 2), (3, 6, 12, 24), finest_stride, window_size, drop_path, swin_frozen_stages, imagenet
-    )
+    return SwinBackbone(96, (2, 2, 6, 2), (3, 6, 12, 24), finest_stride, window_size, drop_path, swin_frozen_stages)
 
 
 def swin_base(
     dimensions: Dimensions, finest_stride: int, window_size: int, drop_path: float, swin_frozen_stages: int
 ) -> SwinBackbone:
-    """Swin-B; torchvision's weights are trained on ImageNet-1k alone, the papers' on ImageNet-22k first."""
-    imagenet = "swin_b" if window_size == 7 else None
-    return SwinBackbone(
-        128, (2, 2, 18, 2), (4, 8, 16, 32), finest_stride, window_size, drop_path, swin_frozen_stages, imagenet
-    )
+    """Swin-B."""
+    return SwinBackbone(128, (2, 2, 18, 2), (4, 8, 16, 32), finest_stride, window_size, drop_path, swin_frozen_stages)
 
 
 def swin_large(

@@ -7,18 +7,13 @@ not fit is listed.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
-import pickle
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,37 +21,16 @@ from detrbench.errors import CheckpointError
 from detrbench.files import replacing, sha256
 from detrbench.models.checkpoints import detrex, original, own, transformers
 from detrbench.models.checkpoints.adapter import Adapter
+from detrbench.models.checkpoints.backbone import load_backbone
+from detrbench.models.checkpoints.fitting import LoadReport, check_fit
+from detrbench.models.checkpoints.reading import read
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
 
 ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER, detrex.ADAPTER, transformers.ADAPTER)
-# Where repositories keep the weights inside their file, most specific first.
-CONTAINERS = ("model", "state_dict", "module")
-SHOWN = 8
-# How torch words its refusal to run what a pickle asks for; other complaints mean that the file is no pickle.
-FORBIDDEN = ("unsupported global", "unsupported class", "unrecognized")
 
-
-@dataclass(frozen=True)
-class LoadReport:
-    """What was loaded.
-
-    Attributes:
-        path: the file.
-        sha256: of its bytes.
-        adapter: whose names it used.
-        loaded: number of tensors of the detector that were filled.
-        ignored: names that carry no weight, such as batch counters.
-        provenance: what the file says of itself.
-    """
-
-    path: Path
-    sha256: str
-    adapter: str
-    loaded: int
-    ignored: tuple[str, ...]
-    provenance: Mapping[str, str]
+__all__ = ["ADAPTERS", "LoadReport", "convert", "load", "load_backbone", "read", "save"]
 
 
 def load(detector: Detector, path: Path) -> LoadReport:
@@ -68,58 +42,10 @@ def load(detector: Detector, path: Path) -> LoadReport:
     state, provenance = read(path)
     adapter = _adapter_for(state, path)
     translated, ignored = adapter.translate(state, detector)
-    _check_fit(translated, detector, path)
-    _check_finite(translated, path)
+    hint = "is it another variant, or are its options (num_classes, num_queries, ...) others?"
+    check_fit(translated, detector.state_dict(), path, detector.spec.variant, hint)
     detector.load_state_dict(translated)
     return LoadReport(path, sha256(path), adapter.name, len(translated), tuple(ignored), provenance)
-
-
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file by name, and what it says of itself. Nothing in the file is executed."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    return _read_pickle(path), {}
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a complete safetensors file: {error}", "fetch the file again") from error
-
-
-def _read_pickle(path: Path) -> dict[str, Tensor]:
-    try:
-        # Official files hold their command line beside the weights; nothing else may be in there.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if any(sign in str(error).lower() for sign in FORBIDDEN):
-            raise CheckpointError(
-                f"{path}: holds objects other than weights, and loading them could run code",
-                "convert it to a plain state dict where you trust it",
-            ) from error
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint", "fetch the file again") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path}: truncated or not a checkpoint: {_first_line(error)}", "fetch the file again"
-        ) from error
-    for key in CONTAINERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not content:
-        raise CheckpointError(f"{path}: holds no weights", f"expected a state dict, or one under {CONTAINERS}")
-    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(f"{path}: {others[0]!r} is no tensor", "expected a state dict")
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
 def _adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
@@ -128,44 +54,6 @@ def _adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
             return adapter
     known = ", ".join(adapter.name for adapter in ADAPTERS)
     raise CheckpointError(f"{path}: parameter names of no supported code base", f"known: {known}")
-
-
-def _check_fit(translated: Mapping[str, Tensor], detector: Detector, path: Path) -> None:
-    wanted = detector.state_dict()
-    problems = {
-        "missing": [name for name in wanted if name not in translated],
-        "unexpected": [name for name in translated if name not in wanted],
-        "mis-shaped": [
-            f"{name} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}"
-            for name, tensor in translated.items()
-            if name in wanted and tensor.shape != wanted[name].shape
-        ],
-        # Swin files hold an index that follows from the window's size; another one means another network.
-        "different": [
-            name
-            for name, tensor in translated.items()
-            if name.endswith("_index") and name in wanted and not torch.equal(tensor.to(wanted[name]), wanted[name])
-        ],
-    }
-    found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise CheckpointError(
-            f"{path}: does not fit {detector.spec.variant}: {'; '.join(found)}",
-            "is it another variant, or are its options (num_classes, num_queries, ...) others?",
-        )
-
-
-def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if broken:
-        raise CheckpointError(
-            f"{path}: not finite: {_shorten(broken)}", hint="its training diverged, or the file is damaged"
-        )
-
-
-def _shorten(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def save(detector: Detector, path: Path, provenance: Mapping[str, str]) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from detrbench.models.checkpoints.adapter import Adapter, Rule
+from detrbench.models.checkpoints.adapter import Adapter
 from detrbench.models.checkpoints.own import modulation_only
+from detrbench.models.checkpoints.resnet import resnet_rules
 from detrbench.models.checkpoints.swin import swin_rules
 
 if TYPE_CHECKING:
@@ -33,34 +34,13 @@ def _extra_level(match: re.Match[str], detector: Detector) -> str:
 _NECK = {"conv": 0, "norm": 1}
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
 _DECODER = r"transformer\.decoder\.layers\.(\d+)\."
-_BACKBONE: tuple[Rule, ...] = (
-    (r"backbone\.stem\.conv1\.weight", r"backbone.body.conv1.weight"),
-    (r"backbone\.stem\.conv1\.norm\.(.+)", r"backbone.body.bn1.\1"),
-    # detectron2 counts the stages of a ResNet from 2, torchvision from 1.
-    *(
-        rule
-        for stage in range(1, 5)
-        for rule in (
-            (rf"backbone\.res{stage + 1}\.(\d+)\.conv(\d)\.weight", rf"backbone.body.layer{stage}.\1.conv\2.weight"),
-            (rf"backbone\.res{stage + 1}\.(\d+)\.conv(\d)\.norm\.(.+)", rf"backbone.body.layer{stage}.\1.bn\2.\3"),
-            (
-                rf"backbone\.res{stage + 1}\.(\d+)\.shortcut\.weight",
-                rf"backbone.body.layer{stage}.\1.downsample.0.weight",
-            ),
-            (
-                rf"backbone\.res{stage + 1}\.(\d+)\.shortcut\.norm\.(.+)",
-                rf"backbone.body.layer{stage}.\1.downsample.1.\2",
-            ),
-        )
-    ),
-)
 
 ADAPTER = Adapter(
     name="detrex",
     marker=r"transformer\.level_embeds$",
     rules=(
         (r".*\.num_batches_tracked", None),
-        *_BACKBONE,
+        *resnet_rules(r"backbone\."),
         *swin_rules(r"backbone\."),
         (r"neck\.convs\.(\d+)\.conv\.(.+)", r"neck.projections.\1.0.\2"),
         (r"neck\.convs\.(\d+)\.norm\.(.+)", r"neck.projections.\1.1.\2"),

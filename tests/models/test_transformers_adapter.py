@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from detrbench import models
 from detrbench.errors import CheckpointError
-from detrbench.models import checkpoints
 from detrbench.models.checkpoints import transformers
+from detrbench.models.checkpoints.fitting import check_fit
 from detrbench.models.detector import Detector
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -44,7 +44,7 @@ def translated(name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     tensors, ignored = transformers.ADAPTER.translate(state, detector)
     assert transformers.ADAPTER.recognises(state)
     assert not ignored
-    checkpoints._check_fit(tensors, detector, Path(name))
+    check_fit(tensors, detector.state_dict(), Path(name), name, "")
     return tensors
 
 

@@ -1,0 +1,78 @@
+"""Whether what a file holds is what a detector asks for: every name, every shape; whatever does not fit is listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from detrbench.errors import CheckpointError
+
+SHOWN = 8
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What was loaded.
+
+    Attributes:
+        path: the file.
+        sha256: of its bytes.
+        adapter: whose names it used.
+        loaded: number of tensors of the detector that were filled.
+        ignored: names that carry no weight, such as batch counters.
+        provenance: what the file says of itself.
+    """
+
+    path: Path
+    sha256: str
+    adapter: str
+    loaded: int
+    ignored: tuple[str, ...]
+    provenance: Mapping[str, str]
+
+
+def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, what: str, hint: str) -> None:
+    """Refuse tensors that are not the wanted ones.
+
+    Args:
+        given: what the file holds, under our names.
+        wanted: what has to be filled.
+        path: the file.
+        what: what is filled, in words.
+        hint: what may be the matter.
+
+    Raises:
+        CheckpointError: lists what is missing, unexpected, mis-shaped or different, or what are no finite numbers.
+    """
+    problems = {
+        "missing": [name for name in wanted if name not in given],
+        "unexpected": [name for name in given if name not in wanted],
+        "mis-shaped": [
+            f"{name} {tuple(tensor.shape)} for {tuple(wanted[name].shape)}"
+            for name, tensor in given.items()
+            if name in wanted and tensor.shape != wanted[name].shape
+        ],
+        # Swin files hold an index that follows from the window's size; another one means another network.
+        "different": [
+            name
+            for name, tensor in given.items()
+            if name.endswith("_index") and name in wanted and not torch.equal(tensor.to(wanted[name]), wanted[name])
+        ],
+    }
+    found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
+    if found:
+        raise CheckpointError(f"{path}: does not fit {what}: {'; '.join(found)}", hint)
+    broken = [name for name, value in given.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointError(
+            f"{path}: not finite: {_shorten(broken)}", hint="its training diverged, or the file is damaged"
+        )
+
+
+def _shorten(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
