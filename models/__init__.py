@@ -44,6 +44,7 @@ __all__ = [
     "register",
     "resolve",
     "save_checkpoint",
+    "start_from",
 ]
 
 
@@ -100,6 +101,16 @@ def load_backbone(detector: Detector, path: str | Path) -> LoadReport:
     from detrbench.models import checkpoints
 
     return checkpoints.load_backbone(detector, Path(path))
+
+
+def start_from(detector: Detector, path: str | Path) -> LoadReport:
+    """Begin with another detector's weights, and with new class heads where it has other classes.
+
+    See `checkpoints.start_from`.
+    """
+    from detrbench.models import checkpoints
+
+    return checkpoints.start_from(detector, Path(path))
 
 
 def save_checkpoint(detector: Detector, path: str | Path, provenance: dict[str, str] | None = None) -> None:

@@ -204,16 +204,36 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class BeganWith:
+    """Weights that training began with.
+
+    part: what they filled, `backbone` or the whole `detector`.
+    source: where the file is published, "a file of the user's", or "random values"; such a one has no file.
+    file, sha256: its name and content. adapter: whose parameter names it uses.
+    replaced: tensors that began at random values after all, since the data has another number of classes.
+    """
+
+    part: str
+    source: str
+    file: str | None = None
+    sha256: str | None = None
+    adapter: str | None = None
+    replaced: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class TrainingHistory:
     """One entry an epoch: {"epoch", "loss", "losses": {term: value}, "lr", "seconds"}.
 
     Epochs that are evaluated have "AP", "AP50" and "queries_above_0.6" (0.7, 0.8: `QueryGathering.per_object`) too.
+    `began_with` is empty for a backbone that nobody has published weights of.
     """
 
     recipe: dict[str, Any]
     epochs: list[dict[str, Any]]
     seconds: float
     images_seen: int
+    began_with: list[BeganWith] = field(default_factory=list)
 
 
 def to_json(record: Any) -> Any:

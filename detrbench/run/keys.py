@@ -17,7 +17,10 @@ from detrbench.data.spec import Split
 from detrbench.environment import timing_identity
 from detrbench.measure import protocols
 from detrbench.measures import MEASURES
+from detrbench.run import start as starts
+from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
+from detrbench.training.recipe import RANDOM
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Conditions:
     """What figures depend on beside the cell: the data, the machine.
 
     `fingerprint` gives a split's fingerprint and raises DataError where there is no such data; `images` counts it.
+    `start` finds the files that a training begins with and raises UsageError where they are not there.
     """
 
     fingerprint: Callable[[Cell, Split], str]
@@ -32,11 +36,13 @@ class Conditions:
     environment: Mapping[str, Any]
     device: str
     built: frozenset[str] = field(default_factory=frozenset)
+    start: Callable[[Cell], Start] = starts.of
 
 
 def folder_name(cell: Cell) -> str:
     """`<id>-<hash8>`, safe as a file name; another setting anywhere gives another hash."""
-    parts = [cell.id, cell.model, cell.options, cell.complexity_options, cell.settings.resolved(), cell.checkpoint]
+    settings = _without_random(cell.settings.resolved())
+    parts = [cell.id, cell.model, cell.options, cell.complexity_options, settings, cell.checkpoint]
     if cell.weights_of:
         parts.append(folder_name(cell.weights_of))
     return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', cell.id)}-{_digest(parts)[:8]}"
@@ -62,8 +68,16 @@ def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
 
 
 def training_key(cell: Cell, now: Conditions) -> str:
-    """A hash of detector, recipe and data: equal ones give equal weights."""
-    recipe = cell.describe()["resolved"]
+    """A hash of detector, recipe, data and the content of the files that it begins with: equal ones give equal weights.
+
+    Raises:
+        UsageError: one of these files is missing.
+    """
+    start = now.start(cell)
+    recipe = _without_random(cell.describe()["resolved"])
+    # Files count by what they hold, whatever they are called and wherever they lie.
+    recipe |= {"init": start.backbone.sha256} if start.backbone else {}
+    recipe |= {"init_from": start.detector.sha256} if start.detector else {}
     return _digest(["training", _detector(cell), recipe, now.fingerprint(cell, "train")])
 
 
@@ -79,6 +93,12 @@ def count_keys(cell: Cell) -> dict[str, str]:
         name: _digest([name, protocols.get("complexity", name).version, detector.parts, detector.options])
         for name in cell.protocols_of("complexity")
     }
+
+
+def _without_random(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What begins at random says nothing of it: so it has the key that it had before there was a choice."""
+    nothing = {"init": RANDOM, "init_from": None}
+    return {name: value for name, value in settings.items() if name not in nothing or value != nothing[name]}
 
 
 def _detector(cell: Cell) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
 from detrbench.run.keys import Conditions, complexity_key, folder_name, record_key, training_key
 from detrbench.run.reuse import KnownRecords
+from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
 
 UNKNOWN = "not built yet"  # why a cell of a model that nobody knows is not measured
@@ -34,8 +35,9 @@ class WorkItem:
     `reused` is due, but an equal cell of some suite has all of its records; `known` names protocols of complexity whose
     record is at hand, and which the step leaves out.
 
+    `why` says why a measure cannot be taken, where its record comes from, or what to know of what is due.
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
-    their values).
+    their values). `start` is what training begins with.
     """
 
     cell: Cell
@@ -47,6 +49,7 @@ class WorkItem:
     weights: str
     seconds: float | None
     known: tuple[str, ...] = ()
+    start: Start = field(default_factory=Start)
 
     @property
     def trained_in(self) -> CellFolder:
@@ -88,7 +91,9 @@ def _of_cell(
         if not why and not fresh and folder.has(measure, key):
             state = "done"
         seconds = estimate(cell, measure) if state == "todo" else None
-        items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds))
+        if measure == "training" and state == "todo":
+            why = weights.start.remark
+        items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds, start=weights.start))
     return items
 
 
@@ -121,6 +126,7 @@ class _Weights:
         self.needed = bool(wanted & NEED_WEIGHTS)
         self.trained_key: str | None = None
         self.why: str | None = None
+        self.start = Start()
         if not _cell_lacks(cell, now):
             self._find(folder, wanted)
 
@@ -131,9 +137,11 @@ class _Weights:
         if not (self.needed or "training" in wanted or folder.record("training").exists()):
             return
         try:
-            key = training_key(self.cell.weights_of or self.cell, self.now)
-            if self.needed or "training" in wanted or folder.has("training", key):
-                self.trained_key = key
+            if self.cell.checkpoint is None:
+                source = self.cell.weights_of or self.cell
+                self.start, key = self.now.start(source), training_key(source, self.now)
+                if self.needed or "training" in wanted or folder.has("training", key):
+                    self.trained_key = key
             if self.needed:
                 self.now.fingerprint(self.cell, "val")
         except DetrbenchError as error:

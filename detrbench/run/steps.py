@@ -17,6 +17,7 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
+from detrbench.errors import CheckpointError
 from detrbench.files import write_atomic
 from detrbench.measure import (
     accuracy,
@@ -34,7 +35,9 @@ from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.measure.timing import Timed
 from detrbench.measures import COMMON, MEASURES
 from detrbench.pictures import scene
+from detrbench.results.records import BeganWith
 from detrbench.run.plan import WorkItem
+from detrbench.run.start import Start
 from detrbench.training import loop
 
 OpenData = Callable[[DataSpec, Split], Dataset]
@@ -104,9 +107,28 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
         report(0.0, line, milestone=True)
 
     detector, folder = _create(item, open_data), item.folder.checkpoint
+    began_with = _begin(detector, item.start)
     transform, recipe = _augmentation(item), settings.recipe
     history = loop.train(detector, train_set, transform, recipe, folder, evaluate, tell, device, notice)
-    return {"training": history}
+    return {"training": dataclasses.replace(history, began_with=began_with)}
+
+
+def _begin(detector: Any, start: Start) -> list[BeganWith]:
+    """Fills a detector with what its training begins with, and says what that was."""
+    if start.remark:
+        return [BeganWith("backbone", "random values")]
+    given = [("detector", start.detector, models.start_from), ("backbone", start.backbone, models.load_backbone)]
+    began_with = []
+    for part, file, fill in given:
+        if file is None:
+            continue
+        report = fill(detector, file.path)
+        if report.sha256 != file.sha256:
+            raise CheckpointError(f"{file.path}: has changed since the plan was made", "run it again")
+        began_with.append(
+            BeganWith(part, file.source, file.path.name, file.sha256, report.adapter, list(report.replaced))
+        )
+    return began_with
 
 
 def _augmentation(item: WorkItem) -> Transform:

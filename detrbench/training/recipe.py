@@ -25,6 +25,8 @@ BOUNDS: Mapping[str, Values] = {
     "ema": Real(minimum=0, below=1),
 }
 
+IMAGENET, RANDOM = "imagenet", "none"  # what `init` says beside the names of files
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -43,6 +45,10 @@ class Recipe:
     checkpoint_every_steps: a killed run loses at most so many steps; None saves at the end of each epoch.
     eval_every_epochs: AP on the validation images is taken so often (and at the end); 0 means never.
     ema: decay of the moving average of the weights; 0 means none.
+    init: what the backbone begins with: `imagenet` (the weights that the papers began with), `none` (random values), or
+        a file of such weights.
+    init_from: a detector's weights to begin with, official or ours, in place of `init`; its class heads begin at random
+        where the number of classes is another.
     """
 
     epochs: int = 50
@@ -58,6 +64,8 @@ class Recipe:
     checkpoint_every_steps: int | None = None
     eval_every_epochs: int = 1
     ema: float = 0.0
+    init: str = RANDOM
+    init_from: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what nobody could train by.

@@ -22,6 +22,7 @@ from detrbench.files import replacing, sha256
 from detrbench.models.checkpoints import detrex, original, own, transformers
 from detrbench.models.checkpoints.adapter import Adapter
 from detrbench.models.checkpoints.backbone import load_backbone
+from detrbench.models.checkpoints.classes import other_classes
 from detrbench.models.checkpoints.fitting import LoadReport, check_fit
 from detrbench.models.checkpoints.reading import read
 
@@ -30,7 +31,17 @@ if TYPE_CHECKING:
 
 ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER, detrex.ADAPTER, transformers.ADAPTER)
 
-__all__ = ["ADAPTERS", "LoadReport", "convert", "load", "load_backbone", "read", "save"]
+__all__ = [
+    "ADAPTERS",
+    "LoadReport",
+    "adapter_for",
+    "convert",
+    "load",
+    "load_backbone",
+    "read",
+    "save",
+    "start_from",
+]
 
 
 def load(detector: Detector, path: Path) -> LoadReport:
@@ -39,16 +50,39 @@ def load(detector: Detector, path: Path) -> LoadReport:
     Raises:
         CheckpointError: the file is missing, truncated, not weights, or does not fit.
     """
+    return _fill(detector, path, replace_class_heads=False)
+
+
+def start_from(detector: Detector, path: Path) -> LoadReport:
+    """Fill a detector that is going to be trained: where the file has other classes, the class heads stay as they are.
+
+    Raises:
+        CheckpointError: as `load`; everything but the number of classes has to fit.
+    """
+    return _fill(detector, path, replace_class_heads=True)
+
+
+def _fill(detector: Detector, path: Path, replace_class_heads: bool) -> LoadReport:
     state, provenance = read(path)
-    adapter = _adapter_for(state, path)
+    adapter = adapter_for(state, path)
     translated, ignored = adapter.translate(state, detector)
-    hint = "is it another variant, or are its options (num_classes, num_queries, ...) others?"
-    check_fit(translated, detector.state_dict(), path, detector.spec.variant, hint)
-    detector.load_state_dict(translated)
-    return LoadReport(path, sha256(path), adapter.name, len(translated), tuple(ignored), provenance)
+    other = other_classes(translated, detector)
+    hint = "is it another variant, or are its options (num_queries, num_decoder_layers, ...) others?"
+    wanted = detector.state_dict() | (other.heads if other else {})
+    check_fit(translated, wanted, path, detector.spec.variant, hint)
+    if other and not replace_class_heads:
+        raise CheckpointError(
+            f"{path}: has {other.number} class logits, this detector {detector.spec.options['num_classes']}",
+            f"build it with num_classes={other.number}, or train it on your classes (init_from)",
+        )
+    replaced = tuple(sorted(other.heads)) if other else ()
+    filled = {name: tensor for name, tensor in translated.items() if name not in replaced}
+    detector.load_state_dict(filled, strict=False)
+    return LoadReport(path, sha256(path), adapter.name, len(filled), tuple(ignored), provenance, replaced)
 
 
-def _adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
+def adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
+    """Whose names these are; raises CheckpointError for names of no supported code base."""
     for adapter in ADAPTERS:
         if adapter.recognises(state):
             return adapter

@@ -25,6 +25,7 @@ class LoadReport:
         loaded: number of tensors of the detector that were filled.
         ignored: names that carry no weight, such as batch counters.
         provenance: what the file says of itself.
+        replaced: tensors that kept the detector's values, since the file has another number of classes.
     """
 
     path: Path
@@ -33,6 +34,7 @@ class LoadReport:
     loaded: int
     ignored: tuple[str, ...]
     provenance: Mapping[str, str]
+    replaced: tuple[str, ...] = ()
 
 
 def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path, what: str, hint: str) -> None:
@@ -60,7 +62,7 @@ def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: P
         "different": [
             name
             for name, tensor in given.items()
-            if name.endswith("_index") and name in wanted and not torch.equal(tensor.to(wanted[name]), wanted[name])
+            if name.endswith("_index") and name in wanted and _differs(tensor, wanted[name])
         ],
     }
     found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
@@ -71,6 +73,10 @@ def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: P
         raise CheckpointError(
             f"{path}: not finite: {_shorten(broken)}", hint="its training diverged, or the file is damaged"
         )
+
+
+def _differs(tensor: Tensor, wanted: Tensor) -> bool:
+    return not wanted.is_meta and not torch.equal(tensor.to(wanted), wanted)
 
 
 def _shorten(names: list[str]) -> str:

@@ -8,15 +8,28 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from detrbench import models
 from detrbench.measures import CHOSEN
+from detrbench.models.backbones import imagenet
 from detrbench.results.store import ResultsStore
-from detrbench.run import plan
+from detrbench.run import plan, start
 from detrbench.run.keys import Conditions
+from detrbench.run.start import Start, WeightsFile
 from detrbench.suite import loading as suites
 
 ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": "3.11", "gpus": []}
+
+
+def start_of(cell: suites.Cell) -> Start:
+    """The cell's own, were the published files here: each with a hash that follows from its name."""
+    spec = models.resolve(str(cell.model), cell.options)
+    if cell.settings.recipe.init != "imagenet":
+        return start.of(cell)
+    file = imagenet.published(spec.parts["backbone"], spec.options)[0]
+    return Start(WeightsFile(Path(file.file), f"sha256 of {file.file}", file.url))
 
 
 def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
@@ -28,6 +41,7 @@ def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
         ENVIRONMENT,
         "cpu",
         frozenset(cell.model for cell in runnable if cell.model),
+        start_of,
     )
     found = defaultdict(list)
     for item in plan.work_items(runnable, CHOSEN, ResultsStore("nowhere"), conditions, fresh=True):

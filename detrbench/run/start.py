@@ -1,0 +1,126 @@
+"""What a training begins with: files of weights with their hashes, and why it cannot begin. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+from detrbench import files, models
+from detrbench.errors import UsageError
+from detrbench.models.backbones import imagenet
+from detrbench.models.spec import DetectorSpec
+from detrbench.suite.cells import Cell
+from detrbench.training.recipe import IMAGENET, RANDOM
+from detrbench.weights import place
+
+OWN = "a file of the user's"
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights; `source` says where it is published."""
+
+    path: Path
+    sha256: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is loaded before the first step: the backbone's weights (`init`) or a whole detector's (`init_from`).
+
+    `remark` is what a reader should know of a training that begins with neither.
+    """
+
+    backbone: WeightsFile | None = None
+    detector: WeightsFile | None = None
+    remark: str | None = None
+
+
+def of(cell: Cell) -> Start:
+    """What the training of a cell begins with.
+
+    Raises:
+        UsageError: a file is not there or not the published one, or a part of the backbone would stay random for good.
+    """
+    recipe = cell.settings.recipe
+    if recipe.init_from is not None:
+        return Start(detector=_own("init_from", Path(recipe.init_from)))
+    spec = models.resolve(str(cell.model), cell.options)
+    if recipe.init == IMAGENET:
+        return Start(backbone=_imagenet(spec))
+    if recipe.init != RANDOM:
+        return Start(backbone=_own("init", Path(recipe.init)))
+    _refuse_frozen(spec, recipe.lr_backbone)
+    known = imagenet.published(spec.parts["backbone"], spec.options)
+    return Start(remark="the backbone begins at random values (init: none)" if known else None)
+
+
+def location(file: imagenet.Published) -> Path:
+    """Where a file of ImageNet weights is looked for."""
+    return place.folder() / "backbones" / file.file
+
+
+def find(known: tuple[imagenet.Published, ...]) -> WeightsFile | None:
+    """The first of some files that is here; raises UsageError where it is not the one that was published."""
+    for file in known:
+        path = location(file)
+        if path.is_file():
+            digest = _sha256(path)
+            if not digest.startswith(file.sha256):
+                problem = f"{path}: not as published: its sha256 is {digest[:8]}..., expected {file.sha256}..."
+                raise UsageError(problem, hint=f"fetch it again from {file.url}")
+            return WeightsFile(path, digest, file.url)
+    return None
+
+
+def how_to_get(file: imagenet.Published) -> str:
+    """What to do where a file of ImageNet weights is not here."""
+    digits = f", sha256 {file.sha256}..." if file.sha256 else ""
+    return f"put {file.file} ({file.url}{digits}) at {location(file)}"
+
+
+def _imagenet(spec: DetectorSpec) -> WeightsFile:
+    known = imagenet.published(spec.parts["backbone"], spec.options)
+    if not known:
+        window = spec.options.get("window_size")
+        which = spec.parts["backbone"] + (f" with window_size={window}" if window else "")
+        raise UsageError(
+            f"init: imagenet: there are no ImageNet weights of backbone {which}; say init: none, or a file"
+        )
+    found = find(known)
+    if found is None:
+        raise UsageError(f"{how_to_get(known[0])}, or say init: none")
+    return found
+
+
+def _own(key: str, path: Path) -> WeightsFile:
+    if not path.is_file():
+        allowed = "imagenet, none or a file" if key == "init" else "a file"
+        raise UsageError(f"{key}: expected {allowed}, got {str(path)!r}, which is not there")
+    return WeightsFile(path, _sha256(path), OWN)
+
+
+def _refuse_frozen(spec: DetectorSpec, lr_backbone: float) -> None:
+    """What is not trained must not begin at random."""
+    frozen = imagenet.frozen(spec.options)
+    if frozen is not None:
+        option, stages = frozen
+        raise UsageError(
+            f"init: none would keep random values in what {option}={stages} freezes of the {spec.parts['backbone']}; "
+            f"say init: imagenet, or train all of it: model.{option}=0"
+        )
+    if lr_backbone == 0:
+        raise UsageError("init: none with lr_backbone: 0 would keep a random backbone; give lr_backbone a rate above 0")
+
+
+def _sha256(path: Path) -> str:
+    changed = path.stat()
+    return _digest(path, changed.st_size, changed.st_mtime_ns)
+
+
+@functools.cache
+def _digest(path: Path, size: int, changed: int) -> str:
+    """Of a file of that size and time: a plan asks for one file once a row."""
+    return files.sha256(path)
