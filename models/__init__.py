@@ -113,11 +113,16 @@ def start_from(detector: Detector, path: str | Path) -> LoadReport:
     return checkpoints.start_from(detector, Path(path))
 
 
-def save_checkpoint(detector: Detector, path: str | Path, provenance: dict[str, str] | None = None) -> None:
+def save_checkpoint(
+    detector: Detector,
+    path: str | Path,
+    provenance: dict[str, str] | None = None,
+    class_names: Sequence[str] | None = None,
+) -> None:
     """Write the detector's weights as safetensors with their provenance. See `checkpoints.save`."""
     from detrbench.models import checkpoints
 
-    checkpoints.save(detector, Path(path), provenance or {})
+    checkpoints.save(detector, Path(path), provenance or {}, class_names)
 
 
 def postprocess(

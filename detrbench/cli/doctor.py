@@ -65,7 +65,7 @@ def _checks(data: Path | None) -> Iterator[Check]:
     yield _cuda(torch)
     yield _compiler()
     yield from _op()
-    yield _weights(torch)
+    yield from _weights()
     yield _data(data)
 
 
@@ -113,10 +113,23 @@ def _op() -> Iterator[Check]:
             yield Check(f"op on {device}", "missing", f"slow reference: {kernels['why']}", kernels["install"])
 
 
-def _weights(torch: Any) -> Check:
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    found = sorted(path.name for path in folder.glob("*resnet*")) if folder.is_dir() else []
-    return Check("ImageNet weights", "ok" if found else "note", ", ".join(found) or f"none in {folder} yet")
+def _weights() -> Iterator[Check]:
+    """The files that training at the papers' scale begins with (`init: imagenet`)."""
+    from detrbench.errors import UsageError
+    from detrbench.models.backbones import imagenet
+    from detrbench.run import start
+
+    for known in imagenet.all_published():
+        name = f"weights {known[0].file}"
+        try:
+            found = start.find(known)
+        except UsageError as error:
+            yield Check(name, "missing", error.message, error.hint)
+            continue
+        if found is None:
+            yield Check(name, "note", f"not here ({known[0].data})", start.how_to_get(known[0]))
+        else:
+            yield Check(name, "ok", str(found.path))
 
 
 def _data(data: Path | None) -> Check:

@@ -54,10 +54,13 @@ class Source:
             raise UsageError(f"{model}: random weights detect nothing", hint=hint)
         from detrbench import models
 
+        own = _own_names(checkpoint)
+        if own is not None:
+            options = {"num_classes": len(own), **options}
         spec = models.resolve(model, options)
-        names = (
-            _class_names({"data": "coco", "path": str(data)}) if data else _coco_names(spec.options.get("num_classes"))
-        )
+        if data is not None:
+            own = _class_names({"data": "coco", "path": str(data)})
+        names = _coco_names(spec.options.get("num_classes")) if own is None else own
         return cls(model, options, checkpoint, (800, 1333), names)
 
     @classmethod
@@ -70,7 +73,9 @@ class Source:
         if result is None or not weights.is_file():
             raise UsageError(f"{path}: no trained weights", hint="detrbench run trains its cell; or give --checkpoint")
         cell, resolved = result.cell, dict(result.cell["resolved"])
-        names = _class_names(resolved if data is None else {"data": "coco", "path": str(data)})
+        names = _own_names(weights) if data is None else None
+        if names is None:
+            names = _class_names(resolved if data is None else {"data": "coco", "path": str(data)})
         chosen = {"num_classes": max(names) + 1, **cell["options"], **options}
         return cls(cell["model"], chosen, weights, tuple(resolved["eval_size"]), names)
 
@@ -107,6 +112,16 @@ def sample_of(picture: Image.Image) -> Sample:
         0, np.zeros(0, np.int64), np.zeros((0, 4), np.float32), np.zeros(0, np.bool_), np.zeros(0, np.float32)
     )
     return Sample(picture, empty, picture.height, picture.width)
+
+
+def _own_names(weights: Path) -> dict[int, str] | None:
+    """Label -> class name as weights of ours say it; None where they do not."""
+    from detrbench.models import checkpoints
+
+    if not weights.is_file():
+        return None  # loading says so
+    names = checkpoints.class_names(weights)
+    return dict(enumerate(names)) if names is not None else None
 
 
 def _class_names(settings: Mapping[str, Any]) -> dict[int, str]:

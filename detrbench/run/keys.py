@@ -41,7 +41,9 @@ class Conditions:
 
 def folder_name(cell: Cell) -> str:
     """`<id>-<hash8>`, safe as a file name; another setting anywhere gives another hash."""
-    settings = _without_random(cell.settings.resolved())
+    # What begins at random has the name that it had before there was a choice.
+    random = {"init": RANDOM, "init_from": None}
+    settings = {name: v for name, v in cell.settings.resolved().items() if name not in random or v != random[name]}
     parts = [cell.id, cell.model, cell.options, cell.complexity_options, settings, cell.checkpoint]
     if cell.weights_of:
         parts.append(folder_name(cell.weights_of))
@@ -74,10 +76,10 @@ def training_key(cell: Cell, now: Conditions) -> str:
         UsageError: one of these files is missing.
     """
     start = now.start(cell)
-    recipe = _without_random(cell.describe()["resolved"])
+    files = {"init": start.backbone, "init_from": start.detector}
+    recipe = {name: value for name, value in cell.describe()["resolved"].items() if name not in files}
     # Files count by what they hold, whatever they are called and wherever they lie.
-    recipe |= {"init": start.backbone.sha256} if start.backbone else {}
-    recipe |= {"init_from": start.detector.sha256} if start.detector else {}
+    recipe |= {name: file.sha256 for name, file in files.items() if file}
     return _digest(["training", _detector(cell), recipe, now.fingerprint(cell, "train")])
 
 
@@ -93,12 +95,6 @@ def count_keys(cell: Cell) -> dict[str, str]:
         name: _digest([name, protocols.get("complexity", name).version, detector.parts, detector.options])
         for name in cell.protocols_of("complexity")
     }
-
-
-def _without_random(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What begins at random says nothing of it: so it has the key that it had before there was a choice."""
-    nothing = {"init": RANDOM, "init_from": None}
-    return {name: value for name, value in settings.items() if name not in nothing or value != nothing[name]}
 
 
 def _detector(cell: Cell) -> Any:

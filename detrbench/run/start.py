@@ -86,9 +86,7 @@ def _imagenet(spec: DetectorSpec) -> WeightsFile:
     if not known:
         window = spec.options.get("window_size")
         which = spec.parts["backbone"] + (f" with window_size={window}" if window else "")
-        raise UsageError(
-            f"init: imagenet: there are no ImageNet weights of backbone {which}; say init: none, or a file"
-        )
+        raise UsageError(f"init: imagenet: nobody published ImageNet weights of backbone {which}; say init: none")
     found = find(known)
     if found is None:
         raise UsageError(f"{how_to_get(known[0])}, or say init: none")

@@ -17,7 +17,7 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
-from detrbench.errors import CheckpointError
+from detrbench.errors import CheckpointError, UsageError
 from detrbench.files import write_atomic
 from detrbench.measure import (
     accuracy,
@@ -61,10 +61,24 @@ def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     detector = _create(item, open_data if item.weights == "trained" else None)
     if item.weights == "checkpoint":
         models.load_checkpoint(detector, Path(str(item.cell.checkpoint)))
+        if MEASURES[item.measure].needs_weights:
+            _refuse_other_classes(detector, item, open_data)
     elif item.weights == "trained":
         item.trained_in.check_beside("training")
         models.load_checkpoint(detector, item.trained_in.weights)
     return detector.to(device).eval()
+
+
+def _refuse_other_classes(detector: Any, item: WorkItem, open_data: OpenData) -> None:
+    """A class logit stands for a label of the data; where their numbers differ, it stands for another class."""
+    logits = detector.spec.options["num_classes"]
+    settings = item.cell.settings
+    classes = open_data(settings.data_spec, "val").num_classes
+    if logits != classes:
+        raise UsageError(
+            f"{item.cell.checkpoint}: has {logits} class logits, the data {classes} labels (labels: {settings.labels})",
+            hint="labels: category_id goes with 91 logits of COCO, contiguous with 80; other classes need training",
+        )
 
 
 def _create(item: WorkItem, open_data: OpenData | None) -> Any:
@@ -107,6 +121,9 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
         report(0.0, line, milestone=True)
 
     detector, folder = _create(item, open_data), item.folder.checkpoint
+    logits = detector.spec.options["num_classes"]
+    if logits < train_set.num_classes:
+        raise UsageError(f"num_classes={logits}: the data has {train_set.num_classes} labels; leave num_classes out")
     began_with = _begin(detector, item.start)
     transform, recipe = _augmentation(item), settings.recipe
     history = loop.train(detector, train_set, transform, recipe, folder, evaluate, tell, device, notice)

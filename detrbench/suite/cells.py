@@ -125,7 +125,7 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
     for i, variant in enumerate(suite.variants):
         for values in _combinations(variant.matrix):
             with located(loaded.document, ("variants", i)):
-                settings = _settings(suite, variant, scale).merged(changed)
+                settings = _settings(suite, variant, scale).beside(_folder(loaded.document)).merged(changed)
                 _ = settings.recipe  # refuses what is out of bounds
                 paper = _settings(suite, variant, "paper") if "paper" in suite.scales else settings
                 options = {**suite.defaults, **values, **_fill(variant.options, values)}
@@ -251,7 +251,12 @@ def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mappin
     """The weights' file; a relative path is relative to the suite's file."""
     if variant.checkpoint is None:
         return None
-    return str(Path(document.path).resolve().parent / at_home(str(_fill(variant.checkpoint, values))))
+    return str(_folder(document) / at_home(str(_fill(variant.checkpoint, values))))
+
+
+def _folder(document: yaml12.Document) -> Path:
+    """What relative paths in a suite are relative to."""
+    return Path(document.path).resolve().parent
 
 
 def _protocols(suite: Suite, variant: SuiteVariant) -> tuple[str, ...]:
@@ -274,6 +279,6 @@ def _split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any
             hint += f"options of the detectors are set as model.{key}=...; keys: {', '.join(sorted(known))}"
             raise UsageError(f"--set {key}: unknown key", hint=hint)
     try:
-        return Scale.model_validate(keys), options
+        return Scale.model_validate(keys).beside(Path.cwd()), options
     except ValidationError as error:
         raise explain(error, yaml12.Document(keys, "--set", {}), Scale) from None

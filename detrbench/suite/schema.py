@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from detrbench.data.spec import DataSpec
 from detrbench.errors import unknown_name
 from detrbench.measures import CHOSEN
-from detrbench.training.recipe import Recipe
+from detrbench.training.recipe import IMAGENET, RANDOM, Recipe
 from detrbench.words import LONGEST_NAME
 
 ChosenMeasure = Literal[CHOSEN]  # type: ignore[valid-type]  # a literal of every name, so that a mistake lists them
@@ -61,6 +61,12 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         mine, theirs = self.model_dump(exclude_unset=True), other.model_dump(exclude_unset=True)
         model = {**mine.get("model", {}), **theirs.get("model", {})}
         return Scale(**{**mine, **theirs, **({"model": model} if model else {})})
+
+    def beside(self, folder: Path) -> Scale:
+        """This scale with files of weights that it names by a relative path found from `folder`."""
+        named = {"init": self.init not in (IMAGENET, RANDOM), "init_from": self.init_from is not None}
+        found = {key: str(folder / Path(getattr(self, key)).expanduser()) for key, is_file in named.items() if is_file}
+        return self.merged(Scale(**found)) if found else self
 
     @property
     def eval_size(self) -> tuple[int, int]:

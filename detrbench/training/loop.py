@@ -20,7 +20,7 @@ from torch import nn
 
 from detrbench import models
 from detrbench.data.loading import Batch, batches, num_batches
-from detrbench.data.samples import Dataset
+from detrbench.data.samples import Dataset, class_names
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
 from detrbench.errors import Diverged
@@ -101,7 +101,8 @@ def train(
         training.save()
     if training.average is not None:
         detector.load_state_dict(training.average.state_dict())
-    models.save_checkpoint(best, folder / WEIGHTS, {"source": "trained by detrbench"})
+    names = list(class_names(dataset).values())
+    models.save_checkpoint(best, folder / WEIGHTS, {"source": "trained by detrbench"}, names)
     return TrainingHistory(asdict(recipe), state.epochs, state.seconds, state.images_seen)
 
 

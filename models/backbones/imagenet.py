@@ -42,7 +42,7 @@ def _microsoft(file: str, data: str) -> tuple[Published, ...]:
     return (Published(file, f"https://github.com/SwinTransformer/storage/releases/download/v1.0.0/{file}", data),)
 
 
-_SWIN_BASE = {
+_SWIN_BASE: Mapping[int | None, tuple[Published, ...]] = {
     7: _microsoft("swin_base_patch4_window7_224_22k.pth", "ImageNet-22k at 224 pixels"),
     12: _microsoft("swin_base_patch4_window12_384_22k.pth", "ImageNet-22k at 384 pixels"),
 }
@@ -70,9 +70,9 @@ def published(backbone: str, options: Mapping[str, Any]) -> tuple[Published, ...
     return _FILES.get(backbone, {}).get(options.get("window_size"), ())
 
 
-def all_published() -> list[Published]:
-    """Every file, each once, in the order of the backbones."""
-    return list(dict.fromkeys(file for sizes in _FILES.values() for files in sizes.values() for file in files))
+def all_published() -> list[tuple[Published, ...]]:
+    """The files of every backbone, each once; those in one tuple hold the same numbers."""
+    return list(dict.fromkeys(files for sizes in _FILES.values() for files in sizes.values()))
 
 
 def frozen(options: Mapping[str, Any]) -> tuple[str, int] | None:

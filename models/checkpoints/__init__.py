@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from detrbench.models.checkpoints.adapter import Adapter
 from detrbench.models.checkpoints.backbone import load_backbone
 from detrbench.models.checkpoints.classes import other_classes
 from detrbench.models.checkpoints.fitting import LoadReport, check_fit
-from detrbench.models.checkpoints.reading import read
+from detrbench.models.checkpoints.reading import CLASS_NAMES, class_names, read
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
@@ -35,6 +35,7 @@ __all__ = [
     "ADAPTERS",
     "LoadReport",
     "adapter_for",
+    "class_names",
     "convert",
     "load",
     "load_backbone",
@@ -90,13 +91,23 @@ def adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
     raise CheckpointError(f"{path}: parameter names of no supported code base", f"known: {known}")
 
 
-def save(detector: Detector, path: Path, provenance: Mapping[str, str]) -> None:
-    """Write a detector's weights under our names, with what it takes to build it again; written whole or not at all."""
+def save(
+    detector: Detector, path: Path, provenance: Mapping[str, str], class_names: Sequence[str] | None = None
+) -> None:
+    """Write a detector's weights under our names, with what it takes to build it again; written whole or not at all.
+
+    Args:
+        detector: whose weights.
+        path: of the file, safetensors.
+        provenance: where they come from.
+        class_names: of each class logit, in their order, where they are known.
+    """
     metadata = {
         "format": "detrbench",
         "variant": detector.spec.variant,
         "parts": json.dumps(dict(detector.spec.parts), sort_keys=True),
         "options": json.dumps(dict(detector.spec.options), sort_keys=True),
+        **({CLASS_NAMES: json.dumps(list(class_names))} if class_names else {}),
         **provenance,
     }
     state = {name: tensor.contiguous() for name, tensor in detector.state_dict().items()}
@@ -124,5 +135,6 @@ def convert(detector: Detector, source: Path, target: Path) -> LoadReport:
         detector,
         target,
         {"source": source.name, "source_sha256": report.sha256, "adapter": report.adapter, "converted": date},
+        class_names(source),
     )
     return report

@@ -18,7 +18,7 @@ class Classes:
     """A number of class logits, and the tensors of a detector that depend on it, as large as that; without values."""
 
     number: int
-    heads: Mapping[str, Tensor]
+    heads: dict[str, Tensor]
 
 
 def other_classes(given: Mapping[str, Tensor], detector: Detector) -> Classes | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from detrbench.errors import CheckpointError
 
+CLASS_NAMES = "class_names"  # under which our own files say what their classes are called
 # Where repositories keep the weights inside their file, most specific first.
 CONTAINERS = ("model", "state_dict", "module")
 # How torch words its refusal to run what a pickle asks for; other complaints mean that the file is no pickle.
@@ -45,6 +47,22 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     return _state_of(_read_arrays(path) if path.suffix == ".pkl" else _read_pickle(path), path), {}
+
+
+def class_names(path: Path) -> list[str] | None:
+    """What the classes of our own file are called, in the order of their logits; None where the file does not say.
+
+    Raises:
+        CheckpointError: safetensors that cannot be read.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads((file.metadata() or {}).get(CLASS_NAMES, "null"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a complete safetensors file: {error}", "fetch the file again") from error
+    return [str(name) for name in said] if isinstance(said, list) else None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

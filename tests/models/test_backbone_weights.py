@@ -302,7 +302,7 @@ def one_batch() -> Batch:
 
 
 def test_what_is_published() -> None:
-    files = {file.file: file for file in imagenet.all_published()}
+    files = {file.file: file for group in imagenet.all_published() for file in group}
     assert len(files) == 9
     assert {name: file.sha256 for name, file in files.items() if file.sha256} == {
         "resnet50-0676ba61.pth": "0676ba61",
