@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from terminal import Terminal, tiny_weights
 
+from detrbench import models
 from detrbench.cli.predict import draw
 
 OPTIONS = ["hidden_dim=32", "ffn_dim=32", "num_queries=8", "num_encoder_layers=1", "num_decoder_layers=1"]
@@ -80,3 +81,15 @@ def test_convert_writes_our_file(terminal: Terminal, weights: Path) -> None:
     code, _, err = terminal.type("convert", "cut.pth", "--model", "deformable_detr_tiny", *settings)
     assert code == 2
     assert err.startswith("error: ")
+
+
+def test_names_of_classes_come_with_our_weights(terminal: Terminal) -> None:
+    """No data folder is asked for, and nobody has to say how many classes there are."""
+    options = {name: int(value) for name, value in (pair.split("=") for pair in OPTIONS)}
+    detector = models.create("deformable_detr_tiny", num_classes=2, **options)
+    models.save_checkpoint(detector, "ours.safetensors", {}, ["red cell", "white cell"])
+    Image.new("RGB", (120, 80), "gray").save("a.png")
+    code, out, err = terminal.type("predict", *arguments(Path("ours.safetensors"), "a.png"), "--json")
+    assert code == 0, err
+    detections = json.loads(out)["images"][0]["detections"]
+    assert {each["name"] for each in detections} == {"red cell", "white cell"}

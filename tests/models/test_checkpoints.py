@@ -167,3 +167,56 @@ def test_convert_writes_the_origin(tmp_path: Path) -> None:
     again = models.load_checkpoint(small(), tmp_path / "b.safetensors")
     assert again.provenance["source"] == "a.safetensors"
     assert again.provenance["source_sha256"] == report.sha256
+
+
+@pytest.mark.parametrize("name", ["deformable_detr_tiny", "sparse_detr_tiny", "dino_tiny", "dn_deformable_detr_tiny"])
+def test_training_starts_from_weights_with_other_classes(tmp_path: Path, name: str) -> None:
+    """All is taken over but what depends on the number of classes, which is named."""
+    shallow = {"num_encoder_layers": 2, "num_decoder_layers": 2}
+    before, ours = small(name, num_classes=7, **shallow), small(name, **shallow)
+    models.save_checkpoint(before, tmp_path / "m.safetensors")
+    fresh = {key: tensor.clone() for key, tensor in ours.state_dict().items()}
+    report = models.start_from(ours, tmp_path / "m.safetensors")
+    theirs = before.state_dict()
+    assert set(report.replaced) == {key for key, tensor in fresh.items() if tensor.shape != theirs[key].shape}
+    assert {key.split(".")[0] for key in report.replaced} >= {"heads"}
+    for key, tensor in ours.state_dict().items():
+        assert torch.equal(tensor, fresh[key] if key in report.replaced else theirs[key]), key
+    assert report.loaded == len(theirs) - len(report.replaced)
+
+
+def test_training_starts_from_all_of_weights_with_as_many_classes(tmp_path: Path) -> None:
+    before, ours = small(), small()
+    models.save_checkpoint(before, tmp_path / "m.safetensors")
+    assert models.start_from(ours, tmp_path / "m.safetensors").replaced == ()
+    assert all(torch.equal(a, b) for a, b in zip(before.state_dict().values(), ours.state_dict().values()))
+
+
+def test_nothing_but_the_number_of_classes_may_differ(tmp_path: Path) -> None:
+    ours = small()
+    models.save_checkpoint(small(num_classes=7, ffn_dim=50), tmp_path / "m.safetensors")
+    fresh = {key: tensor.clone() for key, tensor in ours.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"does not fit sparse_detr_tiny: \d+ mis-shaped: encoder\.layers\.0\.feed_forward"):
+        models.start_from(ours, tmp_path / "m.safetensors")
+    assert all(torch.equal(tensor, fresh[key]) for key, tensor in ours.state_dict().items())
+
+
+def test_other_classes_are_one_line_with_both_counts(tmp_path: Path) -> None:
+    models.save_checkpoint(small(num_classes=7), tmp_path / "m.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        models.load_checkpoint(small(), tmp_path / "m.safetensors")
+    assert caught.value.message.endswith("m.safetensors: has 7 class logits, this detector 4")
+    assert caught.value.hint is not None
+    assert "num_classes=7" in caught.value.hint
+
+
+def test_class_names_travel_with_the_weights(tmp_path: Path) -> None:
+    names = ["red cell", "white cell", "platelet", "été"]
+    models.save_checkpoint(small(), tmp_path / "a.safetensors", {}, names)
+    checkpoints.convert(small(), tmp_path / "a.safetensors", tmp_path / "b.safetensors")
+    assert checkpoints.class_names(tmp_path / "a.safetensors") == names
+    assert checkpoints.class_names(tmp_path / "b.safetensors") == names
+    models.save_checkpoint(small(), tmp_path / "c.safetensors")
+    torch.save(small().state_dict(), tmp_path / "d.pth")
+    assert checkpoints.class_names(tmp_path / "c.safetensors") is None
+    assert checkpoints.class_names(tmp_path / "d.pth") is None

@@ -171,3 +171,24 @@ def test_a_cell_with_anothers_weights_is_not_trained_and_depends_on_that_trainin
     assert keys(items, "sparser")["accuracy"] != keys(items)["accuracy"]
     again = make(tmp_path, cells(text=BORROWED, lr=1e-3)[:2], ["accuracy"])
     assert keys(again, "sparser")["accuracy"] != keys(items, "sparser")["accuracy"]
+
+
+def test_a_checkpoint_needs_neither_imagenet_weights_nor_training_images(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    text = SUITE.replace("deformable_detr_tiny}", f"deformable_detr_tiny, checkpoint: {tmp_path / 'w.pth'}}}")
+
+    def fingerprint(cell: suites.Cell, split: str) -> str:
+        if split == "train":
+            raise DataError("no training images here")
+        return "f"
+
+    def start(cell: suites.Cell) -> Any:
+        raise DataError("no weights to begin with")
+
+    built = frozenset({"sparse_detr_tiny", "deformable_detr_tiny"})
+    now = Conditions(fingerprint, lambda c, s: 8, ENVIRONMENT, "cpu", built, start)  # type: ignore[arg-type]
+    items = plan.work_items(cells(text=text), ["accuracy"], ResultsStore(tmp_path), now)
+    assert {item.cell.id: (item.state, item.why) for item in items if item.cell.id != "later"} == {
+        "plain": ("todo", None),
+        "sparse": ("not_measured", "no weights to begin with"),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 
 from detrbench import models, yaml12
 from detrbench.data import Dataset, open_dataset
+from detrbench.data.samples import class_names
 from detrbench.data.spec import DataSpec
+from detrbench.errors import UsageError
 from detrbench.measure import protocols
+from detrbench.models import checkpoints
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan, steps
 from detrbench.run.keys import Conditions
@@ -110,3 +114,35 @@ def test_generated_images_are_timed_at_their_own_size_and_coco_at_the_papers(ite
     small = steps._sized(rule, item("latency"))
     assert (small.height, small.width) == (64, 64)
     assert steps._sized(rule, item("latency", "paper")) is rule
+
+
+def test_a_checkpoint_with_other_classes_is_refused_where_weights_matter(item: Item, tmp_path: Path) -> None:
+    """Each logit would stand for another class: an error, not a wrong AP. Timings do not mind."""
+    shape = item("memory").cell.options
+    models.save_checkpoint(models.create("deformable_detr_tiny", **shape), tmp_path / "w.safetensors")  # 91 logits
+
+    def given(measure: str, **settings: Any) -> WorkItem:
+        found = item(measure, **settings)
+        cell = dataclasses.replace(found.cell, checkpoint=str(tmp_path / "w.safetensors"))
+        return dataclasses.replace(found, cell=cell, weights="checkpoint")
+
+    classes = opened(given("accuracy").cell.settings.data_spec, "val").num_classes
+    with pytest.raises(UsageError, match=rf"w\.safetensors: has 91 class logits, the data {classes} labels"):
+        steps.load(given("accuracy"), "cpu", opened)
+    assert steps.load(given("memory"), "cpu", opened).spec.options["num_classes"] == 91
+    fitting = models.create("deformable_detr_tiny", **shape, num_classes=classes)
+    models.save_checkpoint(fitting, tmp_path / "w.safetensors")
+    found = steps.load(given("accuracy", **{"model.num_classes": classes}), "cpu", opened)
+    assert torch.equal(first_weight(found), first_weight(fitting))
+
+
+def test_too_few_logits_for_the_data_are_refused_before_training(item: Item) -> None:
+    with pytest.raises(UsageError, match=r"num_classes=2: the data has \d+ labels"):
+        steps.take(item("training", **{"model.num_classes": 2}), "cpu", opened, lambda *_, **__: None)
+
+
+def test_what_was_trained_knows_what_its_classes_are_called(item: Item) -> None:
+    training = item("training", image_size=96)
+    steps.take(training, "cpu", opened, lambda *_, **__: None)
+    names = class_names(opened(training.cell.settings.data_spec, "train"))
+    assert checkpoints.class_names(training.folder.weights) == list(names.values())
