@@ -99,9 +99,9 @@ def train(
         if evaluate and recipe.eval_every_epochs and (last or state.epoch % recipe.eval_every_epochs == 0):
             entry |= evaluate(best.eval())
         training.save()
+    names = list(class_names(dataset).values())
     if training.average is not None:
         detector.load_state_dict(training.average.state_dict())
-    names = list(class_names(dataset).values())
     models.save_checkpoint(best, folder / WEIGHTS, {"source": "trained by detrbench"}, names)
     return TrainingHistory(asdict(recipe), state.epochs, state.seconds, state.images_seen)
 
