@@ -87,22 +87,10 @@ def _measured(
         if path[-1] != "value":
             low = high = None
         detail = " ".join([labels.interval(low, high, decimals), str(chosen) if named else ""]).strip()
-        note = _how_it_began(entry) if measure == "accuracy" else None
+        note = entry.began_with if measure == "accuracy" else None
         return TableCell(labels.fixed(value, decimals), "measured", value, detail, note, low, high)
 
     return cell
-
-
-def _how_it_began(entry: Entry) -> str | None:
-    """What a reader of an AP should know of what its training began with; ImageNet weights go without saying."""
-    said = []
-    for weights in entry.record("training", "training").get("began_with") or []:
-        if weights["file"] is None:
-            said.append(f"its {weights['part']} began at {weights['source']} (init: none)")
-        elif not str(weights["source"]).startswith("https:"):
-            heads = ", its class heads anew" if weights["replaced"] else ""
-            said.append(f"its {weights['part']} began with {weights['file']}, sha256 {weights['sha256'][:8]}...{heads}")
-    return "; ".join(said) or None
 
 
 def accuracy_heading(section: Section) -> str:

@@ -178,4 +178,7 @@ def _interval(row: ComparisonRow, decimals: int) -> str:
 def _training(new: Entry, old: Entry) -> list[str]:
     """That two rows were not trained alike, where they were not."""
     mine, theirs = (len(each.record("training", each.first("training")).get("epochs") or []) for each in (new, old))
-    return [f"after {mine} against {theirs} epochs"] if mine and theirs and mine != theirs else []
+    said = [f"after {mine} against {theirs} epochs"] if mine and theirs and mine != theirs else []
+    if new.began_with != old.began_with:
+        said += [f"{each.id}: {each.began_with}" for each in (new, old) if each.began_with]
+    return said

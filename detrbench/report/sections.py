@@ -93,6 +93,20 @@ class Entry:
         """The row whose weights this one is measured with, where it was not trained itself."""
         return self.cell.cell.get("weights_of") if self.cell else None
 
+    @property
+    def began_with(self) -> str | None:
+        """What a reader of an AP should know of what its training began with; ImageNet weights go without saying."""
+        said = []
+        for weights in self.record("training", "training").get("began_with") or []:
+            if weights["file"] is None:
+                said.append(f"its {weights['part']} began at {weights['source']} (init: none)")
+            elif not str(weights["source"]).startswith("https:"):
+                heads = ", its class heads anew" if weights["replaced"] else ""
+                said.append(
+                    f"its {weights['part']} began with {weights['file']}, sha256 {weights['sha256'][:8]}...{heads}"
+                )
+        return "; ".join(said) or None
+
     def option(self, key: str) -> Any:
         """A describing value: as published, else as the cell was made."""
         value = self.published.values.get(key) if self.published else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import report_fixture
@@ -136,6 +137,29 @@ def test_rows_trained_for_other_numbers_of_epochs_say_so(results: Path) -> None:
     path = next(results.glob("quickstart/smoke/cells/sparse-0.3-*"))
     report_fixture.write_records(path, "training", {"training": report_fixture.training(40.0, epochs=36)})
     assert "after 36 against 12 epochs" in comparison(results, "sparse-0.3 against deformable").notes
+
+
+@pytest.mark.parametrize(
+    ("began", "note"),
+    [
+        (
+            {"part": "backbone", "source": "random values", "file": None, "sha256": None, "replaced": []},
+            "sparse-0.3: its backbone began at random values (init: none)",
+        ),
+        (
+            {"part": "detector", "source": "a file", "file": "w.pth", "sha256": "0123456789", "replaced": ["a.bias"]},
+            "sparse-0.3: its detector began with w.pth, sha256 01234567..., its class heads anew",
+        ),
+        ({"part": "backbone", "source": "https://a/w.pth", "file": "w.pth", "sha256": "01", "replaced": []}, None),
+    ],
+)
+def test_rows_that_began_with_other_weights_say_so(results: Path, began: dict[str, Any], note: str | None) -> None:
+    """Published ImageNet weights go without saying."""
+    path = next(results.glob("quickstart/smoke/cells/sparse-0.3-*"))
+    training = report_fixture.training(40.0, epochs=12) | {"began_with": [began]}
+    report_fixture.write_records(path, "training", {"training": training})
+    notes = [n for n in comparison(results, "sparse-0.3 against deformable").notes if "began" in n]
+    assert notes == ([note] if note else [])
 
 
 @pytest.mark.parametrize("suite", ["quickstart", "table6_keep_ratio"])
