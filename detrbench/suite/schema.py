@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from detrbench.data.spec import DataSpec
 from detrbench.errors import unknown_name
+from detrbench.files import at_home
 from detrbench.measures import CHOSEN
 from detrbench.training.recipe import IMAGENET, RANDOM, Recipe
 from detrbench.words import LONGEST_NAME
@@ -65,7 +66,7 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     def beside(self, folder: Path) -> Scale:
         """This scale with files of weights that it names by a relative path found from `folder`."""
         named = {"init": self.init not in (IMAGENET, RANDOM), "init_from": self.init_from is not None}
-        found = {key: str(folder / Path(getattr(self, key)).expanduser()) for key, is_file in named.items() if is_file}
+        found = {key: str(folder / at_home(getattr(self, key))) for key, is_file in named.items() if is_file}
         return self.merged(Scale(**found)) if found else self
 
     @property

@@ -142,8 +142,10 @@ class Watched:
 
     def __init__(self) -> None:
         self.dataset = open_dataset(SHAPES, "train")
-        self.image_ids, self.categories = self.dataset.image_ids, self.dataset.categories
         self.read: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.dataset, name)
 
     def __len__(self) -> int:
         return len(self.dataset)
