@@ -18,6 +18,7 @@ from detrbench import environment
 from detrbench.cli import output
 from detrbench.cli.output import Json
 from detrbench.errors import EnvironmentLacking
+from detrbench.weights import place
 
 EXAMPLES = output.examples(
     "detrbench doctor",
@@ -37,9 +38,14 @@ class Check:
 
 def command(
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="A COCO folder that should be there.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where weights lie. Default: weights/ in detrbench's cache folder."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Look at Python, PyTorch, the compiler, the compiled op, GPUs, data and weights. Exit code 4 if any is missing."""
+    place.use(weights)
     checks = list(_checks(data))
     if as_json:
         output.print_json({"checks": [asdict(check) for check in checks]})

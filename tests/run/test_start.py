@@ -157,7 +157,7 @@ def test_the_plan_and_doctor_say_it_before_anything_starts(cache: Path, capsys: 
     assert "not measured: init: none would keep random values in what frozen_stages=2" in capsys.readouterr().err
     (cache / "R-101.pkl").write_bytes(b"anything")
     (cache / "resnet50-0676ba61.pth").write_bytes(b"anything")
-    cli.main(["doctor", "--json"])
+    cli.main(["doctor", "--json", "--weights", str(cache.parent)])
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["weights resnet101-63fe2227.pth"]["state"] == "ok"
     assert "not as published" in checks["weights resnet50-0676ba61.pth"]["found"]
