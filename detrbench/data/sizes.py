@@ -1,6 +1,19 @@
-"""DETR's rule for the size of a resized image, in integers."""
+"""The sizes of images: DETR's rule for a resized one, and the sides that training chooses from. Imports no torch."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+# Pixels; DETR's `datasets/coco.py`, and every paper here after it.
+SHORTEST, LONGEST = 800, 1333
+TRAIN_SCALES = tuple(range(480, SHORTEST + 1, 32))
+CROP_FROM = (400, 500, 600)  # short sides before a window is cut
+CROP_RANGE = (384, 600)  # least and greatest side of the window
+
+
+def in_proportion(sides: Iterable[int], shortest: int) -> tuple[int, ...]:
+    """Sides meant for images of 800 pixels, for images of `shortest` pixels."""
+    return tuple(round(side * shortest / SHORTEST) for side in sides)
 
 
 def resized_size(width: int, height: int, shortest: int, longest: int | None = None) -> tuple[int, int]:

@@ -4,6 +4,7 @@
             divide by its deviation.
     train   flip with probability 1/2; then either resize the short side to one of 480, 512, ..., 800, or (half the
             time) resize it to 400, 500 or 600, cut a window of 384 to 600 pixels a side, and resize that likewise.
+            For images of another size than 800, all of these sides in proportion (`Train.up_to`).
 
 Images are resized as Pillow images (bilinear with antialiasing): resizing tensors without antialiasing costs AP.
 Targets come out as {"labels": (n,) int64, "boxes": (n, 4) float32 cx cy w h in [0, 1]}, without crowd.
@@ -23,10 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from detrbench.data.samples import Sample
-from detrbench.data.sizes import resized_size
+from detrbench.data.sizes import CROP_FROM, CROP_RANGE, LONGEST, SHORTEST, TRAIN_SCALES, in_proportion, resized_size
 
-COCO_SCALES = tuple(range(480, 801, 32))
-COCO_LONGEST = 1333
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
@@ -41,8 +40,8 @@ class Transform(Protocol):
 class Eval:
     """The test transform: short side `shortest`, long side at most `longest`, in pixels."""
 
-    shortest: int = 800
-    longest: int | None = COCO_LONGEST
+    shortest: int = SHORTEST
+    longest: int | None = LONGEST
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         return _View.of(sample).resize(self.shortest, self.longest).tensors()
@@ -50,7 +49,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class Train:
-    """The training transform; small images use only some scales and no crop.
+    """The training transform.
 
     Args:
         scales: lengths of the short side to choose from, in pixels.
@@ -60,11 +59,17 @@ class Train:
         crop_range: least and greatest side of the window.
     """
 
-    scales: Sequence[int] = COCO_SCALES
-    longest: int | None = COCO_LONGEST
+    scales: Sequence[int] = TRAIN_SCALES
+    longest: int | None = LONGEST
     crop: bool = True
-    crop_from: Sequence[int] = (400, 500, 600)
-    crop_range: tuple[int, int] = (384, 600)
+    crop_from: Sequence[int] = CROP_FROM
+    crop_range: tuple[int, int] = CROP_RANGE
+
+    @classmethod
+    def up_to(cls, scales: Sequence[int], longest: int, crop: bool) -> Train:
+        """With windows that are to the largest of `scales` what DETR's are to 800 pixels."""
+        least, greatest = in_proportion(CROP_RANGE, max(scales))
+        return cls(scales, longest, crop, in_proportion(CROP_FROM, max(scales)), (least, greatest))
 
     def __call__(self, sample: Sample, rng: random.Random) -> tuple[Tensor, dict[str, Tensor]]:
         view = _View.of(sample)

@@ -21,7 +21,7 @@ from detrbench.report.tables import Table
 from detrbench.results.store import CellResult
 
 # Settings that say how a detector was trained, not on what its AP was taken.
-_TRAINED = ("labels", "keep_empty")
+_TRAINED = ("labels", "keep_empty", "train_scales", "crop")
 
 
 @dataclass(frozen=True)

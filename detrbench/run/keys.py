@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from detrbench import models
+from detrbench.data.sizes import LONGEST, SHORTEST, TRAIN_SCALES
 from detrbench.data.spec import Split
 from detrbench.environment import timing_identity
 from detrbench.measure import protocols
@@ -41,10 +42,7 @@ class Conditions:
 
 def folder_name(cell: Cell) -> str:
     """`<id>-<hash8>`, safe as a file name; another setting anywhere gives another hash."""
-    # What begins at random has the name that it had before there was a choice.
-    random = {"init": RANDOM, "init_from": None}
-    settings = {name: v for name, v in cell.settings.resolved().items() if name not in random or v != random[name]}
-    parts = [cell.id, cell.model, cell.options, cell.complexity_options, settings, cell.checkpoint]
+    parts = [cell.id, cell.model, cell.options, cell.complexity_options, _settings(cell), cell.checkpoint]
     if cell.weights_of:
         parts.append(folder_name(cell.weights_of))
     return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', cell.id)}-{_digest(parts)[:8]}"
@@ -77,7 +75,7 @@ def training_key(cell: Cell, now: Conditions) -> str:
     """
     start = now.start(cell)
     files = {"init": start.backbone, "init_from": start.detector}
-    recipe = {name: value for name, value in cell.describe()["resolved"].items() if name not in files}
+    recipe = {name: value for name, value in _settings(cell).items() if name not in files}
     # Files count by what they hold, whatever they are called and wherever they lie.
     recipe |= {name: file.sha256 for name, file in files.items() if file}
     return _digest(["training", _detector(cell), recipe, now.fingerprint(cell, "train")])
@@ -95,6 +93,18 @@ def count_keys(cell: Cell) -> dict[str, str]:
         name: _digest([name, protocols.get("complexity", name).version, detector.parts, detector.options])
         for name in cell.protocols_of("complexity")
     }
+
+
+def _settings(cell: Cell) -> dict[str, Any]:
+    """Data, sizes and recipe. What was done before there was a choice is left out, so that it has the key of then."""
+    found = cell.settings.resolved()
+    papers = {"eval_size": [SHORTEST, LONGEST], "train_scales": list(TRAIN_SCALES), "crop": True}
+    as_drawn = {"train_scales": [found["eval_size"][0]], "crop": False}
+    usual = papers if cell.settings.data == "coco" else as_drawn
+    if usual.items() <= found.items():
+        del found["train_scales"], found["crop"]
+    at_random = {"init": RANDOM, "init_from": None}
+    return {name: value for name, value in found.items() if name not in at_random or value != at_random[name]}
 
 
 def _detector(cell: Cell) -> Any:

@@ -217,7 +217,8 @@ class _Estimates:
 
     def _forward(self, cell: Cell) -> float:
         tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0
-        height, width = (800, 1066) if cell.settings.data == "coco" else cell.settings.eval_size
+        height, longest = cell.settings.eval_size
+        width = min(longest, height * 4 // 3) if cell.settings.data == "coco" else longest  # as most photographs are
         cores = self.now.environment.get("cores") or 1
         cuda = self.now.device.startswith("cuda")
         speed = _GFLOPS_PER_SECOND["cuda"] if cuda else _GFLOPS_PER_SECOND["cpu"] * cores

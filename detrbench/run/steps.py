@@ -149,11 +149,9 @@ def _begin(detector: Any, start: Start) -> list[BeganWith]:
 
 
 def _augmentation(item: WorkItem) -> Transform:
-    """The papers' for COCO; generated images stay at the size at which they were drawn, and are flipped."""
-    if item.cell.settings.data == "coco":
-        return Train()
-    shortest, longest = item.cell.settings.eval_size
-    return Train(scales=(shortest,), longest=longest, crop=False)
+    """Flips; sizes and windows as the scale says."""
+    settings = item.cell.settings
+    return Train.up_to(settings.sides_in_training, settings.eval_size[1], settings.crops)
 
 
 def _eval(item: WorkItem) -> Eval:

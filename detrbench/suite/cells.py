@@ -126,7 +126,7 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
         for values in _combinations(variant.matrix):
             with located(loaded.document, ("variants", i)):
                 settings = _settings(suite, variant, scale).beside(_folder(loaded.document)).merged(changed)
-                _ = settings.recipe  # refuses what is out of bounds
+                settings.check()
                 paper = _settings(suite, variant, "paper") if "paper" in suite.scales else settings
                 options = {**suite.defaults, **values, **_fill(variant.options, values)}
                 cell = Cell(

@@ -70,7 +70,7 @@ def read(document: yaml12.Document) -> LoadedSuite:
             problem = problem_of_name(name)
             if problem:
                 raise UsageError(problem, hint="scales name folders: letters, digits, '-', '.', '_'")
-            _ = scale.data_spec, scale.recipe
+            scale.check()
     for i, variant in enumerate(suite.variants):
         if (variant.model is None) != variant.published_only:
             problem = "expected a model, or `model: null` together with `published_only: true`"

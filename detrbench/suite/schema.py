@@ -6,12 +6,13 @@ import dataclasses
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from detrbench.data.sizes import LONGEST, SHORTEST, TRAIN_SCALES, in_proportion
 from detrbench.data.spec import DataSpec
-from detrbench.errors import unknown_name
+from detrbench.errors import UsageError, unknown_name
 from detrbench.files import at_home
 from detrbench.measures import CHOSEN
 from detrbench.training.recipe import IMAGENET, RANDOM, Recipe
@@ -42,19 +43,27 @@ _COCO_KEYS = ("path", "labels", "keep_empty", "limit")  # those that say somethi
 _DataKeys = create_model("_DataKeys", __base__=Strict, **_keys_of(DataSpec, _DATA_NAMES, "kind"))
 _RecipeKeys = create_model("_RecipeKeys", __base__=Strict, **_keys_of(Recipe, {}))
 
+Side = Annotated[int, Field(ge=32)]  # pixels; in a smaller image the coarsest level has nothing left
+
 
 class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     """Where a table can be run: which data (keys of DataSpec), how trained (keys of Recipe), at which size.
 
     `like` names a scale of suites/shared/scales.yaml whose keys hold where this one says nothing.
-    `model` holds model options that this scale changes (a tiny backbone); `shortest` and `longest` are the sides to
-    which images are resized for evaluation: 800 and 1333 if not given, or the size at which `shapes` are drawn.
+    `model` holds model options that this scale changes (a tiny backbone).
+
+    In evaluation the short side of an image is brought to `shortest` pixels, its long side to at most `longest`: 800
+    and 1333 if not given, or the size at which `shapes` are drawn. In training the short side is one of `train_scales`,
+    likewise up to `longest`, and with `crop` half of the images go through a random window first. If not given, these
+    are DETR's (480 to 800, with windows) in proportion to `shortest`; `shapes` are trained as they are evaluated.
     """
 
     like: str | None = None
     data: Literal["coco", "shapes"] = "coco"
-    shortest: int | None = Field(default=None, gt=0)
-    longest: int | None = Field(default=None, gt=0)
+    shortest: Side | None = None
+    longest: Side | None = None
+    train_scales: list[Side] | None = Field(default=None, min_length=1)
+    crop: bool | None = None
     model: dict[str, Any] = Field(default={})
 
     def merged(self, other: Scale) -> Scale:
@@ -72,8 +81,31 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     @property
     def eval_size(self) -> tuple[int, int]:
         """(shortest, longest) side of an evaluated image, in pixels."""
-        shortest, longest = (800, 1333) if self.data == "coco" else (self.image_size, self.image_size)
+        shortest, longest = (SHORTEST, LONGEST) if self.data == "coco" else (self.image_size, self.image_size)
         return self.shortest or shortest, self.longest or longest
+
+    @property
+    def sides_in_training(self) -> list[int]:
+        """Short sides of a training image to choose from, in pixels."""
+        if self.train_scales is not None:
+            return self.train_scales
+        shortest, _ = self.eval_size
+        return list(in_proportion(TRAIN_SCALES, shortest)) if self.data == "coco" else [shortest]
+
+    @property
+    def crops(self) -> bool:
+        """Whether half of the training images go through a random window."""
+        return self.data == "coco" if self.crop is None else self.crop
+
+    def check(self) -> None:
+        """Raises UsageError for values that are out of bounds or do not fit each other, and for data that cannot be."""
+        _ = self.data_spec, self.recipe
+        shortest, longest = self.eval_size
+        if shortest > longest:
+            raise UsageError(f"shortest: expected at most longest, which is {longest}, got {shortest}")
+        if max(self.sides_in_training) > longest:
+            found = max(self.sides_in_training)
+            raise UsageError(f"train_scales: expected at most longest, which is {longest}, got {found}")
 
     @property
     def recipe(self) -> Recipe:
@@ -88,10 +120,11 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         return DataSpec(kind=self.data, **values | {"path": Path(self.path) if self.path else None})
 
     def resolved(self) -> dict[str, Any]:
-        """Every setting that says something, defaults included: data, evaluated size, recipe."""
+        """Every setting that says something, defaults included: data, sizes, recipe."""
         names = _COCO_KEYS if self.data == "coco" else [name for name in _DataKeys.model_fields if name != "path"]
         data = {"data": self.data, **{name: getattr(self, name) for name in names}}
-        return {**data, "eval_size": list(self.eval_size), **dataclasses.asdict(self.recipe)}
+        sizes = {"eval_size": list(self.eval_size), "train_scales": self.sides_in_training, "crop": self.crops}
+        return {**data, **sizes, **dataclasses.asdict(self.recipe)}
 
 
 class SharedScales(Strict):

@@ -47,6 +47,8 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
         return str(context["expected"])
     if kind == "greater_than":
         return f"a number above {context['gt']}"
+    if kind == "greater_than_equal":
+        return f"at least {context['ge']}"
     if kind in ("too_short", "string_too_short"):
         return f"at least {context.get('min_length')}"
     if kind == "string_pattern_mismatch":

@@ -11,7 +11,8 @@ from PIL import Image
 
 from detrbench.data import Sample, Target
 from detrbench.data.seeding import derive_seed
-from detrbench.data.transforms import COCO_SCALES, MEAN, STD, Eval, Train, normalise
+from detrbench.data.sizes import TRAIN_SCALES, in_proportion
+from detrbench.data.transforms import MEAN, STD, Eval, Train, normalise
 
 
 def sample_of(width, height, boxes, iscrowd=None):
@@ -84,13 +85,26 @@ def test_training_as_in_the_papers():
         image, target = transform(sample, random.Random(seed))
         short, long = sorted(image.shape[1:])
         assert long <= 1334
-        assert short in COCO_SCALES or long >= 1332
+        assert short in TRAIN_SCALES or long >= 1332
         assert ((target["boxes"] >= 0) & (target["boxes"] <= 1)).all()
         if len(target["boxes"]) and abs(target["boxes"][0, 2] - 100 / 640) < 1e-3:
             whole += 1
             flipped += bool(target["boxes"][0, 0] > 0.5)
     assert 18 <= whole <= 42
     assert 0.2 < flipped / whole < 0.8
+
+
+def test_smaller_images_are_trained_as_the_papers_in_proportion():
+    """At 800 pixels the papers' own; at a quarter of it every side is a quarter, windows too."""
+    assert Train.up_to(TRAIN_SCALES, 1333, crop=True) == Train()
+    quarter = Train.up_to(in_proportion(TRAIN_SCALES, 200), 333, crop=True)
+    assert quarter.scales == (120, 128, 136, 144, 152, 160, 168, 176, 184, 192, 200)
+    assert (quarter.crop_from, quarter.crop_range) == ((100, 125, 150), (96, 150))
+    sample = sample_of(640, 480, [[10, 20, 110, 120]])
+    sizes = [sorted(quarter(sample, random.Random(seed))[0].shape[1:]) for seed in range(30)]
+    assert {short for short, _ in sizes} <= {*quarter.scales, *range(96, 120)}
+    assert max(long for _, long in sizes) <= 334
+    assert min(short for short, _ in sizes) < 150 < max(short for short, _ in sizes)
 
 
 def test_a_window_drops_what_it_does_not_show_and_clamps_the_rest():

@@ -74,6 +74,27 @@ def test_figures_depend_on_the_detector_its_weights_the_size_and_the_rule(
     assert key(measure, cell()) != first
 
 
+@pytest.mark.parametrize("settings", [", crop: true", ", train_scales: [48, 64]", ", shortest: 48", ", longest: 80"])
+def test_training_depends_on_the_sizes_of_its_images(settings: str) -> None:
+    assert key("accuracy", cell(settings=settings)) != key("accuracy", cell())
+    assert folder_name(cell(settings=settings)) != folder_name(cell())
+
+
+@pytest.mark.parametrize("change", [{}, {"shortest": 640}, {"longest": 1000}, {"crop": False}, {"train_scales": [800]}])
+def test_training_on_photographs_is_done_again_only_for_other_sizes(change: dict[str, Any]) -> None:
+    text = SUITE.format(options="{}", settings="").replace("data: shapes", "data: coco, path: there")
+    loaded = suites.read(yaml12.parse(text, "demo.yaml"))
+    (usual,) = loaded.cells("smoke", {"shortest": 800, "longest": 1333, "crop": True})
+    (changed,) = loaded.cells("smoke", change)
+    assert (key("training", changed) != key("training", usual)) == bool(change)
+
+
+def test_what_training_does_anyway_changes_no_key() -> None:
+    said = cell(settings=", crop: false, train_scales: [64]")
+    assert key("accuracy", said) == key("accuracy", cell())
+    assert folder_name(said) == folder_name(cell())
+
+
 def test_the_size_of_a_timing_is_part_of_its_key_though_nothing_is_trained() -> None:
     assert key("latency", cell(settings=", longest: 80")) != key("latency", cell())
 

@@ -15,6 +15,7 @@ from detrbench.data import Dataset, open_dataset
 from detrbench.data.samples import class_names
 from detrbench.data.spec import DataSpec
 from detrbench.errors import UsageError
+from detrbench.data.transforms import Train
 from detrbench.measure import protocols
 from detrbench.models import checkpoints
 from detrbench.results.store import ResultsStore
@@ -36,6 +37,7 @@ scales:
 """
 
 Item = Callable[..., WorkItem]
+HALF = Train(range(240, 401, 16), 666, True, (200, 250, 300), (192, 300))
 
 
 @pytest.fixture
@@ -107,6 +109,29 @@ def test_the_papers_detector_is_counted_whatever_is_trained(item: Item, monkeypa
     steps.take(item("complexity"), "cpu", opened, lambda *of: None)
     (detector,) = counted
     assert (detector.spec.options["num_queries"], detector.spec.options["hidden_dim"]) == (33, 256)
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "expected"),
+    [
+        ("paper", {}, Train()),
+        ("paper", {"shortest": 400, "longest": 666}, HALF),
+        ("paper", {"train_scales": [640], "crop": False}, Train((640,), 1333, False, (320, 400, 480), (307, 480))),
+        ("smoke", {}, Train((64,), 64, False, (32, 40, 48), (31, 48))),
+        ("smoke", {"train_scales": [48, 64], "crop": True}, Train((48, 64), 64, True, (32, 40, 48), (31, 48))),
+    ],
+)
+def test_training_sees_images_at_the_sizes_that_the_scale_says(
+    item: Item, monkeypatch: pytest.MonkeyPatch, scale: str, settings: dict[str, Any], expected: Train
+) -> None:
+    seen: list[Train] = []
+    monkeypatch.setattr(steps.loop, "train", lambda *given: seen.append(given[2]))
+    training = item("training", scale, **settings, **({"path": "somewhere"} if scale == "paper" else {}))
+    generated = opened(DataSpec("shapes", num_train=1), "train")
+    steps.take(training, "cpu", lambda spec, split: generated, lambda *of, **more: None)
+    (found,) = seen
+    alike = dataclasses.replace(expected, scales=tuple(expected.scales))
+    assert dataclasses.replace(found, scales=tuple(found.scales)) == alike
 
 
 def test_generated_images_are_timed_at_their_own_size_and_coco_at_the_papers(item: Item) -> None:

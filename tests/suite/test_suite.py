@@ -102,6 +102,9 @@ def test_overrides_change_scales_and_the_options_of_detectors_that_take_them() -
         ({"epochs": 1.5}, "expected a whole number"),
         ({"model.keep_rato": 1}, "unknown model option 'keep_rato'"),
         ({"model": {}}, "unknown key"),
+        ({"shortest": 8}, "shortest: expected at least 32, got 8"),
+        ({"longest": 48}, "shortest: expected at most longest, which is 48, got 64"),
+        ({"train_scales": [96]}, "train_scales: expected at most longest, which is 64, got 96"),
     ],
 )
 def test_wrong_overrides(overrides: dict[str, Any], what: str) -> None:
@@ -127,6 +130,27 @@ def test_a_cell_describes_itself_in_plain_values() -> None:
     assert described["resolved"]["epochs"] == 1
 
 
+# 480, 512, ..., 800 times 192 / 800
+QUARTER = [115, 123, 131, 138, 146, 154, 161, 169, 177, 184, 192]
+
+
+@pytest.mark.parametrize(
+    ("scale", "settings", "size", "scales", "crop"),
+    [
+        ("paper", {}, [800, 1333], list(range(480, 801, 32)), True),
+        ("paper", {"shortest": 192, "longest": 256}, [192, 256], QUARTER, True),
+        ("paper", {"train_scales": [640], "crop": False}, [800, 1333], [640], False),
+        ("smoke", {}, [64, 64], [64], False),
+        ("smoke", {"shortest": 48}, [48, 64], [48], False),
+    ],
+)
+def test_a_cell_says_at_which_sizes_it_trains(
+    scale: str, settings: dict[str, Any], size: list[int], scales: list[int], crop: bool
+) -> None:
+    resolved = cell(load(GOOD), scale, "sparse-0.3", **settings).describe()["resolved"]
+    assert (resolved["eval_size"], resolved["train_scales"], resolved["crop"]) == (size, scales, crop)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "where", "what", "hint"),
     [
@@ -137,6 +161,13 @@ def test_a_cell_describes_itself_in_plain_values() -> None:
         ("epochs: 50", "lr: no", "16:23", "scales.paper.lr: expected a number", None),
         ("data: coco", "data: cocoa", "16:11", "expected 'coco' or 'shapes'", None),
         ("image_size: 64", "image_size: 5", "18:46", "image_size: expected an integer of at least 32", None),
+        ("epochs: 50", "shortest: 16", "16:23", "shortest: expected at least 32, got 16", None),
+        ("epochs: 50", "shortest: 1400", "16:23", "shortest: expected at most longest, which is 1333, got 1400", None),
+        ("epochs: 50", "longest: 700", "16:3", "shortest: expected at most longest, which is 700, got 800", None),
+        ("epochs: 50", "train_scales: []", "16:23", "train_scales: expected at least 1, got []", None),
+        ("epochs: 50", "train_scales: [480, 20]", "16:43", "train_scales[1]: expected at least 32, got 20", None),
+        ("epochs: 50", "train_scales: [1400]", "16:23", "expected at most longest, which is 1333, got 1400", None),
+        ("epochs: 50", "crop: 1", "16:23", "crop: expected true or false, got 1", None),
         ("    model: sparse_detr_r50", "    modle: x", "7:5", "modle: unknown key", "did you mean 'model'"),
         ("[0.1, 0.3]", "0.1", "8:14", "matrix.keep_ratio: expected a list", None),
         ('"sparse-{keep_ratio}"', "sparse", "5:1", "expected distinct ids, got 'sparse' twice", "{keep_ratio}"),
