@@ -141,11 +141,12 @@ def _weights() -> Iterator[Check]:
 def _data(data: Path | None) -> Check:
     if data is None:
         return Check("data", "ok", "shapes (generated); name a COCO folder with --data")
-    from detrbench.data.layout import find_layout
-    from detrbench.errors import DataError
+    from detrbench.data import layouts
+    from detrbench.errors import UsageError
 
     try:
-        find_layout(data, "val")
-    except DataError as error:
+        layout = layouts.recognise(data)
+        layout.read(data, "val")
+    except UsageError as error:
         return Check("data", "missing", error.message, error.hint)
-    return Check("data", "ok", str(data))
+    return Check("data", "ok", f"{data}, {layout.NAME} layout")

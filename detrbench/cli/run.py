@@ -45,7 +45,9 @@ def command(
         str | None,
         typer.Option(metavar="M,...", help=f"Only these: {', '.join(CHOSEN)}."),
     ] = None,
-    data: Annotated[Path | None, typer.Option(metavar="PATH", help="A folder in COCO layout.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="A data set: COCO, Roboflow or YOLO folders.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,
     results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
         "results"

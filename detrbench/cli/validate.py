@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import Progress
 
 from detrbench.cli import output
 from detrbench.cli.output import Json
@@ -14,20 +15,28 @@ from detrbench.errors import Findings, UsageError
 from detrbench.files import at_home
 from detrbench.suite import loading as suites
 
+if TYPE_CHECKING:
+    from detrbench.data.validate import Inspection
+
 EXAMPLES = output.examples(
     "detrbench validate my_suite.yaml",
     "detrbench validate suites/*.yaml",
     "detrbench validate ~/coco",
+    "detrbench validate ~/cells_yolo   # a folder with data.yaml",
 )
 
 
 def command(
     targets: Annotated[
-        list[str], typer.Argument(metavar="SUITE|DATA...", help="Suites (files or names), or COCO folders.")
+        list[str], typer.Argument(metavar="SUITE|DATA...", help="Suites (files or names), or folders of images.")
     ],
     as_json: Json = False,
 ) -> None:
-    """Check suites' files, or the images and annotations of data sets."""
+    """Check suites' files, or the images and annotations of data sets.
+
+    Of a data set it says what was understood: its layout (COCO, Roboflow's COCO export, YOLO), classes, splits, images
+    and boxes; then each mistake with its file, and whether it keeps the data from being used.
+    """
     if as_json and len(targets) > 1:
         raise UsageError("--json: expected one suite or data set, for it prints one document")
     for target in targets:
@@ -55,16 +64,32 @@ def _suite(target: str, as_json: bool) -> None:
 
 
 def _data(path: Path, as_json: bool) -> None:
-    from detrbench.data.validate import validate
+    from detrbench.data.layouts.split import HARMLESS
+    from detrbench.data.validate import inspect
 
-    findings = validate(path)
+    console = output.console(to_stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("images decoded")
+        found = inspect(path, progress=lambda done, total: bar.update(task, completed=done, total=total))
     if as_json:
-        output.print_json({"data": str(path), "findings": [dataclasses.asdict(finding) for finding in findings]})
+        output.print_json({"data": str(path), **dataclasses.asdict(found)})
     else:
-        for finding in findings:
+        output.say(*understood(path, found))
+        for finding in found.findings:
             id_ = "" if finding.id is None else f" {finding.id}:"
             output.say(f"{finding.file}:{id_} {finding.kind}: {finding.message}")
-    if findings:
-        raise Findings(f"{path}: {len(findings)} mistake{'s' if len(findings) > 1 else ''}")
+    if found.findings:
+        number, harmful = len(found.findings), sum(finding.kind not in HARMLESS for finding in found.findings)
+        usable = f"{harmful} to be mended before the data can be used" if harmful else "none keeps it from use"
+        raise Findings(f"{path}: {number} mistake{'s' if number > 1 else ''}, {usable}")
     if not as_json:
         output.say(f"{path}: ok")
+
+
+def understood(path: Path, found: Inspection) -> list[str]:
+    """What a folder was taken for: its layout and classes, a line for each split, what the reader decided."""
+    names = ", ".join(found.classes[:10]) + (", ..." if len(found.classes) > 10 else "")
+    lines = [f"{path}: {found.layout} layout, {len(found.classes)} classes: {names}"]
+    for split, holds in found.splits.items():
+        lines.append(f"  {split}: {holds.images} images, {holds.boxes} boxes, {holds.without_boxes} images without one")
+    return lines + [f"  {note}" for note in found.notes]

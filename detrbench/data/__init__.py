@@ -1,10 +1,11 @@
-"""Data sets: COCO folders and the generated `shapes`, behind one small interface.
+"""Data sets: folders of annotated images and the generated `shapes`, behind one small interface.
 
 spec.py        DataSpec: which data, as written in a suite                     (torch-free)
 samples.py     Sample, Target, Category and the Dataset interface              (torch-free)
-layout.py      where a COCO folder keeps its files; reading JSON and images    (torch-free)
-validate.py    every mistake in a COCO folder, with file and id                (torch-free)
-coco.py        COCO folders                                                    (torch-free)
+layouts/       one reader for each layout of a folder: COCO, Roboflow, YOLO     (torch-free)
+reading.py     reading JSON and images so that nothing broken passes           (torch-free)
+validate.py    what a folder holds, and every mistake in it, with file and id  (torch-free)
+coco.py        folders of annotated images, in COCO's terms                    (torch-free)
 shapes.py      generated images; drawing.py renders them                       (torch-free)
 sizes.py       DETR's rule for the size of a resized image                     (torch-free)
 transforms.py  the papers' train and test transforms

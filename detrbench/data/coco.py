@@ -1,4 +1,4 @@
-"""Data sets in COCO format.
+"""Data sets in COCO's terms: folders of annotated images, in any of the layouts that are read.
 
 Crowd annotations stay in the ground truth with `iscrowd` 1, where evaluation ignores what they match; training
 never sees them. Boxes are clamped to the image, and those left without area are dropped, as DETR's code does.
@@ -9,43 +9,40 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detrbench.data import contents
-from detrbench.data.layout import LAYOUT_HINT, find_layout, read_image, read_json
+from detrbench.data import contents, layouts
+from detrbench.data.layouts.split import HARMLESS, AnnotatedSplit
+from detrbench.data.reading import read_image
 from detrbench.data.samples import Category, Sample, Target
 from detrbench.data.spec import DataSpec, Labels, Split
-from detrbench.data.validate import HARMLESS, check_document
 from detrbench.errors import DataError
 
 
 class CocoDataset:
-    """The images of one annotation file, by ascending image id.
+    """The images of one split, by ascending image id.
 
     Args:
-        annotations: the JSON file.
-        images: the folder that its `file_name`s are relative to.
+        split: as a layout's reader gives it.
         labels, limit: see `DataSpec`.
         drop_empty: leave out images without a box to train on.
 
     Raises:
-        DataError: the file is unreadable or inconsistent; reading a sample raises it for a broken image.
+        DataError: the annotations are inconsistent; reading a sample raises it for a broken image.
     """
 
     def __init__(
         self,
-        annotations: Path,
-        images: Path,
+        split: AnnotatedSplit,
         labels: Labels = "contiguous",
         limit: int | None = None,
         drop_empty: bool = False,
     ) -> None:
-        document = read_json(annotations)
-        _refuse_broken(annotations, document)
-        self.annotation_file, self.image_folder, self.labels = annotations, images, labels
+        _refuse_broken(split)
+        document = split.document
+        self.image_folder, self.labels, self._content = split.images, labels, split.content
         self.categories = sorted(
             (Category(record["id"], record["name"]) for record in document["categories"]), key=lambda c: c.id
         )
@@ -58,9 +55,9 @@ class CocoDataset:
             ids = [image_id for image_id in ids if not self._target(image_id).iscrowd.all()]
         self.image_ids = ids[:limit]
         if not self.image_ids:
-            raise DataError(f"{annotations}: no images to use", hint="fill it, or set keep_empty: true")
+            raise DataError(f"{split.place}: no images to use", hint="fill it, or set keep_empty: true")
         if not self.categories:
-            raise DataError(f"{annotations}: no categories", hint="list at least one under 'categories'")
+            raise DataError(f"{split.place}: no categories", hint="list at least one under 'categories'")
 
     @classmethod
     def open(cls, spec: DataSpec, split: Split) -> CocoDataset:
@@ -70,10 +67,9 @@ class CocoDataset:
             DataError: no path given, or nothing usable there.
         """
         if spec.path is None:
-            raise DataError("data 'coco' needs the folder of the data set", hint=f"add --data PATH; {LAYOUT_HINT}")
-        layout = find_layout(spec.path, split)
+            raise DataError("data 'coco' needs the folder of the data set", hint=f"add --data PATH; {layouts.HINT}")
         drop_empty = split == "train" and not spec.keep_empty
-        return cls(layout.annotations, layout.images, spec.labels, spec.limit, drop_empty)
+        return cls(layouts.read(spec.path, split), spec.labels, spec.limit, drop_empty)
 
     @property
     def num_classes(self) -> int:
@@ -83,7 +79,7 @@ class CocoDataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(self.annotation_file.read_bytes())
+        digest = hashlib.sha256(self._content())
         digest.update(f"{self.labels} {self.image_ids}".encode())
         names = (self._records[image_id]["file_name"] for image_id in self.image_ids)
         digest.update(contents.digest(self.image_folder, names).encode())
@@ -135,11 +131,9 @@ class CocoDataset:
         return Target(image_id, labels[usable], boxes[usable], iscrowd[usable], area[usable])
 
 
-def _refuse_broken(path: Path, document: Any) -> None:
+def _refuse_broken(split: AnnotatedSplit) -> None:
     """Raises for the first mistake that would give wrong numbers; harmless ones are dealt with where boxes are read."""
-    mistakes = [mistake for mistake in check_document(document) if mistake.kind not in HARMLESS]
+    mistakes = [mistake for mistake in split.mistakes if mistake.kind not in HARMLESS]
     if mistakes:
-        others = f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        root = path.parent.parent
-        hint = f"`detrbench validate {root}` lists all"
-        raise DataError(f"{path}: {mistakes[0].message}{others}", hint=hint)
+        first, others = mistakes[0], f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
+        raise DataError(f"{first.file}: {first.message}{others}", hint=f"`detrbench validate {split.root}` lists all")

@@ -22,7 +22,8 @@ class DataSpec:
     """A data set and how its images and labels are taken.
 
     Both kinds:
-        kind: `coco` (a folder in COCO layout) or `shapes` (generated). Called `data` in YAML.
+        kind: `coco` (a folder of annotated images, in any layout that is read) or `shapes` (generated). Called `data`
+            in YAML.
         labels: `contiguous` numbers the categories 0, 1, ... by ascending id; `category_id` keeps COCO's own ids as
             labels, which is what 91-class official heads were trained on.
         keep_empty: keep training images without a usable box, as Deformable DETR's code does; detrex drops them.

@@ -1,7 +1,7 @@
-"""Every mistake in a COCO folder, each with its file, the id of its record, and a kind.
+"""Every mistake in a folder of annotated images, each with its file, the id of its record, and a kind.
 
-    in the annotation file                         in the images
-    broken_json          line and column           missing_folder     the images of a split
+    in a COCO annotation file                      in the images
+    unreadable_annotations   with line and column  missing_folder     the images of a split
     missing_key          of a record               missing_image      a record without a file
     wrong_type           of a value                unreadable_image   truncated or undecodable
     duplicate_id         image, annotation, category    size_differs  from width and height of the record
@@ -9,185 +9,101 @@
     unknown_category     of an annotation          categories_differ  the same ids and names are needed in both
     unknown_image        of an annotation
     path_outside         a file_name that leaves the folder of the images
-    bad_iscrowd          neither 0 nor 1
-    bad_box              NaN, infinite, or of negative size
-    empty_box            of zero width or height   (harmless: training drops it; evaluation counts it as missed)
-    box_outside          of its image              (harmless: training clamps it)
-    zero_id              annotation id 0           (harmless here; pycocotools alone takes it for "unmatched")
+    bad_iscrowd          neither 0 nor 1           in YOLO labels, where the id is the line
+    bad_box              NaN, infinite, or of negative size    bad_line          not `class cx cy w h`
+    empty_box   (harmless: training drops it;      unknown_category  the number of a class past `names`
+                evaluation counts it as missed)    not_relative      a coordinate that is not in 0..1
+    box_outside (harmless: training clamps it)     exif_orientation  of an image that its labels see turned
+    zero_id     (harmless here; pycocotools alone  polygon           (harmless: the box around it is taken)
+                takes it for "unmatched")          missing_labels    (harmless: an image without objects)
+                                                   orphan_labels     (harmless: labels without an image)
 
-`check_document` is what `CocoDataset` runs before it trusts a file; `validate` also decodes every image.
+What is not harmless is refused when the data set is opened; `inspect` also decodes every image.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any, TypeGuard, get_args
+from pathlib import Path
+from typing import Any
 
-from detrbench.data.layout import find_annotations, find_images, read_image, read_json
-from detrbench.data.spec import Split
+from detrbench.data import layouts
+from detrbench.data.layouts.document import sound_categories, sound_images
+from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
+from detrbench.data.reading import read_image
 from detrbench.errors import DataError
 
-HARMLESS = frozenset({"empty_box", "box_outside", "zero_id"})
 
-OUTSIDE_TOLERANCE = 0.5
-"""Pixels by which a box may pass the border: coordinates are written rounded."""
+@dataclass(frozen=True)
+class SplitCounts:
+    """How much a split holds; `without_boxes` of its images have none."""
+
+    images: int
+    boxes: int
+    without_boxes: int
 
 
 @dataclass(frozen=True)
-class FileMistake:
-    """One mistake. `id` is that of the image, annotation or category; None where the whole file is meant."""
+class Inspection:
+    """What a folder was understood to be, and all that is wrong with it.
 
-    file: str
-    id: int | str | None
-    kind: str
-    message: str
+    `layout` is the reader's name, `classes` are those of its first split, `splits` says how much each holds.
+    """
 
-
-@dataclass(frozen=True)
-class _Mistake:
-    id: int | str | None
-    kind: str
-    message: str
+    layout: str
+    classes: list[str]
+    splits: dict[str, SplitCounts]
+    notes: list[str]
+    findings: list[FileMistake]
 
 
-def validate(root: Path, progress: Callable[[int, int], None] | None = None) -> list[FileMistake]:
-    """Reads all annotations and decodes all images of the splits that `root` has.
+def inspect(root: Path, images: bool = True, progress: Callable[[int, int], None] | None = None) -> Inspection:
+    """Reads the annotations of all splits that `root` has, and decodes their images.
 
     Args:
-        root: a folder in COCO layout.
+        root: a folder in any layout.
+        images: whether to decode them.
         progress: called with (images done, images in all) after each image.
 
     Raises:
         DataError: `root` holds no split at all.
     """
+    layout = layouts.recognise(root)
     findings: list[FileMistake] = []
-    records: list[tuple[Path, dict[str, Any]]] = []
-    categories: dict[str, dict[int, str]] = {}
-    for split, path in _splits(root).items():
-        file = str(path)
+    read: dict[str, AnnotatedSplit] = {}
+    for split in layout.splits(root):
         try:
-            document = read_json(path)
+            read[split] = layout.read(root, split)
         except DataError as error:
-            findings.append(FileMistake(file, None, "broken_json", error.message))
-            continue
-        findings += [FileMistake(file, m.id, m.kind, m.message) for m in check_document(document)]
-        sound = _sound(document, "categories", _category_mistakes)
-        categories[file] = {record["id"]: record["name"] for record in sound}
-        try:
-            folder = find_images(root, split)
-        except DataError as error:
-            findings.append(FileMistake(file, None, "missing_folder", error.message))
-            continue
-        records += [(folder, record) for record in _sound(document, "images", _image_mistakes)]
-    findings += _compare_categories(categories)
-    return findings + _check_images(records, progress)
+            findings.append(FileMistake(str(root), None, "unreadable_annotations", error.message))
+    for found in read.values():
+        findings += found.mistakes
+    classes = {split: {c["id"]: c["name"] for c in sound_categories(found.document)} for split, found in read.items()}
+    findings += _compare_categories({str(found.place): classes[split] for split, found in read.items()})
+    if images:
+        findings += _check_images(list(_images(read.values())), progress)
+    names = next(iter(classes.values()), {})
+    notes = dict.fromkeys(note for found in read.values() for note in found.notes)
+    counts = {split: _counts(found.document) for split, found in read.items()}
+    return Inspection(layout.NAME, [names[number] for number in sorted(names)], counts, list(notes), findings)
 
 
-def check_document(document: Any) -> Iterator[_Mistake]:
-    """The mistakes within one parsed annotation file; images are not looked at."""
-    if not isinstance(document, dict):
-        yield _Mistake(None, "wrong_type", f"expected an object at the top, found {_type(document)}")
-        return
-    for key in ("images", "annotations", "categories"):
-        if key not in document:
-            yield _Mistake(None, "missing_key", f"no {key!r} at the top")
-        elif not isinstance(document[key], list):
-            yield _Mistake(None, "wrong_type", f"{key!r}: expected a list, found {_type(document[key])}")
-    yield from _each(document, "categories", _category_mistakes)
-    yield from _duplicates(document, "categories", "id", "duplicate_id")
-    yield from _duplicates(document, "categories", "name", "duplicate_name")
-    yield from _each(document, "images", _image_mistakes)
-    yield from _duplicates(document, "images", "id", "duplicate_id")
-    yield from _each(document, "annotations", _annotation_mistakes)
-    yield from _duplicates(document, "annotations", "id", "duplicate_id")
-    yield from _reference_mistakes(document)
+def _counts(document: Any) -> SplitCounts:
+    images = sound_images(document)
+    boxes = document.get("annotations") if isinstance(document, dict) else None
+    boxes = [box for box in boxes if isinstance(box, dict)] if isinstance(boxes, list) else []
+    seen = {box.get("image_id") for box in boxes}
+    return SplitCounts(len(images), len(boxes), sum(image["id"] not in seen for image in images))
 
 
-def _splits(root: Path) -> dict[Split, Path]:
-    """The annotation file of each split that has one; raises what `find_annotations` says when none has."""
-    found: dict[Split, Path] = {}
-    errors = []
-    for split in get_args(Split):
-        try:
-            found[split] = find_annotations(root, split)
-        except DataError as error:
-            errors.append(error)
-    if not found:
-        raise errors[-1]
-    return found
-
-
-def _category_mistakes(record: dict[str, Any]) -> Iterator[_Mistake]:
-    yield from _typed(record, "category", {"id": _is_int, "name": _is_text})
-
-
-def _image_mistakes(record: dict[str, Any]) -> Iterator[_Mistake]:
-    yield from _typed(record, "image", {"id": _is_int, "file_name": _is_text, "width": _is_size, "height": _is_size})
-    name = record.get("file_name")
-    if isinstance(name, str) and name and _leads_outside(name):
-        message = f"{_named(record, 'image')}: file_name {name!r}: expected a path within the image folder"
-        yield _Mistake(record.get("id"), "path_outside", message)
-
-
-def _leads_outside(name: str) -> bool:
-    """Whether a file name would be looked for elsewhere than in the folder of the images."""
-    path = PurePath(name)
-    return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name
-
-
-def _annotation_mistakes(record: dict[str, Any]) -> Iterator[_Mistake]:
-    keys: dict[str, Callable[[Any], bool]]
-    keys = {"id": _is_int, "image_id": _is_int, "category_id": _is_int, "bbox": _is_box, "area": _is_number}
-    yield from _typed(record, "annotation", keys)
-    name, number = _named(record, "annotation"), record.get("id")
-    if number == 0:
-        yield _Mistake(0, "zero_id", f"{name}: pycocotools takes id 0 for 'unmatched'; number from 1")
-    if "iscrowd" not in record:
-        yield _Mistake(number, "missing_key", f"{name}: no 'iscrowd'")
-    elif not _is_int(record["iscrowd"]) or record["iscrowd"] not in (0, 1):
-        yield _Mistake(number, "bad_iscrowd", f"{name}: iscrowd: expected 0 or 1, found {record['iscrowd']!r}")
-    box = record.get("bbox")
-    if _is_box(box):
-        finite = all(math.isfinite(value) for value in box)
-        if not finite or box[2] < 0 or box[3] < 0:
-            why = "negative size" if finite else "not finite"
-            yield _Mistake(number, "bad_box", f"{name}: bbox {box}: {why}")
-        elif box[2] == 0 or box[3] == 0:
-            yield _Mistake(number, "empty_box", f"{name}: bbox {box}: zero width or height")
-    area = record.get("area")
-    if _is_number(area) and not (math.isfinite(area) and area >= 0):
-        yield _Mistake(number, "bad_box", f"{name}: area: expected a number of at least 0, found {area}")
-
-
-def _reference_mistakes(document: dict[str, Any]) -> Iterator[_Mistake]:
-    """Annotations of images or categories that are not there, and boxes that leave their image."""
-    images = {record["id"]: record for record in _sound(document, "images", _image_mistakes)}
-    known_images = {record.get("id") for record in _records(document, "images") if _is_int(record.get("id"))}
-    known_categories = {r.get("id") for r in _records(document, "categories") if _is_int(r.get("id"))}
-    for record in _records(document, "annotations"):
-        name, number = _named(record, "annotation"), record.get("id")
-        image_id, category_id, box = record.get("image_id"), record.get("category_id"), record.get("bbox")
-        if _is_int(image_id) and image_id not in known_images:
-            yield _Mistake(number, "unknown_image", f"{name}: no image has id {image_id}")
-        if _is_int(category_id) and category_id not in known_categories:
-            yield _Mistake(number, "unknown_category", f"{name}: no category has id {category_id}")
-        if _is_int(image_id) and image_id in images and _is_box(box) and _leaves(box, images[image_id]):
-            size = f"{images[image_id]['width']}x{images[image_id]['height']}"
-            yield _Mistake(number, "box_outside", f"{name}: bbox {box} leaves image {image_id} of {size}")
-
-
-def _leaves(box: list[float], image: dict[str, Any]) -> bool:
-    """Whether a box passes the border by more than rounding does; `bad_box` is for those that are not finite."""
-    if not all(math.isfinite(value) for value in box):
-        return False
-    x, y, width, height = box
-    slack = OUTSIDE_TOLERANCE
-    return min(x, y) < -slack or x + width > image["width"] + slack or y + height > image["height"] + slack
+def _images(splits: Iterable[AnnotatedSplit]) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for split in splits:
+        if not any(mistake.kind == "missing_folder" for mistake in split.mistakes):
+            for record in sound_images(split.document):
+                yield split.images, record
 
 
 def _compare_categories(by_file: dict[str, dict[int, str]]) -> Iterator[FileMistake]:
@@ -228,82 +144,3 @@ def _check_image(folder: Path, record: dict[str, Any]) -> FileMistake | None:
         return None
     message = f"image {image_id}: recorded as {expected[0]}x{expected[1]}, is {width}x{height}"
     return FileMistake(str(path), image_id, "size_differs", message)
-
-
-def _each(
-    document: dict[str, Any], key: str, mistakes: Callable[[dict[str, Any]], Iterator[_Mistake]]
-) -> Iterator[_Mistake]:
-    """The mistakes of every record of a list, and of entries that are no records."""
-    records = document.get(key)
-    for index, record in enumerate(records if isinstance(records, list) else []):
-        if isinstance(record, dict):
-            yield from mistakes(record)
-        else:
-            yield _Mistake(None, "wrong_type", f"{key}[{index}]: expected an object, found {_type(record)}")
-
-
-def _duplicates(document: dict[str, Any], key: str, name: str, kind: str) -> Iterator[_Mistake]:
-    seen = set()
-    for record in _records(document, key):
-        value = record.get(name)
-        if not isinstance(value, int | str):
-            continue
-        if value in seen:
-            yield _Mistake(record.get("id"), kind, f"{key}: {name} {value!r} is used more than once")
-        seen.add(value)
-
-
-def _typed(record: dict[str, Any], what: str, keys: Mapping[str, Callable[[Any], bool]]) -> Iterator[_Mistake]:
-    for key, fits in keys.items():
-        if key not in record:
-            yield _Mistake(record.get("id"), "missing_key", f"{_named(record, what)}: no {key!r}")
-        elif not fits(record[key]):
-            found = f"{record[key]!r}"[:60]
-            message = f"{_named(record, what)}: {key}: expected {_EXPECTED[fits]}, found {found}"
-            yield _Mistake(record.get("id"), "wrong_type", message)
-
-
-def _records(document: Any, key: str) -> list[dict[str, Any]]:
-    values = document.get(key) if isinstance(document, dict) else None
-    return [record for record in values if isinstance(record, dict)] if isinstance(values, list) else []
-
-
-def _sound(document: Any, key: str, mistakes: Callable[[dict[str, Any]], Iterator[_Mistake]]) -> list[dict[str, Any]]:
-    return [record for record in _records(document, key) if next(mistakes(record), None) is None]
-
-
-def _named(record: dict[str, Any], what: str) -> str:
-    return f"{what} {record.get('id', 'without id')}"
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_size(value: Any) -> bool:
-    return _is_int(value) and value > 0
-
-
-def _is_box(value: Any) -> TypeGuard[list[float]]:
-    return isinstance(value, list) and len(value) == 4 and all(_is_number(v) for v in value)
-
-
-def _type(value: Any) -> str:
-    return {dict: "an object", list: "a list", str: "a string", type(None): "null"}.get(type(value), repr(value))
-
-
-_EXPECTED: dict[Callable[[Any], bool], str] = {
-    _is_int: "an integer",
-    _is_number: "a number",
-    _is_text: "a text",
-    _is_size: "a positive integer",
-    _is_box: "a list of 4 numbers",
-}

@@ -121,6 +121,6 @@ def data_label(settings: Mapping[str, Any]) -> str:
         settings, data = {**settings, **data}, data.get("kind", data.get("data"))
     if data == "coco":
         name = str(settings.get("path") or "").rstrip("/").rpartition("/")[2]
-        return f"COCO layout, {name}" if name and "coco" not in name.lower() else "COCO"
+        return f"data folder {name}" if name and "coco" not in name.lower() else "COCO"
     size = settings.get("image_size")
     return f"{data or 'data not named'} {size} px" if size and data else str(data or "data not named")

@@ -131,19 +131,35 @@ def test_validate_says_what_is_in_a_suite(terminal: Terminal) -> None:
     assert err.startswith("error: demo.yaml:2:1: titel: unknown key\nhint: did you mean 'title'?")
 
 
-def test_validate_finds_mistakes_in_data(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    from detrbench.data import validate
+def test_validate_says_what_was_understood_of_data_and_each_mistake(terminal: Terminal) -> None:
+    from PIL import Image
 
-    finding = validate.FileMistake("instances.json", 7, "bad_box", "width is NaN")
-    monkeypatch.setattr(validate, "validate", lambda root: [finding])
+    for split in ("train", "val"):
+        (terminal.folder / split / "images").mkdir(parents=True)
+        (terminal.folder / split / "labels").mkdir()
+        Image.new("RGB", (32, 32)).save(terminal.folder / split / "images" / "a.png")
+        (terminal.folder / split / "labels" / "a.txt").write_text("1 0.5 0.5 0.5 0.5")
+    (terminal.folder / "data.yaml").write_text("{names: [dog, cat], train: train/images, val: val/images}")
+    code, out, err = terminal.type("validate", str(terminal.folder))
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        f"{terminal.folder}: YOLO layout, 2 classes: dog, cat",
+        "  train: 1 images, 1 boxes, 0 images without one",
+        "  val: 1 images, 1 boxes, 0 images without one",
+        f"{terminal.folder}: ok",
+    ]
+    labels = terminal.folder / "val" / "labels" / "a.txt"
+    labels.write_text("7 0.5 0.5 0.5 0.5\n1 0.9 0.5 0.5 0.5")
     code, out, err = terminal.type("validate", str(terminal.folder))
     assert code == 1
-    assert "instances.json: 7: bad_box: width is NaN" in out
-    assert err.rstrip().endswith(": 1 mistake")
+    assert f"{labels}: 1: unknown_category: class 7: names has 0, 1" in out
+    assert f"{labels}: 2: box_outside: the box leaves the image by 4.8 pixels" in out
+    assert "2 mistakes, 1 to be mended before the data can be used" in err
     code, out, _ = terminal.type("validate", str(terminal.folder), "--json")
-    assert json.loads(out)["findings"][0]["kind"] == "bad_box"
-    monkeypatch.setattr(validate, "validate", lambda root: [])
-    assert terminal.type("validate", str(terminal.folder))[0] == 0
+    document = json.loads(out)
+    assert (code, document["layout"], document["classes"]) == (1, "YOLO", ["dog", "cat"])
+    assert document["splits"]["train"] == {"images": 1, "boxes": 1, "without_boxes": 0}
+    assert [finding["kind"] for finding in document["findings"]] == ["unknown_category", "box_outside"]
 
 
 def status(backend: str) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""validate: each mistake is found once, with file, id and kind; sound folders give nothing."""
+"""inspect: each mistake is found once, with file, id and kind; sound folders give nothing."""
 
 import json
 import os
@@ -8,19 +8,22 @@ import pytest
 from PIL import Image
 
 from detrbench.data import DataSpec, open_dataset
-from detrbench.data.layout import read_json
+from detrbench.data.reading import read_json
 from detrbench.data.shapes import write_coco
-from detrbench.data.validate import validate
+from detrbench.data.validate import SplitCounts, inspect
 from detrbench.errors import DataError
 
 
 def found(folder):
-    return [(finding.kind, finding.id) for finding in validate(folder.root)]
+    return [(finding.kind, finding.id) for finding in inspect(folder.root).findings]
 
 
 def test_a_sound_folder(coco_folder):
     calls = []
-    assert validate(coco_folder.root, progress=lambda done, total: calls.append((done, total))) == []
+    found = inspect(coco_folder.root, progress=lambda done, total: calls.append((done, total)))
+    assert found.findings == []
+    assert (found.layout, found.classes) == ("COCO", ["car", "train", "brush"])
+    assert found.splits == {"val": SplitCounts(images=3, boxes=4, without_boxes=1)}
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -75,7 +78,7 @@ def test_images_that_do_not_decode(coco_folder):
     path.write_bytes(path.read_bytes()[:-300])
     (coco_folder.images / "b.png").write_bytes(b"\0" * 100)
     (coco_folder.images / "c.jpg").unlink()
-    findings = validate(coco_folder.root)
+    findings = inspect(coco_folder.root).findings
     assert [(f.kind, f.id) for f in findings] == [
         ("missing_image", 30),
         ("unreadable_image", 10),
@@ -107,7 +110,7 @@ def test_duplicates_of_all_kinds(coco_folder):
 )
 def test_documents_that_are_no_coco_file(coco_folder, document, kinds):
     coco_folder.annotations.write_text(json.dumps(document))
-    assert [finding.kind for finding in validate(coco_folder.root)] == kinds
+    assert [finding.kind for finding in inspect(coco_folder.root).findings] == kinds
     with pytest.raises(DataError, match="instances_val2017"):
         open_dataset(DataSpec("coco", path=coco_folder.root), "val")
 
@@ -115,7 +118,7 @@ def test_documents_that_are_no_coco_file(coco_folder, document, kinds):
 @pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\xfd", b"[" * 100_000])
 def test_broken_json_is_a_finding(coco_folder, content):
     coco_folder.annotations.write_bytes(content)
-    assert found(coco_folder) == [("broken_json", None)]
+    assert found(coco_folder) == [("unreadable_annotations", None)]
 
 
 def test_both_splits_are_read_and_their_categories_compared(coco_folder):
@@ -123,7 +126,7 @@ def test_both_splits_are_read_and_their_categories_compared(coco_folder):
     document = json.loads(coco_folder.annotations.read_text())
     document["categories"][0]["name"] = "comb"
     train.write_text(json.dumps(document))
-    findings = validate(coco_folder.root)
+    findings = inspect(coco_folder.root).findings
     assert [(f.kind, f.id) for f in findings] == [("missing_folder", None), ("categories_differ", 90)]
     (coco_folder.root / "train2017").mkdir()
     for name in ("a.jpg", "b.png", "c.jpg"):
@@ -133,21 +136,21 @@ def test_both_splits_are_read_and_their_categories_compared(coco_folder):
 
 def test_a_folder_without_annotations(tmp_path):
     with pytest.raises(DataError, match="instances_val2017"):
-        validate(tmp_path)
+        inspect(tmp_path)
     with pytest.raises(DataError, match="no such folder"):
-        validate(tmp_path / "nowhere")
+        inspect(tmp_path / "nowhere")
 
 
 def test_generated_data_is_sound(tmp_path):
     spec = DataSpec("shapes", num_train=3, num_val=4, image_size=64)
     for split in ("train", "val"):
         write_coco(open_dataset(spec, split), tmp_path, split)
-    assert validate(tmp_path) == []
+    assert inspect(tmp_path).findings == []
 
 
 @pytest.mark.parametrize("name", ["bccd", "tiny_coco_free"])
 def test_real_images_are_sound(real_data, name):
-    assert validate(real_data / name) == []
+    assert inspect(real_data / name).findings == []
 
 
 def test_what_is_no_file_is_not_read(coco_folder):

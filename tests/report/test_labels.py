@@ -46,7 +46,7 @@ def test_figures_as_their_source_prints_them() -> None:
 def test_names() -> None:
     assert labels.table_name("focus_detr/table6") == "Table 6"
     assert labels.table_name("lite_detr/figure2") == "Figure 2"
-    assert labels.data_label({"data": "coco", "path": "/data/bccd"}) == "COCO layout, bccd"
+    assert labels.data_label({"data": "coco", "path": "/data/bccd"}) == "data folder bccd"
     assert labels.data_label({"data": "coco", "path": "/data/coco2017/"}) == "COCO"
     assert labels.data_label({"data": "shapes", "image_size": 128}) == "shapes 128 px"
     assert labels.shown("backbone", "swin_base_384") == "Swin-B, 384"

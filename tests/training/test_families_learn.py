@@ -10,7 +10,7 @@ import torch
 from families import FAMILIES, small
 from golden_files import SHARED
 
-from detrbench.data import DataSpec, open_dataset
+from detrbench.data import DataSpec, layouts, open_dataset
 from detrbench.data.coco import CocoDataset
 from detrbench.data.loading import Batch, batches
 from detrbench.data.transforms import Eval
@@ -94,7 +94,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
     chosen = [record for record in document["annotations"] if record["image_id"] in ids]
     path = tmp_path_factory.mktemp("photographs") / "four.json"
     path.write_text(json.dumps({**document, "images": fitting[:4], "annotations": chosen}))
-    return CocoDataset(path, PHOTOGRAPHS / "train2017")
+    return CocoDataset(layouts.coco.of_files(PHOTOGRAPHS, path, PHOTOGRAPHS / "train2017"))
 
 
 def average_precision(detector: Detector, dataset: CocoDataset) -> float:

@@ -1,62 +1,16 @@
-"""Where a COCO folder keeps its files, and reading them so that nothing broken passes silently."""
+"""Reading JSON and images so that nothing broken passes silently. Imports no torch."""
 
 from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from detrbench.data.spec import Split
 from detrbench.errors import DataError
 from detrbench.files import is_special
-
-LAYOUT_HINT = (
-    "lay it out as COCO does: PATH/annotations/instances_val2017.json beside PATH/val2017/*.jpg (train likewise); "
-    "then `detrbench validate PATH`"
-)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The annotation file and the image folder of one split."""
-
-    split: Split
-    annotations: Path
-    images: Path
-
-
-def find_layout(root: Path, split: Split) -> Layout:
-    """Where `root` keeps a split.
-
-    Raises:
-        DataError: no such folder, or no file under any of the names, which are listed.
-    """
-    return Layout(split, find_annotations(root, split), find_images(root, split))
-
-
-def find_annotations(root: Path, split: Split) -> Path:
-    """The annotation file of a split, under COCO's own name or the same without the year."""
-    if not root.is_dir():
-        raise DataError(f"no data set at {root}: {_what_is_there(root)}", hint=LAYOUT_HINT)
-    files = [root / "annotations" / f"instances_{split}{year}.json" for year in ("2017", "")]
-    for path in files:
-        if path.is_file():
-            return path
-    raise DataError(f"no annotations of split {split!r}: looked for {_listed(files)}", hint=LAYOUT_HINT)
-
-
-def find_images(root: Path, split: Split) -> Path:
-    """The image folder of a split: COCO's own name, the same without the year, or either below `images/`."""
-    names = (f"{split}2017", split, f"images/{split}2017", f"images/{split}", "images")
-    folders = [root / name for name in names]
-    for path in folders:
-        if path.is_dir():
-            return path
-    raise DataError(f"no images of split {split!r}: looked for {_listed(folders)}", hint=LAYOUT_HINT)
 
 
 def read_json(path: Path) -> Any:
@@ -123,11 +77,3 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return (str(error) or type(error).__name__).replace("\n", " ")
-
-
-def _what_is_there(root: Path) -> str:
-    return "it is a file, not a folder" if root.exists() else "there is no such folder"
-
-
-def _listed(paths: list[Path]) -> str:
-    return ", ".join(str(path) for path in paths)

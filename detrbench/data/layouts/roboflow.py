@@ -1,0 +1,71 @@
+"""Roboflow's "COCO" export: folders `train`, `valid`, `test`, each with its images and `_annotations.coco.json`.
+
+Two of its habits are no mistakes and are dealt with here: ids begin at 0, and the first category is no class but the
+name of the project, which the classes have as their `supercategory`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from detrbench.data.layouts import coco
+from detrbench.data.layouts.split import AnnotatedSplit
+from detrbench.data.reading import read_json
+from detrbench.errors import DataError
+
+NAME = "Roboflow COCO"
+SHAPE = "PATH/train/_annotations.coco.json and PATH/valid/_annotations.coco.json, images beside each"
+
+_FILE = "_annotations.coco.json"
+_FOLDERS = {"train": ("train",), "val": ("valid", "val"), "test": ("test",)}
+
+
+def splits(root: Path) -> list[str]:
+    """The splits that `root` has in this layout; none where it has another."""
+    return [split for split in _FOLDERS if _file(root, split)]
+
+
+def read(root: Path, split: str) -> AnnotatedSplit:
+    """One split; raises DataError where its annotations are missing or no JSON."""
+    path = _file(root, split)
+    if path is None:
+        looked = ", ".join(str(root / folder / _FILE) for folder in _FOLDERS[split])
+        raise DataError(f"no annotations of split {split!r}: looked for {looked}", hint=f"expected {SHAPE}")
+    found = coco.of_files(root, path, path.parent)
+    mistakes = tuple(mistake for mistake in found.mistakes if mistake.kind != "zero_id")
+    document, notes = found.document, list[str]()
+    project = _project(document)
+    if project is not None and project not in set(_used_categories(root)):
+        kept = [category for category in document["categories"] if category["id"] != project]
+        (name,) = (category["name"] for category in document["categories"] if category["id"] == project)
+        document = {**document, "categories": kept}
+        notes.append(f"category {project} ({name!r}) is left out: it names the project, and no box has it")
+    return dataclasses.replace(found, document=document, mistakes=mistakes, notes=tuple(notes))
+
+
+def _file(root: Path, split: str) -> Path | None:
+    paths = (root / folder / _FILE for folder in _FOLDERS[split])
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _project(document: Any) -> int | None:
+    """The id of the category that all others name as their `supercategory`; None where there is none such."""
+    categories = document.get("categories") if isinstance(document, dict) else None
+    if not isinstance(categories, list) or not all(isinstance(category, dict) for category in categories):
+        return None
+    for category in categories:
+        others = [other for other in categories if other is not category]
+        if others and all(other.get("supercategory") == category.get("name") for other in others):
+            return category.get("id")
+    return None
+
+
+def _used_categories(root: Path) -> Iterator[Any]:
+    """The categories of the boxes of all splits, so that the splits keep the same classes."""
+    for split in splits(root):
+        path = _file(root, split)
+        document = read_json(path) if path else {}
+        yield from (box.get("category_id") for box in document.get("annotations", []) if isinstance(box, dict))
