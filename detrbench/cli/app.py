@@ -23,6 +23,7 @@ from detrbench.cli import (
     report,
     run,
     show,
+    train,
     validate,
     visualize,
 )
@@ -75,6 +76,7 @@ def main(
 
 for _module, _name in (
     (run, "run"),
+    (train, "train"),
     (report, "report"),
     (compare, "compare"),
     (check, "check"),

@@ -37,7 +37,7 @@ class Check:
 
 
 def command(
-    data: Annotated[Path | None, typer.Option(metavar="PATH", help="A COCO folder that should be there.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="A data set that should be there.")] = None,
     weights: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Where weights lie. Default: weights/ in detrbench's cache folder."),
@@ -140,7 +140,7 @@ def _weights() -> Iterator[Check]:
 
 def _data(data: Path | None) -> Check:
     if data is None:
-        return Check("data", "ok", "shapes (generated); name a COCO folder with --data")
+        return Check("data", "ok", "shapes (generated); name a data set with --data")
     from detrbench.data import layouts
     from detrbench.errors import UsageError
 

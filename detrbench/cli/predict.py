@@ -43,9 +43,9 @@ def command(
     from detrbench.environment import pick_device
 
     detector = source.load(pick_device(device))
-    found = [_detect(source, detector, picture, threshold) for picture in pictures]
+    found = [detect(source, detector, picture, threshold) for picture in pictures]
     for picture, objects, path in zip(pictures, found, targets, strict=False):
-        _save(draw(picture, objects), path)
+        save(draw(picture, objects), path)
     if as_json:
         records = [{"image": str(path), "detections": objects} for path, objects in zip(images, found, strict=True)]
         output.print_json({"model": model, "threshold": threshold, "images": records})
@@ -72,7 +72,7 @@ def _targets(images: list[Path], target: Path | None) -> list[Path]:
     return targets
 
 
-def _detect(source: Source, detector: Any, picture: Image.Image, threshold: float) -> list[dict[str, Any]]:
+def detect(source: Source, detector: Any, picture: Image.Image, threshold: float) -> list[dict[str, Any]]:
     """Objects, best first: name, label, score, box x1 y1 x2 y2 in pixels."""
     import torch
 
@@ -135,7 +135,7 @@ def _ink(colour: tuple[int, int, int]) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def save(picture: Image.Image, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)

@@ -103,7 +103,7 @@ def command(
         _print_plan(prepared, as_json)
         return
     with _workers(jobs) as workers:
-        outcomes = [outcome for one in prepared for outcome in _execute(one, workers, as_json)]
+        outcomes = [outcome for one in prepared for outcome in execute(one, workers, as_json)]
     _finish(prepared, outcomes, results_folder, as_json)
 
 
@@ -129,19 +129,21 @@ def _workers(jobs: int) -> Any:
     return Workers(jobs, threads=max(1, torch.get_num_threads() // jobs))
 
 
-def _execute(prepared: Any, workers: Any, as_json: bool) -> list[Any]:
+def execute(prepared: Any, workers: Any, as_json: bool) -> list[Any]:
+    """Does a prepared run while progress is shown; returns the outcomes."""
     from detrbench.cli import progress
     from detrbench.run import execute as runs
 
     listener = progress.listener(output.console(to_stderr=as_json), workers.jobs if workers else 1)
-    output.note(_headline(prepared))
+    output.note(headline(prepared))
     try:
         return runs.execute(prepared, listener, workers)
     finally:
         listener.close()
 
 
-def _headline(prepared: Any) -> str:
+def headline(prepared: Any) -> str:
+    """How much is to be done, and about how long it takes."""
     counts = Counter(item.state for item in prepared.items)
     known = [item.seconds for item in prepared.items if item.state == "todo" and item.seconds is not None]
     about = f", about {output.duration(sum(known))}" if known else ""
@@ -158,7 +160,7 @@ def _print_plan(prepared: list[Any], as_json: bool) -> None:
         return
     console = output.console()
     for one in prepared:
-        console.print(printable(_headline(one)), markup=False)
+        console.print(printable(headline(one)), markup=False)
         rows = [
             (
                 i.cell.id,
@@ -197,6 +199,13 @@ def _finish(prepared: list[Any], outcomes: list[Any], folder: Path, as_json: boo
     output.note(f"{summary}; results in {folder}")
     for why, group in _reasons(outcomes).items():
         output.note(f"not measured: {why}: {', '.join(group)}")
+    refuse_failed(outcomes)
+    output.note(f"next: detrbench report {folder}")
+
+
+def refuse_failed(outcomes: list[Any]) -> None:
+    """Raises Findings where a step failed or was left out."""
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if failed:
         first = failed[0]
         raise Findings(
@@ -204,7 +213,6 @@ def _finish(prepared: list[Any], outcomes: list[Any], folder: Path, as_json: boo
             hint=f"traceback in {first.item.folder.log}; running again retries what failed",
         )
     _refuse_to_hide(outcomes)
-    output.note(f"next: detrbench report {folder}")
 
 
 def _refuse_to_hide(outcomes: list[Any]) -> None:

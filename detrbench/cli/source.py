@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model, or the folder of a trained cell.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to look at.")]
 Checkpoint = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or ours.")]
-Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A COCO folder whose class names are shown.")]
+Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A data set whose class names are shown.")]
 Threshold = Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
@@ -41,7 +41,7 @@ class Source:
             model: a model's name, or a cell's folder.
             checkpoint: its weights; a cell has its own.
             options: on top of the model's, or the cell's.
-            data: a COCO folder whose class names are shown.
+            data: a data set whose class names are shown.
 
         Raises:
             UsageError: no weights to be had.

@@ -132,7 +132,7 @@ class _Weights:
 
     def _find(self, folder: CellFolder, wanted: set[str]) -> None:
         if self.cell.settings.data == "coco" and self.cell.settings.path is None:
-            self.why = "no data: give the folder of a COCO data set with --data PATH"
+            self.why = "no data: give the folder of a data set with --data PATH"
             return
         if not (self.needed or "training" in wanted or folder.record("training").exists()):
             return

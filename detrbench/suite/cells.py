@@ -78,7 +78,7 @@ class LoadedSuite:
             scale: a key of `scales`.
             overrides: what `--set` gave: scale keys (`epochs`), and `model.<option>` for every detector.
         """
-        changed, options = _split_overrides(overrides or {})
+        changed, options = split_overrides(overrides or {})
         cells = list(_expand(self, scale, changed))
         self._check_unique(cells)
         return list(self._linked(_with_options(cells, options) if options else cells))
@@ -268,7 +268,8 @@ def _protocols(suite: Suite, variant: SuiteVariant) -> tuple[str, ...]:
     return tuple(name for name in wanted if name != COMMON)
 
 
-def _split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any]]:
+def split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any]]:
+    """What `--set` gave, as keys of a scale and as options of models; raises UsageError for a key that is neither."""
     options = {key[6:]: value for key, value in overrides.items() if key.startswith("model.")}
     keys = {key: value for key, value in overrides.items() if not key.startswith("model.")}
     known = [name for name in Scale.model_fields if name not in ("model", "like")]

@@ -39,11 +39,12 @@ def _keys_of(record: type, rename: Mapping[str, str], *without: str) -> dict[str
 
 # `seed` is the recipe's; a data set's own seed is `data_seed`.
 _DATA_NAMES = {"seed": "data_seed"}
-_COCO_KEYS = ("path", "labels", "keep_empty", "limit")  # those that say something of a COCO folder
+_COCO_KEYS = ("path", "labels", "keep_empty", "limit")  # those that say something of a folder
 _DataKeys = create_model("_DataKeys", __base__=Strict, **_keys_of(DataSpec, _DATA_NAMES, "kind"))
 _RecipeKeys = create_model("_RecipeKeys", __base__=Strict, **_keys_of(Recipe, {}))
 
-Side = Annotated[int, Field(ge=32)]  # pixels; in a smaller image the coarsest level has nothing left
+# Pixels. In a smaller image the coarsest level has nothing left; a larger one fits into no memory.
+Side = Annotated[int, Field(ge=32, le=16384)]
 
 
 class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]

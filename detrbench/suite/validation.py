@@ -49,6 +49,8 @@ def _expected(kind: str, context: dict[str, Any], message: str) -> str:
         return f"a number above {context['gt']}"
     if kind == "greater_than_equal":
         return f"at least {context['ge']}"
+    if kind == "less_than_equal":
+        return f"at most {context['le']}"
     if kind in ("too_short", "string_too_short"):
         return f"at least {context.get('min_length')}"
     if kind == "string_pattern_mismatch":

@@ -47,7 +47,7 @@ def test_light_commands_import_no_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "report", "list", "show", "validate", "doctor", "profile", "predict", "convert"]
+    "command", ["run", "report", "list", "show", "train", "validate", "doctor", "profile", "predict", "convert"]
 )
 def test_every_command_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0

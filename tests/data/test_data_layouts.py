@@ -228,6 +228,7 @@ def test_images_of_yolo_that_cannot_be_read_or_are_turned(yolo):
         ({"names": None}, "names: expected the names of the classes"),
         ({"names": ["red", "red"]}, "two classes have one name"),
         ({"names": {"cat": "red"}}, "expected the number of a class, found 'cat'"),
+        ({"names": {"9" * 30: "red"}}, "expected the number of a class"),
         ({"nc": 3}, "nc is 3, and names has 2 classes"),
         ({"train": "images/nowhere"}, r"train: no such folder: looked for .*images/nowhere"),
         ({"train": None}, "no 'train'"),

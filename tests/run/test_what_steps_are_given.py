@@ -14,10 +14,11 @@ from detrbench import models, yaml12
 from detrbench.data import Dataset, open_dataset
 from detrbench.data.samples import class_names
 from detrbench.data.spec import DataSpec
-from detrbench.errors import UsageError
 from detrbench.data.transforms import Train
+from detrbench.errors import UsageError
 from detrbench.measure import protocols
 from detrbench.models import checkpoints
+from detrbench.results.records import TrainingHistory
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan, steps
 from detrbench.run.keys import Conditions
@@ -125,7 +126,12 @@ def test_training_sees_images_at_the_sizes_that_the_scale_says(
     item: Item, monkeypatch: pytest.MonkeyPatch, scale: str, settings: dict[str, Any], expected: Train
 ) -> None:
     seen: list[Train] = []
-    monkeypatch.setattr(steps.loop, "train", lambda *given: seen.append(given[2]))
+
+    def train(detector: Any, dataset: Dataset, transform: Train, *_: Any) -> TrainingHistory:
+        seen.append(transform)
+        return TrainingHistory({}, [], 0.0, 0)
+
+    monkeypatch.setattr(steps.loop, "train", train)
     training = item("training", scale, **settings, **({"path": "somewhere"} if scale == "paper" else {}))
     generated = opened(DataSpec("shapes", num_train=1), "train")
     steps.take(training, "cpu", lambda spec, split: generated, lambda *of, **more: None)

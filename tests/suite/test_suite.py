@@ -162,6 +162,7 @@ def test_a_cell_says_at_which_sizes_it_trains(
         ("data: coco", "data: cocoa", "16:11", "expected 'coco' or 'shapes'", None),
         ("image_size: 64", "image_size: 5", "18:46", "image_size: expected an integer of at least 32", None),
         ("epochs: 50", "shortest: 16", "16:23", "shortest: expected at least 32, got 16", None),
+        ("epochs: 50", "longest: 99999", "16:23", "longest: expected at most 16384, got 99999", None),
         ("epochs: 50", "shortest: 1400", "16:23", "shortest: expected at most longest, which is 1333, got 1400", None),
         ("epochs: 50", "longest: 700", "16:3", "shortest: expected at most longest, which is 700, got 800", None),
         ("epochs: 50", "train_scales: []", "16:23", "train_scales: expected at least 1, got []", None),

@@ -32,6 +32,7 @@ _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("t
 _SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _NOT_LABELS = frozenset({"classes.txt", "notes.txt", "README.txt"})  # what labelling tools leave among the labels
 _ROUNDING = 1e-3  # by which a coordinate may leave [0, 1]: it is written rounded
+_LONGEST_NUMBER = 10  # digits
 _ORIENTATION = 0x0112  # the EXIF tag
 
 
@@ -98,7 +99,7 @@ def _names(place: Path, settings: Mapping[str, Any]) -> dict[int, str]:
     if not isinstance(given, dict) or not given:
         raise DataError(f"{place}: names: expected the names of the classes, found {given!r}", hint="names: [cat, dog]")
     for key in given:
-        if not key.isdecimal():
+        if not (key.isdecimal() and len(key) < _LONGEST_NUMBER):
             raise DataError(f"{place}: names: expected the number of a class, found {key!r}", hint="names: {0: cat}")
     names = {int(key): str(name) for key, name in sorted(given.items(), key=lambda entry: int(entry[0]))}
     if len(set(names.values())) < len(names):
