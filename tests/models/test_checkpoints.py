@@ -127,8 +127,7 @@ def test_pieces_are_joined_in_their_order() -> None:
     whole = join_pieces({"a": torch.tensor([7]), **{f"b[{index}]": torch.tensor([index]) for index in (2, 0, 1)}})
     assert {name: tensor.tolist() for name, tensor in whole.items()} == {"a": [7], "b": [0, 1, 2]}
     state = {
-        f"model.decoder.layers.0.self_attn.{kind}_proj.bias": torch.tensor([index])
-        for index, kind in enumerate("qkv")
+        f"model.decoder.layers.0.self_attn.{kind}_proj.bias": torch.tensor([index]) for index, kind in enumerate("qkv")
     }
     joined = transformers.ADAPTER.translate(state, small())[0]
     assert joined["decoder.layers.0.self_attention.in_proj_bias"].tolist() == [0, 1, 2]
