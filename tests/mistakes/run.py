@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import os
 import re
 import shutil
@@ -59,26 +59,26 @@ class Copy:
         shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         return cls(folder)
 
-    def start(self, arguments: Sequence[str], log: Path) -> int:
+    def start(self, arguments: Sequence[str], log: Path, keeps_bytecode: bool = False) -> int:
         """Runs pytest in a process of its own; returns its number."""
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
-            self._become_pytest(arguments, log)
+            self._become_pytest(arguments, log, keeps_bytecode)
         with contextlib.suppress(OSError):  # the child does the same; whoever comes second may be too late
             os.setpgid(child, child)
         return child
 
     def run(self, arguments: Sequence[str], log: Path) -> int:
-        """Runs pytest in a process of its own to its end; returns its exit code."""
-        child = self.start(arguments, log)
+        """Runs pytest without any mistake, to its end; returns its exit code. Leaves bytecode for those to come."""
+        child = self.start(arguments, log, keeps_bytecode=True)
         try:
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         except BaseException:  # interrupted: nothing is left running
             end(child)
             raise
 
-    def _become_pytest(self, arguments: Sequence[str], log: Path) -> NoReturn:
+    def _become_pytest(self, arguments: Sequence[str], log: Path, keeps_bytecode: bool) -> NoReturn:
         code = 3
         try:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -88,9 +88,11 @@ class Copy:
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.path[:] = [str(self.folder), *(path for path in sys.path if path != str(Path(__file__).parent))]
-            # Neither this process nor those it starts may find the checkout itself, or code of another mistake.
-            os.environ["PYTHONPATH"], os.environ["PYTHONDONTWRITEBYTECODE"] = str(self.folder), "1"
-            sys.dont_write_bytecode = True
+            # Neither this process nor those it starts may find the checkout itself, or leave code of a mistake.
+            os.environ["PYTHONPATH"] = str(self.folder)
+            if not keeps_bytecode:
+                os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            sys.dont_write_bytecode = not keeps_bytecode
             import pytest
 
             import detrbench
@@ -156,6 +158,7 @@ def _try_all(
 
 def _begin(mistake: Mistake, copy: Copy, suites: Sequence[str], logs: Path) -> _Attempt:
     path = copy.folder / mistake.file
+    Path(importlib.util.cache_from_source(str(path.resolve()))).unlink(missing_ok=True)
     path.write_text(mistake.made_in(path.read_text(encoding="utf-8")), encoding="utf-8")
     if mistake.file.startswith("csrc/"):  # kernels with mistakes must not stay where others would find them
         os.environ["DETRBENCH_CACHE"] = str(copy.folder / ".kernels")
@@ -230,6 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(log.read_text(encoding="utf-8", errors="replace")[-4000:])
                 print(f"{suite}: fails without any mistake, at {failed_test(log)}")
                 return 2
+        for copy in copies[1:]:
+            copy.run([*arguments_of("selected", mistakes), "--collect-only"], place / "bytecode.log")
         tried = []
         for each in try_all(mistakes, suites, copies, place):
             tried.append(each)
