@@ -22,7 +22,7 @@ from detrbench.models.denoising import ContrastiveDenoising, DenoisingLoss, Plai
 from detrbench.models.encoders.dual_attention import ObjectTokens
 from detrbench.models.encoders.focus import ForegroundSelector
 from detrbench.models.encoders.lite import FullLayer, LiteEncoder
-from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
+from detrbench.models.encoders.sparse import ScoreNetwork, by_attention, keep_counts, write_back
 from detrbench.models.foreground import ForegroundLoss, foreground_labels
 from detrbench.models.heads import DetectionHeads
 from detrbench.models.layers import MLP, DecoderLayer, FeedForward
@@ -298,6 +298,23 @@ def test_kept_are_one_more_than_the_share_rounded_down_in_float32() -> None:
     assert keep_counts([100, 10], 1.0) == [100, 10]
     # 0.7 x 90 is 62.999... in float64 and 63 in float32, in which the official code rounds.
     assert keep_counts([90], 0.7) == [64]
+
+
+def test_a_sparse_encoder_keeps_the_best_of_what_is_no_padding() -> None:
+    """30 of 40 tokens are valid; scores grow with the index, and read the projected sum of feature and position."""
+    layers = dataclasses.replace(DIMENSIONS, num_encoder_layers=3)
+    encoder = by_attention(layers, keep_ratio=0.5, encoder_auxiliary=True, dual_attention=False).double().eval()
+    head, pyramid = ProposalHead(DIMENSIONS, False).double(), tokens([[6, 4], [3, 2]])
+    pyramid.features, pyramid.positions = torch.randn(2, 1, 40, 16, dtype=torch.float64)
+    seen: list[Tensor] = []
+    encoder.score_network.score = lambda projected, *of: (seen.append(projected), (torch.arange(40.0)[None], None))[1]  # type: ignore[method-assign, assignment]
+    kept = encoder(pyramid, head, "final").kept_tokens
+    valid = (~pyramid.padding[0]).nonzero()[:, 0].tolist()
+    assert kept is not None
+    assert [sorted(images[0].tolist()) for images in kept] == [valid[-16:]] * 3
+    excluded = pyramid.proposals()[1]
+    torch.testing.assert_close(seen[0], head.project(pyramid.features + pyramid.positions, excluded))
+    assert len(encoder.auxiliary_heads) == 2  # none behind the last layer, from which the queries come
 
 
 def test_surplus_tokens_of_smaller_images_are_not_written() -> None:
