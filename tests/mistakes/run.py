@@ -11,7 +11,8 @@ that the list does not call equivalent, and with 2 where tests fail without any 
 from __future__ import annotations
 
 import argparse
-import importlib
+import contextlib
+import importlib.util
 import os
 import re
 import shutil
@@ -58,26 +59,40 @@ class Copy:
         shutil.copytree(ROOT, folder, symlinks=True, ignore=shutil.ignore_patterns(*LEFT_BEHIND))
         return cls(folder)
 
-    def start(self, arguments: Sequence[str], log: Path) -> int:
+    def start(self, arguments: Sequence[str], log: Path, keeps_bytecode: bool = False) -> int:
         """Runs pytest in a process of its own; returns its number."""
         sys.stdout.flush()
         child = os.fork()
         if child == 0:
-            self._become_pytest(arguments, log)
+            self._become_pytest(arguments, log, keeps_bytecode)
+        with contextlib.suppress(OSError):  # the child does the same; whoever comes second may be too late
+            os.setpgid(child, child)
         return child
 
-    def _become_pytest(self, arguments: Sequence[str], log: Path) -> NoReturn:
+    def run(self, arguments: Sequence[str], log: Path) -> int:
+        """Runs pytest without any mistake, to its end; returns its exit code. Leaves bytecode for those to come."""
+        child = self.start(arguments, log, keeps_bytecode=True)
+        try:
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        except BaseException:  # interrupted: nothing is left running
+            end(child)
+            raise
+
+    def _become_pytest(self, arguments: Sequence[str], log: Path, keeps_bytecode: bool) -> NoReturn:
         code = 3
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.setpgid(0, 0)
             os.chdir(self.folder)
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(output, 1)
             os.dup2(output, 2)
             sys.path[:] = [str(self.folder), *(path for path in sys.path if path != str(Path(__file__).parent))]
-            # Neither this process nor those it starts may find the checkout itself, or code of another mistake.
-            os.environ["PYTHONPATH"], os.environ["PYTHONDONTWRITEBYTECODE"] = str(self.folder), "1"
-            sys.dont_write_bytecode = True
+            # Neither this process nor those it starts may find the checkout itself, or leave code of a mistake.
+            os.environ["PYTHONPATH"] = str(self.folder)
+            if not keeps_bytecode:
+                os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            sys.dont_write_bytecode = not keeps_bytecode
             import pytest
 
             import detrbench
@@ -111,8 +126,17 @@ def arguments_of(suite: str, mistakes: Iterable[Mistake]) -> list[str]:
 
 def try_all(mistakes: Sequence[Mistake], suites: Sequence[str], copies: Sequence[Copy], logs: Path) -> Iterator[Tried]:
     """Tries every mistake, as many at a time as there are copies; gives them as they end."""
-    waiting, free = list(mistakes), list(copies)
     running: dict[int, _Attempt] = {}
+    try:
+        yield from _try_all(list(mistakes), suites, list(copies), logs, running)
+    finally:  # interrupted: nothing is left running
+        for child in running:
+            end(child)
+
+
+def _try_all(
+    waiting: list[Mistake], suites: Sequence[str], free: list[Copy], logs: Path, running: dict[int, _Attempt]
+) -> Iterator[Tried]:
     while waiting or running:
         while waiting and free:
             attempt = _begin(waiting.pop(0), free.pop(), suites, logs)
@@ -134,6 +158,7 @@ def try_all(mistakes: Sequence[Mistake], suites: Sequence[str], copies: Sequence
 
 def _begin(mistake: Mistake, copy: Copy, suites: Sequence[str], logs: Path) -> _Attempt:
     path = copy.folder / mistake.file
+    Path(importlib.util.cache_from_source(str(path.resolve()))).unlink(missing_ok=True)
     path.write_text(mistake.made_in(path.read_text(encoding="utf-8")), encoding="utf-8")
     if mistake.file.startswith("csrc/"):  # kernels with mistakes must not stay where others would find them
         os.environ["DETRBENCH_CACHE"] = str(copy.folder / ".kernels")
@@ -153,11 +178,17 @@ def _wait(running: dict[int, _Attempt]) -> tuple[int, bool]:
         for child, attempt in running.items():
             done, status = os.waitpid(child, os.WNOHANG)
             if not done and time.monotonic() - attempt.began > LONGEST * len(SUITES):
-                os.killpg(child, signal.SIGKILL)
-                done, status = os.waitpid(child, 0)
+                done, status = child, end(child)
             if done:
                 return child, os.waitstatus_to_exitcode(status) not in (0, 5)  # 5: no test was selected
         time.sleep(0.02)
+
+
+def end(child: int) -> int:
+    """Ends a process with all that it started; returns the status that waiting for it gives."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
 
 
 def failed_test(log: Path) -> str:
@@ -192,16 +223,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in LIBRARIES:
         importlib.import_module(name)
     os.environ.setdefault("DETRBENCH_SHARED", str(ROOT.parent / "shared"))
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # as an interrupt: tidies up
     with tempfile.TemporaryDirectory(prefix="mistakes-") as folder:
         place = Path(folder).resolve()
         copies = [Copy.at(place / f"copy-{number}") for number in range(min(chosen.jobs, len(mistakes)))]
         for suite in suites:
             log = place / f"{suite}.log"
-            child = copies[0].start(arguments_of(suite, mistakes), log)
-            if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) not in (0, 5):
+            if copies[0].run(arguments_of(suite, mistakes), log) not in (0, 5):
                 print(log.read_text(encoding="utf-8", errors="replace")[-4000:])
                 print(f"{suite}: fails without any mistake, at {failed_test(log)}")
                 return 2
+        for copy in copies[1:]:
+            copy.run([*arguments_of("selected", mistakes), "--collect-only"], place / "bytecode.log")
         tried = []
         for each in try_all(mistakes, suites, copies, place):
             tried.append(each)

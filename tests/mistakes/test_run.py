@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,32 @@ def test_equivalent_ones_may_survive_and_tests_must_pass_without_any(project: Pa
     (project / "tests/test_quick.py").write_text("def test(): assert False\n")
     done = run(project, "--suite", "selected", "-k", "sum-of-one")
     assert (done.returncode, "fails without any mistake" in done.stdout) == (2, True)
+
+
+HANGS = """\
+import os, pathlib, time
+import detrbench
+def test():
+    if detrbench.add(1, 2) != 3:
+        pathlib.Path({path!r}).write_text(f"{{os.getpid()}}\\n")
+        time.sleep(60)
+"""
+
+
+@pytest.mark.full
+def test_an_interrupted_run_leaves_nothing_running_and_no_copy(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copies = tmp_path_factory.mktemp("copies")
+    told = project / "number.txt"
+    (project / "tests/test_quick.py").write_text(HANGS.format(path=str(told)))
+    command = [sys.executable, "tests/mistakes/run.py", "-k", "sum-of-one"]
+    running = subprocess.Popen(command, cwd=project, env={**os.environ, "TMPDIR": str(copies)})
+    while not (told.exists() and told.read_text().endswith("\n")):
+        assert running.poll() is None
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(20) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
+    assert list(copies.glob("mistakes-*")) == []

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detrbench.models import attention, auxiliary, boxes, losses, matcher, neck, positions
 from detrbench.models.criterion import Criterion, count_boxes
+from detrbench.models.decoders.deformable import scale_reference_points
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import supervision
 from detrbench.models.tokens import Prediction, Tokens
@@ -114,6 +115,12 @@ def predicted() -> tuple[Prediction, list[dict[str, Tensor]], Any]:
     targets = [target([0], LEFT), target([0, 1], FAR, RIGHT)]
     pair = lambda query, number: (torch.tensor([query]), torch.tensor([number]))  # noqa: E731
     return prediction, targets, [pair(1, 0), pair(0, 1)]
+
+
+def test_pairs_number_the_objects_of_the_whole_batch() -> None:
+    pairs = losses.pair_up(*predicted())
+    assert [index.tolist() for index in pairs.index] == [[0, 1], [1, 0], [0, 1]]
+    assert pairs.objects.tolist() == [0, 2]  # the only one of the first image, the second of the second
 
 
 def test_class_l1_and_giou_losses_are_sums_over_the_objects() -> None:
@@ -290,11 +297,35 @@ def test_a_proposal_is_a_token_with_a_side_that_doubles_from_level_to_level() ->
     assert logits[0, 32 + 5].sigmoid().tolist() == pytest.approx([1.5 / 3, 1.5 / 2, 0.1, 0.1])
     assert torch.equal(excluded, pyramid.padding)  # no centre is within a hundredth of the border
     assert logits[0, 6].tolist() == [math.inf] * 4
+    third = tokens([[8, 4], [4, 2], [2, 1]], [(4, 8), (2, 4), (1, 2)]).proposals()[0][0, -1]
+    assert third.sigmoid().tolist() == pytest.approx([0.75, 0.5, 0.2, 0.2])
+
+
+def test_padding_is_no_proposal_wherever_it_lies() -> None:
+    pyramid = tokens([[6, 4], [3, 2]])
+    pyramid.padding[0, 13] = True  # a mask may have a hole
+    logits, excluded = pyramid.proposals()
+    assert excluded[0, 13]
+    assert logits[0, 13].tolist() == [math.inf] * 4
 
 
 def test_tokens_near_either_border_are_no_proposals() -> None:
     pyramid = tokens([[60, 1]], [(1, 60)])
     assert pyramid.proposals()[1][0].nonzero()[:, 0].tolist() == [0, 59]  # centres at 1/120 and 119/120
+
+
+def test_queries_are_scaled_to_each_padded_level() -> None:
+    """Three quarters of the columns are valid, and half of the rows of the coarser level."""
+    point, box = torch.tensor([[[0.4, 0.8]]]).double(), torch.tensor([[[0.4, 0.8, 0.2, 0.6]]]).double()
+    pyramid = tokens([[6, 4], [3, 1]])
+    assert scale_reference_points(point, pyramid)[0, 0].tolist() == [
+        pytest.approx([0.3, 0.8]),
+        pytest.approx([0.3, 0.4]),
+    ]
+    assert scale_reference_points(box, pyramid)[0, 0].tolist() == [
+        pytest.approx([0.3, 0.8, 0.15, 0.6]),
+        pytest.approx([0.3, 0.4, 0.15, 0.3]),
+    ]
 
 
 def test_a_pyramid_without_its_finest_level() -> None:

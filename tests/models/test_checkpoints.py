@@ -13,7 +13,8 @@ import torch
 from detrbench import files, models
 from detrbench.errors import CheckpointError
 from detrbench.models import checkpoints
-from detrbench.models.checkpoints import detrex
+from detrbench.models.checkpoints import detrex, original, transformers
+from detrbench.models.checkpoints.adapter import join_pieces
 from detrbench.models.detector import Detector
 
 SMALL = {"hidden_dim": 32, "width": 8, "ffn_dim": 48, "num_queries": 5, "num_classes": 4}
@@ -98,6 +99,46 @@ def test_weights_with_a_modulation_run_without_it_and_not_the_other_way_round(tm
     torch.save({**small().state_dict(), "encoder.selector.alpha": torch.ones(3)}, tmp_path / "s.pth")
     with pytest.raises(CheckpointError, match=r"1 unexpected: encoder\.selector\.alpha"):
         models.load_checkpoint(small(), tmp_path / "s.pth")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "official", "ours"),
+    [
+        (original, "transformer.decoder.layers.1.norm1.bias", "decoder.layers.1.cross_attention_norm.bias"),
+        (original, "transformer.decoder.layers.1.norm2.bias", "decoder.layers.1.self_attention_norm.bias"),
+        (original, "transformer.decoder.layers.1.norm3.bias", "decoder.layers.1.feed_forward.norm.bias"),
+        # Two decoder layers, the proposal head, then the encoder's heads: all in one list.
+        (original, "transformer.decoder.bbox_embed.1.layers.2.bias", "heads.box_embed.1.layers.2.bias"),
+        (original, "transformer.decoder.class_embed.2.bias", "proposal_head.class_embed.bias"),
+        (original, "transformer.decoder.class_embed.3.bias", "encoder.auxiliary_heads.0.class_embed.bias"),
+        (detrex, "transformer.decoder.layers.1.norms.0.bias", "decoder.layers.1.self_attention_norm.bias"),
+        (detrex, "transformer.decoder.layers.1.norms.1.bias", "decoder.layers.1.cross_attention_norm.bias"),
+        (detrex, "class_embed.2.bias", "proposal_head.class_embed.bias"),
+        (detrex, "neck.convs.2.norm.bias", "neck.projections.2.1.bias"),
+        (detrex, "neck.extra_convs.0.conv.bias", "neck.projections.3.0.bias"),  # behind three of the backbone
+    ],
+)
+def test_names_of_other_code_bases(adapter: Any, official: str, ours: str) -> None:
+    detector = small(shared_heads=False, num_decoder_layers=2)
+    assert list(adapter.ADAPTER.translate({official: torch.zeros(1)}, detector)[0]) == [ours]
+
+
+def test_pieces_are_joined_in_their_order() -> None:
+    whole = join_pieces({"a": torch.tensor([7]), **{f"b[{index}]": torch.tensor([index]) for index in (2, 0, 1)}})
+    assert {name: tensor.tolist() for name, tensor in whole.items()} == {"a": [7], "b": [0, 1, 2]}
+    state = {
+        f"model.decoder.layers.0.self_attn.{kind}_proj.bias": torch.tensor([index]) for index, kind in enumerate("qkv")
+    }
+    joined = transformers.ADAPTER.translate(state, small())[0]
+    assert joined["decoder.layers.0.self_attention.in_proj_bias"].tolist() == [0, 1, 2]
+
+
+def test_two_names_of_one_tensor_must_agree() -> None:
+    detector = small("deformable_detr_tiny")
+    state = {f"class_embed.{layer}.bias": torch.ones(4) for layer in range(2)}
+    assert list(original.ADAPTER.translate(state, detector)[0]) == ["heads.class_embed.0.bias"]
+    with pytest.raises(CheckpointError, match=r"class_embed\.1\.bias and class_embed\.0\.bias are one tensor"):
+        original.ADAPTER.translate({**state, "class_embed.1.bias": torch.zeros(4)}, detector)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

@@ -83,6 +83,15 @@ def test_a_part_that_breaks_its_contract_is_refused_when_the_detector_is_built(
     assert "detrbench.models.contracts" in str(refused.value.hint)
 
 
+def test_a_part_need_not_take_what_may_be_left_out() -> None:
+    """Only an auxiliary decoder asks the decoder for layers that do not mix queries."""
+
+    class Unmixed(nn.Module):
+        def forward(self, queries: Any, encoded: Any, tokens: Any, heads: Any, outputs: str) -> None: ...
+
+    check_contract(Part("decoder", "unmixed", Unmixed, "of a test"), Unmixed())
+
+
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_every_attribute_of_a_contract_is_missed(kind: str) -> None:
     class Bare(nn.Module):

@@ -65,11 +65,23 @@ def test_every_variant_says_where_it_comes_from() -> None:
         assert len(variant.doc) > 60
 
 
+def test_what_dino_has_of_its_own() -> None:
+    """IDEA-Research/DINO's configuration: 900 queries, positions of temperature 20, logits kept 1e-3 off the border."""
+    options = models.resolve("dino_r50", {}).options
+    assert {name: options[name] for name in ("num_queries", "position_temperature", "logit_eps", "iou_eps")} == {
+        "num_queries": 900,
+        "position_temperature": 20,
+        "logit_eps": 1e-3,
+        "iou_eps": 1e-6,
+    }
+
+
 def test_wrong_input_is_refused() -> None:
     import torch
 
     detector = models.create("deformable_detr_tiny", hidden_dim=32, width=8)
     with pytest.raises(UsageError, match=r"expected float \(B, 3, H, W\)"):
         detector(torch.zeros(1, 1, 64, 64))
-    with pytest.raises(UsageError, match="True on padding"):
-        detector(torch.zeros(1, 3, 64, 64), torch.zeros(1, 64, 64))
+    for masks in (torch.zeros(1, 64, 64), torch.zeros(1, 64, 32, dtype=torch.bool), torch.zeros(2, 64, 64).bool()):
+        with pytest.raises(UsageError, match="True on padding"):
+            detector(torch.zeros(1, 3, 64, 64), masks)

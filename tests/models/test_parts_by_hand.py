@@ -15,15 +15,17 @@ from training_goldens import random_batch, tiny
 from detrbench import models
 from detrbench.models import positions
 from detrbench.models.backbones.resnet import first_stage
+from detrbench.models.backbones.tiny import Residual
 from detrbench.models.collaborative import CollaborativeLoss, assign, matching_scores
 from detrbench.models.decoders.dino import BoxPosition
 from detrbench.models.denoising import ContrastiveDenoising, DenoisingLoss, PlainDenoising
 from detrbench.models.encoders.dual_attention import ObjectTokens
 from detrbench.models.encoders.focus import ForegroundSelector
 from detrbench.models.encoders.lite import FullLayer, LiteEncoder
-from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
+from detrbench.models.encoders.sparse import ScoreNetwork, by_attention, keep_counts, write_back
 from detrbench.models.foreground import ForegroundLoss, foreground_labels
 from detrbench.models.heads import DetectionHeads
+from detrbench.models.layers import MLP, DecoderLayer, FeedForward
 from detrbench.models.losses import supervision
 from detrbench.models.one_to_many import RepeatedLoss
 from detrbench.models.proposals import ProposalHead
@@ -143,7 +145,7 @@ def test_losses_of_the_second_decoder() -> None:
     theirs = Prediction(sure, torch.tensor([[RIGHT, LEFT]], dtype=torch.float64))
     branch = SimpleNamespace(layers=[theirs], noised=[])
     out = SimpleNamespace(layers=[ours], auxiliary=branch, pred_boxes=ours.boxes, queries=None)
-    found = CollaborativeLoss(0.5, 6)(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
+    found = CollaborativeLoss(0.9, 6)(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
     assert found["loss_bbox_cdecoder"].item() == pytest.approx(0.2 / 3)  # of query 0, which is the best in `ours`
 
 
@@ -298,6 +300,23 @@ def test_kept_are_one_more_than_the_share_rounded_down_in_float32() -> None:
     assert keep_counts([90], 0.7) == [64]
 
 
+def test_a_sparse_encoder_keeps_the_best_of_what_is_no_padding() -> None:
+    """30 of 40 tokens are valid; scores grow with the index, and read the projected sum of feature and position."""
+    layers = dataclasses.replace(DIMENSIONS, num_encoder_layers=3)
+    encoder = by_attention(layers, keep_ratio=0.5, encoder_auxiliary=True, dual_attention=False).double().eval()
+    head, pyramid = ProposalHead(DIMENSIONS, False).double(), tokens([[6, 4], [3, 2]])
+    pyramid.features, pyramid.positions = torch.randn(2, 1, 40, 16, dtype=torch.float64)
+    seen: list[Tensor] = []
+    encoder.score_network.score = lambda projected, *of: (seen.append(projected), (torch.arange(40.0)[None], None))[1]  # type: ignore[method-assign, assignment]
+    kept = encoder(pyramid, head, "final").kept_tokens
+    valid = (~pyramid.padding[0]).nonzero()[:, 0].tolist()
+    assert kept is not None
+    assert [sorted(images[0].tolist()) for images in kept] == [valid[-16:]] * 3
+    excluded = pyramid.proposals()[1]
+    torch.testing.assert_close(seen[0], head.project(pyramid.features + pyramid.positions, excluded))
+    assert len(encoder.auxiliary_heads) == 2  # none behind the last layer, from which the queries come
+
+
 def test_surplus_tokens_of_smaller_images_are_not_written() -> None:
     memory, updated = torch.zeros(2, 4, 1), torch.ones(2, 3, 1)
     found = write_back(memory, updated, torch.tensor([[0, 1, 2], [3, 2, 1]]), [3, 1])
@@ -314,6 +333,47 @@ def test_a_score_reads_a_tokens_own_half_and_the_mean_of_the_other() -> None:
 
 
 # ------------------------------------------------------------------------------------------ queries and heads
+
+
+def test_networks_of_heads_have_relu_between_their_layers() -> None:
+    network = MLP(1, 2, 1, 2)
+    first, last = (cast(nn.Linear, layer) for layer in network.layers)
+    first.weight.data, first.bias.data = torch.tensor([[1.0], [-2.0]]), torch.zeros(2)
+    last.weight.data, last.bias.data = torch.tensor([[10.0, 100.0]]), torch.tensor([-1.0])
+    assert network(torch.tensor([[3.0], [-3.0]])).tolist() == [[29], [599]]  # the last one has none
+
+
+def feed_forward(dropout: float = 0.0) -> FeedForward:
+    torch.manual_seed(0)
+    return FeedForward(dataclasses.replace(DIMENSIONS, dropout=dropout))
+
+
+def test_a_feed_forward_network_adds_to_what_it_reads() -> None:
+    network, x = feed_forward(), torch.randn(1, 3, 16)
+    hidden = network.linear1(x).clamp(min=0)
+    torch.testing.assert_close(network(x), network.norm(x + network.linear2(hidden)))
+
+
+def test_dropout_acts_in_training_alone() -> None:
+    network, x = feed_forward(dropout=0.5), torch.randn(1, 3, 16)
+    assert not torch.equal(network.train()(x), network(x))
+    torch.testing.assert_close(network.eval()(x), feed_forward().eval()(x))
+
+
+def test_a_decoder_layer_looks_from_content_and_position() -> None:
+    layer = DecoderLayer(DIMENSIONS).double().eval()
+    seen: list[Tensor] = []
+    layer.cross_attention.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    content, position = torch.randn(2, 1, 3, 16, dtype=torch.float64)
+    memory, reference = torch.randn(1, 40, 16).double(), torch.rand(1, 3, 2, 2).double()
+    layer(content, position, reference, memory, tokens([[8, 4], [4, 2]]), mixing=False)
+    torch.testing.assert_close(seen[0], content + position)
+
+
+def test_the_tiny_backbone_has_shortcuts() -> None:
+    unit, x = Residual(4).eval(), torch.randn(1, 4, 3, 3)
+    nn.init.zeros_(unit.second[0].weight)
+    assert torch.equal(unit(x), x)
 
 
 def test_learned_queries_are_position_then_content() -> None:

@@ -80,6 +80,10 @@ def test_its_scores_learn_to_detect_and_not_from_the_decoder() -> None:
     assert next(detector.backbone.parameters()).grad.abs().sum() > 0
 
 
+def test_scores_that_learn_from_the_decoder_weigh_one() -> None:
+    assert tiny("sparse_detr_tiny").criterion.weight("loss_mask_prediction") == 1
+
+
 def test_training_on_an_object_lifts_its_class() -> None:
     detector = ranked_by_objectness().train()
     images, targets = random_batch()
