@@ -61,6 +61,11 @@ def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
     return _digest(parts)
 
 
+def detections_key(cell: Cell, now: Conditions, weights: str) -> str:
+    """A hash of all that one forward over the evaluation images depends on; protocols score what it detects."""
+    return _digest(["detections", _detector(cell), weights, cell.settings.eval_size, now.fingerprint(cell, "val")])
+
+
 def training_key(cell: Cell, now: Conditions) -> str:
     """A hash of detector, recipe and data: equal ones give equal weights."""
     recipe = cell.describe()["resolved"]

@@ -18,7 +18,7 @@ from detrbench.files import sha256
 from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
-from detrbench.run.keys import Conditions, complexity_key, folder_name, record_key, training_key
+from detrbench.run.keys import Conditions, complexity_key, detections_key, folder_name, record_key, training_key
 from detrbench.run.reuse import KnownRecords
 from detrbench.suite.cells import Cell
 
@@ -32,7 +32,7 @@ class WorkItem:
     """One measure of one cell. `seconds` is a coarse estimate, None where nothing is known.
 
     `reused` is due, but an equal cell of some suite has all of its records; `known` names protocols of complexity whose
-    record is at hand, and which the step leaves out.
+    record is at hand, and which the step leaves out. `detections` is the key of what accuracy's forward detects.
 
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
     their values).
@@ -47,6 +47,7 @@ class WorkItem:
     weights: str
     seconds: float | None
     known: tuple[str, ...] = ()
+    detections: str = ""
 
     @property
     def trained_in(self) -> CellFolder:
@@ -88,7 +89,8 @@ def _of_cell(
         if not why and not fresh and folder.has(measure, key):
             state = "done"
         seconds = estimate(cell, measure) if state == "todo" else None
-        items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds))
+        detections = detections_key(cell, now, weights.identity) if key and measure == "accuracy" else ""
+        items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds, detections=detections))
     return items
 
 
