@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detrbench.data import streaming
+from detrbench.errors import DataError
 from detrbench.files import replacing
 
 COLUMNS = ("image_id", "category_id", "bbox", "score")  # of COCO's result format
@@ -110,6 +112,61 @@ def read(path: Path, key: str) -> Detections | None:
                 return Detections.concatenated(Detections.of(batch) for _, batch in streaming.batches(file))
     except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error):
         return None
+
+
+def read_results(path: Path) -> Detections:
+    """A user's file in COCO's result format, as it is or packed with gzip.
+
+    Raises:
+        DataError: not such a file; says what is wrong, and at which entry.
+    """
+    parts, count = [], 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for key, entries in streaming.batches(file):
+                if key:
+                    raise DataError(f"{path}: expected a list of detections, found an object", hint=_FORMAT)
+                parts.append(_checked(path, entries, count))
+                count += len(entries)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {error}", hint=_FORMAT) from error
+    if not count:
+        raise DataError(f"{path}: no detections", hint=_FORMAT)
+    return Detections.concatenated(parts)
+
+
+_FORMAT = "COCO's result format: [{image_id, category_id, bbox: [x, y, width, height] in pixels, score}, ...]"
+
+
+def _checked(path: Path, entries: list[Any], before: int) -> Detections:
+    """The entries as columns; `before` entries came before them."""
+    for number, entry in enumerate(entries, start=before + 1):
+        why = _problem(entry)
+        if why:
+            raise DataError(f"{path}: entry {number}: {why}", hint=_FORMAT)
+    return Detections.of(entries)
+
+
+def _problem(entry: Any) -> str | None:
+    """What is wrong with an entry, in words."""
+    if not isinstance(entry, dict):
+        return f"expected an object, found {entry!r:.40}"
+    for name in COLUMNS:
+        if name not in entry:
+            return f"no {name!r}"
+    for name in COLUMNS[:2]:
+        if type(entry[name]) is not int:
+            return f"{name}: expected an integer, found {entry[name]!r:.40}"
+    box = entry["bbox"]
+    if not isinstance(box, list) or len(box) != 4 or not all(_is_number(value) for value in box):
+        return f"bbox: expected 4 numbers, found {box!r:.60}"
+    return None if _is_number(entry["score"]) else f"score: expected a number, found {entry['score']!r:.40}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _packed_name(key: str) -> str:

@@ -66,6 +66,11 @@ def detections_key(cell: Cell, now: Conditions, weights: str) -> str:
     return _digest(["detections", _detector(cell), weights, cell.settings.eval_size, now.fingerprint(cell, "val")])
 
 
+def predictions_key(predictions: str, truth: str) -> str:
+    """The key of the accuracy of predictions from elsewhere: sha256 of their file, fingerprint of the data."""
+    return _digest(["predictions", protocols.get("accuracy").version, predictions, truth])
+
+
 def training_key(cell: Cell, now: Conditions) -> str:
     """A hash of detector, recipe and data: equal ones give equal weights."""
     recipe = cell.describe()["resolved"]

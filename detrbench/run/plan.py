@@ -110,6 +110,8 @@ def _if_known(item: WorkItem, known: KnownRecords) -> WorkItem:
 def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
     if cell.published_only:
         return "published figures only"
+    if cell.model is None:
+        return "a detector from elsewhere: detrbench evaluate scores its predictions"
     if cell.model not in now.built:
         return UNKNOWN
     return None
