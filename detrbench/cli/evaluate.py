@@ -9,7 +9,7 @@ import typer
 
 from detrbench.cli import compare, output
 from detrbench.cli.output import Json
-from detrbench.errors import UsageError
+from detrbench.errors import Findings, UsageError
 
 EXAMPLES = output.examples(
     "detrbench evaluate predictions.json --data ~/coco",
@@ -35,6 +35,9 @@ def command(
     results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
         "results"
     ),
+    judged: Annotated[
+        bool, typer.Option("--pycocotools", help="Score with pycocotools too (slow); exit 1 where a figure differs.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Score predictions of any detector: the 12 figures of COCO, AP by category, intervals over images.
@@ -61,6 +64,8 @@ def command(
     for one in done:
         for suspicion in one.suspicions:
             output.note(f"{one.name}: {suspicion}")
+        if judged:
+            _judge(one, dataset)
     if as_json:
         output.print_json(_as_json(done[0]))
         return
@@ -71,6 +76,19 @@ def command(
         print()
         compare.tell(comparing.compare(other_place, done[0].place, results_folder, output.note))
     output.note(f"next: detrbench report {results_folder}")
+
+
+def _judge(one: Any, dataset: Any) -> None:
+    from detrbench.measure import protocols, scoring
+
+    theirs = scoring.by_pycocotools(one.scored, dataset, protocols.get("accuracy")).stats.tolist()
+    ours = one.record.stats
+    other = {
+        name: 100 * value for name, value in zip(ours, theirs) if 100 * value != (ours[name] or 0.0) and value >= 0
+    }
+    if other:
+        raise Findings(f"{one.name}: pycocotools gives other figures: {other}", hint="please report the two files")
+    output.note(f"{one.name}: pycocotools gives the same 12 figures")
 
 
 def _tell(one: Any) -> None:

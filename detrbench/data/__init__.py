@@ -4,6 +4,8 @@ spec.py        DataSpec: which data, as written in a suite                     (
 samples.py     Sample, Target, Category and the Dataset interface              (torch-free)
 layout.py      where a COCO folder keeps its files; reading JSON and images    (torch-free)
 validate.py    every mistake in a COCO folder, with file and id                (torch-free)
+streaming.py   large JSON files, batch by batch                                (torch-free)
+annotations.py a COCO annotation file as arrays                                (torch-free)
 coco.py        COCO folders                                                    (torch-free)
 shapes.py      generated images; drawing.py renders them                       (torch-free)
 sizes.py       DETR's rule for the size of a resized image                     (torch-free)

@@ -14,6 +14,7 @@ from detrbench.data.layout import find_annotations
 from detrbench.errors import DataError, UsageError
 from detrbench.files import sha256, write_atomic
 from detrbench.measure import ap_images, ap_interval, detections, diagnosis, protocols, scoring
+from detrbench.measure.detections import Detections
 from detrbench.measure.diagnosis import Suspicion
 from detrbench.results.folder import CellFolder
 from detrbench.results.records import Accuracy
@@ -31,6 +32,7 @@ class Evaluated:
     scale: str
     folder: CellFolder
     record: Accuracy
+    scored: Detections
     suspicions: Sequence[Suspicion]
 
     @property
@@ -97,7 +99,7 @@ def evaluate(predictions: Path, data: Path, dataset: CocoDataset, name: str, sto
     )
     folder.set_state(name, "accuracy", "done")
     _write_suite(cell, store)
-    return Evaluated(name, cell.scale, folder, record, found.suspicions)
+    return Evaluated(name, cell.scale, folder, record, best, found.suspicions)
 
 
 def _cell(name: str, data: Path, store: ResultsStore) -> Cell:

@@ -16,7 +16,7 @@ import pytest
 
 from detrbench import cli
 from detrbench.data.coco import CocoDataset
-from detrbench.measure import protocols, scoring
+from detrbench.measure import matching, protocols, scoring
 from detrbench.measure.detections import Detections
 
 IDS = (1, 2, 5, 9)  # with gaps, as COCO's
@@ -89,6 +89,9 @@ def test_the_figures_are_those_of_pycocotools_and_stand_in_every_command(typed: 
     assert found["record"]["stats"]["AP"] == pytest.approx(good_ap(), abs=1e-9)
     assert (found["suite"], found["scale"], found["cell"]) == ("external", "data", "mine")
     assert (Path(found["folder"]) / "detections.json.gz").is_file()
+    code, _, err = typed("evaluate", "mine.json", "--data", "data", "--pycocotools")
+    assert code == 0
+    assert "mine: pycocotools gives the same 12 figures" in err
     worse = [each for number, each in enumerate(GOOD) if number % 3 or each["score"] < 0.3]
     code, out, _ = typed("evaluate", put("worse.json", worse), "--data", "data", "--against", "external:mine")
     assert code == 0
@@ -114,6 +117,12 @@ def test_check_holds_predictions_to_a_budget(typed: Type) -> None:
     assert typed("check", suite)[0] == 0
     budgets.write_text("suite: external\nscale: data\nbudgets:\n  good: ap >= 99\n")
     assert typed("check", suite)[0] == 1
+
+
+def test_a_figure_that_pycocotools_does_not_give_is_a_finding(typed: Type, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "IOU_THRESHOLDS", matching.IOU_THRESHOLDS + 0.01)
+    code, _, err = typed("evaluate", put("mine.json", GOOD), "--data", "data", "--pycocotools")
+    assert (code, "gives other figures" in err) == (1, True)
 
 
 def test_two_files_are_compared_on_the_same_images(typed: Type) -> None:
