@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from detrbench.cli import compare, output
 from detrbench.cli.output import Json
 from detrbench.errors import Findings, UsageError
+from detrbench.files import at_home
 
 EXAMPLES = output.examples(
     "detrbench evaluate predictions.json --data ~/coco",
@@ -48,10 +50,11 @@ def command(
     from detrbench.results.store import ResultsStore
     from detrbench.run import external
 
-    if not data.exists():
+    predictions, data = at_home(predictions), at_home(data)
+    if not os.path.exists(data):  # which answers to any text
         raise UsageError(f"{data}: no such folder or file", hint="--data takes a folder in COCO layout")
     dataset, store = external.open_truth(data), ResultsStore(results_folder, output.note)
-    other = Path(against) if against is not None and Path(against).is_file() else None
+    other = at_home(against) if against is not None and os.path.isfile(at_home(against)) else None
     if against is not None and other is None:
         comparing.side(against, results_folder)  # refused before anything is scored
     names = [name or external.default_name(predictions)]
@@ -73,7 +76,7 @@ def command(
         _tell(one)
     other_place = done[1].place if other is not None else against
     if other_place is not None:
-        print()
+        output.say()
         compare.tell(comparing.compare(other_place, done[0].place, results_folder, output.note))
     output.note(f"next: detrbench report {results_folder}")
 
@@ -95,12 +98,14 @@ def _tell(one: Any) -> None:
     """The figures, and AP by category from the worst."""
     record = one.record
     between = "" if record.ap.low is None else f" [{record.ap.low:.1f}, {record.ap.high:.1f}]"
-    print(f"{one.name}: AP {_shown(record.stats['AP'])}{between} on {record.num_images} images; {record.convention}")
+    output.say(
+        f"{one.name}: AP {_shown(record.stats['AP'])}{between} on {record.num_images} images; {record.convention}"
+    )
     console = output.console()
     console.print(output.table([f">{stat}" for stat in record.stats], [[_shown(v) for v in record.stats.values()]]))
     by_category = sorted(((v, k) for k, v in record.per_class.items() if v is not None))
     shown = ", ".join(f"{category} {_shown(value)}" for value, category in by_category[:5])
-    print(f"lowest by category: {shown}\nkept in {one.folder.path}")
+    output.say(f"lowest by category: {shown}", f"kept in {one.folder.path}")
 
 
 def _shown(value: float | None) -> str:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from detrbench.data import streaming
 from detrbench.errors import DataError
-from detrbench.files import replacing
+from detrbench.files import is_special, replacing
 
 COLUMNS = ("image_id", "category_id", "bbox", "score")  # of COCO's result format
 ENTRIES = 10_000  # written at a time
@@ -121,6 +121,8 @@ def read_results(path: Path) -> Detections:
         DataError: not such a file; says what is wrong, and at which entry.
     """
     parts, count = [], 0
+    if is_special(path):
+        raise DataError(f"{path}: expected a file, found a device or a pipe")
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for key, entries in streaming.batches(file):

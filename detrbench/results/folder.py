@@ -150,7 +150,9 @@ class CellFolder:
     def _describe_beside(self, measure: str) -> dict[str, Any]:
         files = {each.path: self.path / each.path for each in MEASURES[measure].beside}
         described = {
-            name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for name, file in files.items() if file.is_file()
+            name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
+            for name, file in files.items()
+            if file.is_file()
         }
         return {"beside": described} if described else {}
 

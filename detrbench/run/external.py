@@ -22,6 +22,7 @@ from detrbench.results.store import ResultsStore
 from detrbench.run.keys import folder_name, predictions_key
 from detrbench.suite.cells import Cell
 from detrbench.suite.schema import EXTERNAL, Scale
+from detrbench.words import problem_of_name
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ def evaluate(predictions: Path, data: Path, dataset: CocoDataset, name: str, sto
         UsageError: a name that no cell can have.
         Unwritable: the results folder cannot be written.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.=+-]*", name):
-        hint = "letters, digits and any of _ . = + -, beginning with a letter or digit: --name NAME"
-        raise UsageError(f"{name!r}: no name for a cell", hint=hint)
+    problem = problem_of_name(name)
+    if problem:
+        raise UsageError(f"the cell's name: {problem}", hint="--name NAME")
     started = time.monotonic()
     found = diagnosis.diagnose(detections.read_results(predictions), dataset)
     if not len(found.detections):
@@ -86,7 +87,7 @@ def evaluate(predictions: Path, data: Path, dataset: CocoDataset, name: str, sto
     record = scoring.summarise(scored, dataset, protocol, drawn)
     cell = _cell(name, data, store)
     folder, file_hash = store.folder(EXTERNAL, cell.scale, folder_name(cell)), sha256(predictions)
-    key = predictions_key(file_hash, dataset.fingerprint)
+    key = predictions_key(file_hash, sha256(dataset.annotation_file))  # what images look like is no matter
     folder.write_cell(cell.describe())
     detections.write(folder.detections, best, key)
     write_atomic(
@@ -103,7 +104,7 @@ def evaluate(predictions: Path, data: Path, dataset: CocoDataset, name: str, sto
 
 
 def _cell(name: str, data: Path, store: ResultsStore) -> Cell:
-    where = data.expanduser().resolve()
+    where = data.resolve()
     scale = re.sub(r"[^A-Za-z0-9_.-]+", "_", where.stem if where.is_file() else where.name) or "data"
     known = [cell.id for cell in store.cells(EXTERNAL, scale)]
     index = known.index(name) if name in known else len(known)

@@ -67,7 +67,7 @@ def detections_key(cell: Cell, now: Conditions, weights: str) -> str:
 
 
 def predictions_key(predictions: str, truth: str) -> str:
-    """The key of the accuracy of predictions from elsewhere: sha256 of their file, fingerprint of the data."""
+    """The key of the accuracy of predictions from elsewhere: sha256 of their file and of the annotations'."""
     return _digest(["predictions", protocols.get("accuracy").version, predictions, truth])
 
 

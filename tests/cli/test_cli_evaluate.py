@@ -237,7 +237,7 @@ def test_other_wrong_arguments(typed: Type) -> None:
     for arguments, says in (
         (("gone.json", "--data", "data"), "gone.json: no such file"),
         (("mine.json", "--data", "nowhere"), "nowhere"),
-        (("mine.json", "--data", "data", "--name", "a/b"), "no name for a cell"),
+        (("mine.json", "--data", "data", "--name", "a/b"), "expected no path"),
         (("mine.json", "--data", "data", "--against", "nothing:here"), "no results there"),
         (("mine.json", "--data", "data", "--against", "mine.json"), "both would be called 'mine'"),
     ):
