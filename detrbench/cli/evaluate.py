@@ -86,9 +86,8 @@ def _judge(one: Any, dataset: Any) -> None:
 
     theirs = scoring.by_pycocotools(one.scored, dataset, protocols.get("accuracy")).stats.tolist()
     ours = one.record.stats
-    other = {
-        name: 100 * value for name, value in zip(ours, theirs) if 100 * value != (ours[name] or 0.0) and value >= 0
-    }
+    points = {name: None if value < 0 else 100 * value for name, value in zip(ours, theirs)}
+    other = {name: value for name, value in points.items() if value != ours[name]}
     if other:
         raise Findings(f"{one.name}: pycocotools gives other figures: {other}", hint="please report the two files")
     output.note(f"{one.name}: pycocotools gives the same 12 figures")

@@ -39,6 +39,7 @@ from detrbench.pictures import scene
 from detrbench.run.plan import WorkItem
 from detrbench.training import loop
 
+LOADERS = 2  # threads that read images while a detector is at work
 OpenData = Callable[[DataSpec, Split], Dataset]
 Report = Callable[..., None]  # (fraction, text, milestone=False)
 
@@ -135,7 +136,10 @@ def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) 
         found = {rule.name: kept.best(rule.top) for rule in rules}
     else:
         detector, tell = load(item, device, open_data), _count(report, "detecting")
-        found = accuracy.collect(detector, dataset, rules, device, transform=_eval(item), progress=tell)
+        # One image at a time, as the papers evaluate: padding would change figures. The next ones are read meanwhile.
+        found = accuracy.collect(
+            detector, dataset, rules, device, transform=_eval(item), progress=tell, num_workers=LOADERS
+        )
         detections.write(item.folder.detections, found[COMMON], item.detections)
     records, matches, drawn = {}, {}, {}
     for rule in rules:

@@ -104,7 +104,10 @@ def test_batches_modes_and_progress() -> None:
     detector, told = Constant([[SURE, 0.0, 0.0]] * 2).train(), []
     one = accuracy.collect(detector, OneBox(), [COMMON], transform=Eval(40, 80), progress=lambda *at: told.append(at))
     both = accuracy.collect(detector, OneBox(), [COMMON], batch_size=2, transform=Eval(40, 80))
-    assert one["common"].results() == both["common"].results()
+    ahead = accuracy.collect(
+        Constant([[SURE, 0.0, 0.0]] * 2), OneBox(), [COMMON], num_workers=2, transform=Eval(40, 80)
+    )
+    assert one["common"].results() == both["common"].results() == ahead["common"].results()
     assert detector.training
     assert detector.batches == [(1, True), (1, True), (2, True)]  # no masks where nothing is padded
     assert told == [(1, 2), (2, 2)]
