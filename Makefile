@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: bench bench-gpu check-self clean lint mistakes quickstart record-references test test-full test-gpu
+.PHONY: bench bench-gpu bench-scoring check-self clean lint mistakes quickstart record-references test test-full test-gpu
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -32,6 +32,9 @@ bench: $(READY)  ## the op against the grid_sample reference, both sides in one 
 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/op.py --device cuda
+
+bench-scoring: $(READY)  ## scoring of 5000 images x 100 detections, ours and pycocotools in one run
+	$(BIN)/python benchmarks/scoring.py
 
 check-self: $(READY)  ## detrbench's own budgets: exact GFLOPs of every detector, the op's ratio, two detectors that learn
 	$(BIN)/detrbench run complexity self_check --jobs 2 --results build/self

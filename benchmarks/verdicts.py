@@ -27,7 +27,7 @@ from detrbench.check.judge import FALSE_ALARMS
 from detrbench.data import open_dataset
 from detrbench.data.spec import DataSpec
 from detrbench.data.transforms import Eval, Train
-from detrbench.measure import accuracy, ap_interval, latency, protocols, timing
+from detrbench.measure import accuracy, ap_interval, latency, protocols, scoring, timing
 from detrbench.statistics import Evidence
 from detrbench.training import loop
 from detrbench.training.recipe import Recipe
@@ -112,8 +112,8 @@ def damaged(options: argparse.Namespace) -> dict[str, Any]:
     rule = protocols.get("accuracy")
 
     def matches() -> ap_interval.Matches:
-        found = accuracy.collect(detector, val, rule, transform=Eval(96, 96))
-        return ap_interval.read_matches(accuracy.score(found, val, rule))
+        found = accuracy.collect(detector, val, [rule], transform=Eval(96, 96))[rule.name]
+        return scoring.score(found, val, rule).matched.of_all_sizes()
 
     before, rows = matches(), {}
     weight = detector.parts["heads"].class_embed[-1].weight

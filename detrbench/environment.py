@@ -38,20 +38,26 @@ def capture() -> dict[str, Any]:
     import torch
 
     cuda = torch.cuda.is_available()
-    return {
-        "detrbench": detrbench.__version__,
-        "commit": commit(),
-        "python": platform.python_version(),
+    return capture_without_torch() | {
         "torch": torch.__version__,
         "torchvision": _version("torchvision"),
-        "system": platform.platform(),
-        "cpu": cpu_model(),
-        "cores": cores(),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
         "driver": _driver() if cuda else None,
         "cuda": torch.version.cuda if cuda else None,
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
+    }
+
+
+def capture_without_torch() -> dict[str, Any]:
+    """What is known of this process without PyTorch."""
+    return {
+        "detrbench": detrbench.__version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpu": cpu_model(),
+        "cores": cores(),
     }
 
 

@@ -98,12 +98,13 @@ def share(source: Path, target: Path) -> None:
             shutil.copyfile(source, temporary)
 
 
-def sha256(path: Path) -> str:
-    """sha256 of a file's content, in hex."""
+def sha256(path: Path, also: str = "") -> str:
+    """sha256 of a file's content, and of the text that comes after it, in hex."""
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)
+    digest.update(also.encode())
     return digest.hexdigest()
 
 

@@ -42,7 +42,7 @@ class Measure:
         needs_weights: the values of the weights matter, so they are loaded or trained.
         reusable: an equal cell's record may be taken over.
         chosen: suites and `--measure` may name it; what is not chosen is done where others need it.
-        beside: the file beside the record.
+        beside: the files beside the record.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Measure:
     needs_weights: bool = False
     reusable: bool = True
     chosen: bool = True
-    beside: Beside | None = None
+    beside: tuple[Beside, ...] = ()
 
     @property
     def timed(self) -> bool:
@@ -65,12 +65,18 @@ MEASURES: Mapping[str, Measure] = {
     measure.name: measure
     for measure in (
         Measure("complexity", "GFLOPs and parameters", "counting"),
-        Measure("training", "training", "running", chosen=False, beside=Beside("checkpoint/model.safetensors")),
-        # An AP without what each image contributed is still an AP.
-        Measure("accuracy", "AP", "running", needs_weights=True, beside=Beside("accuracy-images.npz", needed=False)),
+        Measure("training", "training", "running", chosen=False, beside=(Beside("checkpoint/model.safetensors"),)),
+        # An AP without what each image contributed, and without its detections, is still an AP.
+        Measure(
+            "accuracy",
+            "AP",
+            "running",
+            needs_weights=True,
+            beside=(Beside("accuracy-images.npz", needed=False), Beside("detections.json.gz", needed=False)),
+        ),
         Measure("dam", "Corr", "running", "detrbench.measure.dam:measure", needs_weights=True),
         Measure("queries", "queries per object", "running", "detrbench.measure.queries:measure", needs_weights=True),
-        Measure("pictures", "pictures", "running", needs_weights=True, beside=Beside("traces.npz")),
+        Measure("pictures", "pictures", "running", needs_weights=True, beside=(Beside("traces.npz"),)),
         Measure("memory", "memory", "memory", reusable=False),
         Measure("latency", "latency", "latency", reusable=False),
     )

@@ -70,7 +70,7 @@ def scale_of(budgets: SuiteBudgets, options: CheckOptions) -> str:
 
 
 def results_of(budgets: SuiteBudgets, scale: str, options: CheckOptions, warn: Note) -> dict[str, CellResult]:
-    """The suite's cells with results, by id; detrbench's own detectors only.
+    """The suite's cells with results, by id; those that are built, or from elsewhere.
 
     Raises:
         EnvironmentLacking: there are none at all, so nothing can be said of any budget.
@@ -88,7 +88,8 @@ def _expected(budgets: SuiteBudgets, scale: str, options: CheckOptions) -> list[
     from detrbench import models
 
     built = set(models.names())
-    return [cell.id for cell in budgets.loaded.cells(scale, options.overrides) if cell.model in built]
+    cells = [cell for cell in budgets.loaded.cells(scale, options.overrides) if not cell.published_only]
+    return [cell.id for cell in cells if cell.model is None or cell.model in built]  # None: from elsewhere
 
 
 def check(budgets: SuiteBudgets, options: CheckOptions, note: Note) -> Checked:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from detrbench.cli import output
 from detrbench.words import printable
+
+if TYPE_CHECKING:
+    from detrbench.compare.cells import Comparison
 
 EXAMPLES = output.examples(
     "detrbench compare old_results/ results/",
@@ -48,9 +51,16 @@ def command(
     if form is not ComparisonFormat.text:
         sys.stdout.write(comparison.WRITERS[form.value](found))
         return
+    tell(found)
+
+
+def tell(found: Comparison) -> None:
+    """The comparison as text."""
+    from detrbench.report import comparison
+
     console = output.console()
     heads = [f">{name}" if name in ("A", "B", "difference", "95 % interval") else name for name in comparison.COLUMNS]
-    output.say(f"A: {a}", f"B: {b}", "")
+    output.say(f"A: {found.a}", f"B: {found.b}", "")
     if found.rows:
         console.print(output.table(heads, [comparison.cells(row) for row in found.rows]))
         output.say()

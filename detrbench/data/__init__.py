@@ -4,6 +4,7 @@ spec.py        DataSpec: which data, as written in a suite                     (
 samples.py     Sample, Target, Category and the Dataset interface              (torch-free)
 layouts/       one reader for each layout of a folder: COCO, Roboflow, YOLO     (torch-free)
 reading.py     reading JSON and images so that nothing broken passes           (torch-free)
+streaming.py   large JSON files, batch by batch                                (torch-free)
 validate.py    what a folder holds, and every mistake in it, with file and id  (torch-free)
 coco.py        folders of annotated images, in COCO's terms                    (torch-free)
 shapes.py      generated images; drawing.py renders them                       (torch-free)

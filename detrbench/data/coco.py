@@ -7,16 +7,16 @@ never sees them. Boxes are clamped to the image, and those left without area are
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from detrbench.data import contents, layouts
-from detrbench.data.layouts.split import HARMLESS, AnnotatedSplit
+from detrbench.data.layouts.split import AnnotatedSplit
 from detrbench.data.reading import read_image
-from detrbench.data.samples import Category, Sample, Target
+from detrbench.data.samples import Sample, Target
 from detrbench.data.spec import DataSpec, Labels, Split
 from detrbench.errors import DataError
 
@@ -40,20 +40,14 @@ class CocoDataset:
         limit: int | None = None,
         drop_empty: bool = False,
     ) -> None:
-        _refuse_broken(split)
-        document = split.document
-        self.image_folder, self.labels, self._content = split.images, labels, split.content
-        self.categories = sorted(
-            (Category(record["id"], record["name"]) for record in document["categories"]), key=lambda c: c.id
-        )
-        self._records = {record["id"]: record for record in document["images"]}
-        self._annotations: dict[int, list[dict[str, Any]]] = defaultdict(list)
-        for record in document["annotations"]:
-            self._annotations[record["image_id"]].append(record)
-        ids = sorted(self._records)
+        self.place, self.image_folder, self.labels, self._split = split.place, split.images, labels, split
+        self._index = split.index()
+        self.categories = self._index.categories
+        places = np.arange(len(self._index.image_ids))
         if drop_empty:
-            ids = [image_id for image_id in ids if not self._target(image_id).iscrowd.all()]
-        self.image_ids = ids[:limit]
+            places = places[self._trainable()]
+        self._places = places[:limit]  # in the index
+        self.image_ids: list[int] = self._index.image_ids[self._places].tolist()
         if not self.image_ids:
             raise DataError(f"{split.place}: no images to use", hint="fill it, or set keep_empty: true")
         if not self.categories:
@@ -78,62 +72,66 @@ class CocoDataset:
         return len(self.categories)
 
     @cached_property
+    def annotations_digest(self) -> str:
+        """Equal for equal annotations, of all images."""
+        return self._split.digest()
+
+    @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(self._content())
-        digest.update(f"{self.labels} {self.image_ids}".encode())
-        names = (self._records[image_id]["file_name"] for image_id in self.image_ids)
-        digest.update(contents.digest(self.image_folder, names).encode())
-        return digest.hexdigest()
+        names = (self._index.file_names[place] for place in self._places)
+        images = contents.digest(self.image_folder, names)
+        return hashlib.sha256(f"{self.annotations_digest} {self.labels} {self.image_ids}{images}".encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.image_ids)
 
     def __getitem__(self, index: int) -> Sample:
-        image_id = self.image_ids[index]
-        record = self._records[image_id]
-        path = self.image_folder / record["file_name"]
+        place, image_id = int(self._places[index]), self.image_ids[index]
+        width, height = self._index.sizes[place].tolist()
+        path = self.image_folder / self._index.file_names[place]
         image = read_image(path, image_id)
-        if image.size != (record["width"], record["height"]):
-            found, expected = f"{image.width}x{image.height}", f"{record['width']}x{record['height']}"
-            message = f"{path} (image id {image_id}): the record says {expected}, the image has {found}"
-            raise DataError(message, hint="correct the record, or list all with `detrbench validate PATH`")
-        return Sample(image, self._target(image_id), image.height, image.width)
+        if image.size != (width, height):
+            message = f"the record says {width}x{height}, the image has {image.width}x{image.height}"
+            hint = "correct the record, or list all with `detrbench validate PATH`"
+            raise DataError(f"{path} (image id {image_id}): {message}", hint=hint)
+        return Sample(image, self._target(place), image.height, image.width)
 
     def coco_ground_truth(self) -> dict[str, Any]:
         """As `Dataset` says; annotations are numbered anew from 1, since pycocotools takes id 0 for "unmatched"."""
-        records = [record for image_id in self.image_ids for record in self._annotations.get(image_id, [])]
-        return {
-            "images": [self._records[image_id] for image_id in self.image_ids],
-            "annotations": [{**record, "id": number} for number, record in enumerate(records, start=1)],
-            "categories": [{"id": category.id, "name": category.name} for category in self.categories],
-        }
+        return self._index.document(self._places)
 
     def to_category_id(self, label: int) -> int:
         return label if self.labels == "category_id" else self.categories[label].id
 
     @cached_property
-    def _label_of(self) -> dict[int, int]:
+    def _labels_of(self) -> npt.NDArray[np.int64]:
+        """(K,) the label of each category."""
         if self.labels == "category_id":
-            return {category.id: category.id for category in self.categories}
-        return {category.id: label for label, category in enumerate(self.categories)}
+            return np.array([category.id for category in self.categories])
+        return np.arange(len(self.categories))
 
-    def _target(self, image_id: int) -> Target:
+    def _trainable(self) -> npt.NDArray[np.bool_]:
+        """(N,) images of the index with a box to train on."""
+        index = self._index
+        image = np.repeat(np.arange(len(index.image_ids)), np.diff(index.ends, prepend=0))
+        usable = _clamped(index.boxes, index.sizes[image])[1] & ~index.iscrowd
+        return np.bincount(image[usable], minlength=len(index.image_ids)) > 0
+
+    def _target(self, place: int) -> Target:
         """The image's usable annotations: boxes clamped to it, none without area."""
-        records, image = self._annotations.get(image_id, []), self._records[image_id]
-        boxes = np.array([record["bbox"] for record in records], dtype=np.float32).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        boxes[:, 0::2] = boxes[:, 0::2].clip(0, image["width"])
-        boxes[:, 1::2] = boxes[:, 1::2].clip(0, image["height"])
-        usable = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        labels = np.array([self._label_of[record["category_id"]] for record in records], dtype=np.int64)
-        iscrowd = np.array([record["iscrowd"] for record in records], dtype=np.bool_)
-        area = np.array([record["area"] for record in records], dtype=np.float32)
+        index, here = self._index, self._index.of_image(place)
+        boxes, usable = _clamped(index.boxes[here], index.sizes[place][None])
+        labels, iscrowd = self._labels_of[index.category[here]], index.iscrowd[here]
+        area = index.area[here].astype(np.float32)
+        image_id = int(index.image_ids[place])
         return Target(image_id, labels[usable], boxes[usable], iscrowd[usable], area[usable])
 
 
-def _refuse_broken(split: AnnotatedSplit) -> None:
-    """Raises for the first mistake that would give wrong numbers; harmless ones are dealt with where boxes are read."""
-    mistakes = [mistake for mistake in split.mistakes if mistake.kind not in HARMLESS]
-    if mistakes:
-        first, others = mistakes[0], f" (and {len(mistakes) - 1} more)" if len(mistakes) > 1 else ""
-        raise DataError(f"{first.file}: {first.message}{others}", hint=f"`detrbench validate {split.root}` lists all")
+def _clamped(
+    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Boxes (n, 4) x y width height as x1 y1 x2 y2 within images of `sizes` (n or 1, 2); which have area (n,)."""
+    corners = boxes.astype(np.float32)
+    corners[:, 2:] += corners[:, :2]
+    corners = corners.clip(0, np.tile(sizes, 2).astype(np.float32))
+    return corners, (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])

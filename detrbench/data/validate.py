@@ -76,11 +76,11 @@ def inspect(root: Path, images: bool = True, progress: Callable[[int, int], None
     read: dict[str, AnnotatedSplit] = {}
     for split in layout.splits(root):
         try:
-            read[split] = layout.read(root, split)
+            found = layout.read(root, split)
+            findings += found.mistakes
+            read[split] = found
         except DataError as error:
             findings.append(FileMistake(str(root), None, "unreadable_annotations", error.message))
-    for found in read.values():
-        findings += found.mistakes
     classes = {split: {c["id"]: c["name"] for c in sound_categories(found.document)} for split, found in read.items()}
     findings += _compare_categories({str(found.place): classes[split] for split, found in read.items()})
     if images:

@@ -7,18 +7,23 @@ exactly as if it were in the data set twice under two ids.
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from detrbench import statistics
 from detrbench.statistics import Evidence
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's recall thresholds
-MAX_CELLS = 2_000_000  # replicates x detections worked on at a time
+RESAMPLES = 250  # worked on at a time, so that what is in hand stays in a processor's cache
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -50,33 +55,6 @@ class Matches:
     classes: list[ClassMatches]
 
 
-def read_matches(evaluated: Any) -> Matches:
-    """The matches for boxes of all sizes in a `COCOeval` after its `evaluate`."""
-    num_images, num_areas = len(evaluated.params.imgIds), len(evaluated.params.areaRng)
-    classes = []
-    for category in range(len(evaluated.params.catIds)):
-        first = category * num_areas * num_images  # entries: category, area ("all" first), image
-        classes.append(_class_matches(evaluated.evalImgs[first : first + num_images], len(evaluated.params.iouThrs)))
-    return Matches(num_images, classes)
-
-
-def _class_matches(images: list[dict[str, Any] | None], thresholds: int) -> ClassMatches:
-    found = [(index, entry) for index, entry in enumerate(images) if entry is not None]
-    objects = np.zeros(len(images), dtype=np.int64)
-    for index, entry in found:
-        objects[index] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
-    if not found:
-        nothing = np.zeros((thresholds, 0), dtype=bool)
-        return ClassMatches(np.zeros(0, dtype=np.int64), nothing, nothing, objects)
-    order = np.argsort(-np.concatenate([entry["dtScores"] for _, entry in found]), kind="mergesort")
-    return ClassMatches(
-        image=np.concatenate([np.full(len(entry["dtScores"]), index) for index, entry in found])[order],
-        hit=np.concatenate([entry["dtMatches"] for _, entry in found], axis=1)[:, order] > 0,
-        ignored=np.concatenate([entry["dtIgnore"] for _, entry in found], axis=1)[:, order].astype(bool),
-        objects=objects,
-    )
-
-
 def weighted_ap(matches: Matches, weights: npt.NDArray[np.integer]) -> Floats:
     """AP at each IoU threshold, mean over the categories that have objects.
 
@@ -91,50 +69,108 @@ def weighted_ap(matches: Matches, weights: npt.NDArray[np.integer]) -> Floats:
         (R, T) in 0..1; NaN where a resample has no object at all.
     """
     thresholds = len(matches.classes[0].hit) if matches.classes else 1
+    copies = [np.ascontiguousarray(part.T, dtype=float) for part in _parts(weights)]
     total, present = np.zeros((len(weights), thresholds)), np.zeros((len(weights), 1))
-    for one in matches.classes:
-        ap = _class_ap(one, weights)
-        total = total + np.nan_to_num(ap)
-        present += ~np.isnan(ap[:, :1])
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and scipy release Python's lock
+        for ap in pool.map(_class_ap, matches.classes, itertools.repeat(copies)):
+            total += np.nan_to_num(ap)
+            present += ~np.isnan(ap[:, :1])
     with np.errstate(invalid="ignore"):
         return np.asarray(total / present)
 
 
-def _class_ap(one: ClassMatches, weights: npt.NDArray[np.integer]) -> Floats:
-    """(R, T) AP of one category; NaN where it has no object in a resample."""
-    step = max(1, MAX_CELLS // max(1, len(one.image)))
-    return np.concatenate([_class_ap_block(one, weights[i : i + step]) for i in range(0, len(weights), step)])
+def _parts(weights: npt.NDArray[np.integer]) -> list[npt.NDArray[np.integer]]:
+    return [weights[start : start + RESAMPLES] for start in range(0, len(weights), RESAMPLES)]
 
 
-def _class_ap_block(one: ClassMatches, weights: npt.NDArray[np.integer]) -> Floats:
-    objects = (weights @ one.objects).astype(float)  # (R,)
-    taken = weights[:, one.image].astype(float)  # (R, D): copies of each detection
-    ranks = taken.cumsum(axis=1)  # detections up to and including this one
-    ap = np.stack([_average_precision(*at, taken, ranks, objects) for at in zip(one.hit, one.ignored)], axis=1)
-    return np.where(objects[:, None] > 0, ap, np.nan)
+def _class_ap(one: ClassMatches, copies: Sequence[Floats]) -> Floats:
+    """(R, T) AP of one category; NaN where it has no object in a resample.
 
-
-def _average_precision(hit: Bools, ignored: Bools, taken: Floats, ranks: Floats, objects: Floats) -> Floats:
-    """(R,) COCO's 101-point AP at one IoU threshold.
-
-    Precision can only matter where recall rises, so only the true positives are looked at: each recall threshold takes
-    the best precision at or after the first true positive that reaches it.
+    Args:
+        one: the category.
+        copies: the resamples in parts, each (N, r): how often it holds each image.
     """
-    found = np.flatnonzero(hit & ~ignored)  # (P,)
-    if not len(found):
-        return np.zeros(len(taken))
-    true = taken[:, found].cumsum(axis=1)  # (R, P)
-    precision = true / (ranks[:, found] - _ignored_before(found, np.flatnonzero(ignored), taken) + np.spacing(1))
-    best_after = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    reached = np.searchsorted(RECALLS, true / np.maximum(objects, 1)[:, None], side="right")
-    return (best_after * np.diff(reached, axis=1, prepend=0)).sum(axis=1) / len(RECALLS)
+    curves = [_Curve.of(one, hit, ignored) for hit, ignored in zip(one.hit, one.ignored)]
+    # One sum for all thresholds: most of the work is in the detections that are wrong at all of them.
+    ends = np.unique(np.concatenate([curve.ends for curve in curves]))
+    everything = _until(ends, np.arange(len(one.image)), one.image, len(one.objects))
+    ap = []
+    for part in copies:
+        objects, ranks = part.T @ one.objects, _running(np.add, everything @ part)
+        found = [curve.average_precision(part, ranks[np.searchsorted(ends, curve.ends)], objects) for curve in curves]
+        ap.append(np.where(objects[:, None] > 0, np.stack(found, axis=1), np.nan))
+    return np.concatenate(ap)
 
 
-def _ignored_before(found: Ints, ignored: Ints, taken: Floats) -> Floats:
-    """(R, P) how many ignored detections rank before each of `found`."""
-    counts = np.zeros((len(taken), len(ignored) + 1))
-    np.cumsum(taken[:, ignored], axis=1, out=counts[:, 1:])
-    return counts[:, np.searchsorted(ignored, found)]
+@dataclass(frozen=True)
+class _Curve:
+    """Precision and recall of one category at one IoU threshold, at the Q places where it matters.
+
+    Precision rises along detections that are right without a wrong one between them, so the best at or beyond each of
+    them is found at the end of their run, whatever images are drawn.
+
+    Attributes:
+        ends: (Q,) the last detection of each run.
+        right: (Q, N) right detections of each run, by image.
+        ignored: (Q, N) ignored detections since the run before; None without any.
+    """
+
+    ends: Ints
+    right: sparse.csr_array
+    ignored: sparse.csr_array | None
+
+    @classmethod
+    def of(cls, one: ClassMatches, hit: Bools, ignored: Bools) -> _Curve:
+        right = np.flatnonzero(hit & ~ignored)
+        places = (~ignored).cumsum()[right]
+        ends = right[np.diff(places, append=np.inf) > 1] if len(right) else right
+        passed, images = np.flatnonzero(ignored), len(one.objects)
+        skipped = _until(ends, passed, one.image, images) if len(passed) else None
+        return cls(ends, _until(ends, right, one.image, images), skipped)
+
+    def average_precision(self, copies: Floats, ranks: Floats, objects: Floats) -> Floats:
+        """(r,) COCO's 101-point AP: each recall takes the best precision at or beyond where it is reached.
+
+        Args:
+            copies: (N, r) of each image in each resample.
+            ranks: (Q, r) detections up to and including the end of each run; overwritten.
+            objects: (r,) to be found.
+        """
+        if not len(self.ends):
+            return np.zeros(len(objects))
+        true = _running(np.add, self.right @ copies)
+        if self.ignored is not None:
+            ranks -= _running(np.add, self.ignored @ copies)
+        best = np.divide(true, np.maximum(ranks, 1, out=ranks), out=ranks)
+        _running(np.maximum, best[::-1])
+        recall = np.divide(true, np.maximum(objects, 1), out=true)
+        reached = recall * 100
+        reached += 1e-9
+        np.floor(reached, out=reached)  # the recall of RECALLS next below, or the one that is met up to rounding
+        reached += reached * RECALLS[1] <= recall  # RECALLS[i] is i * RECALLS[1] to the last bit
+        reached[1:] -= reached[:-1].copy()
+        return np.asarray(np.einsum("qr,qr->r", best, reached)) / len(RECALLS)
+
+
+def _until(ends: Ints, which: Ints, image: Ints, num_images: int) -> sparse.csr_array:
+    """(Q, N) how many of the detections `which` each image has between one end and the next; both ascend."""
+    rows = np.searchsorted(which, ends, side="right")
+    columns = image[which[: rows[-1]]] if len(rows) else which[:0]
+    return sparse.csr_array((np.ones(len(columns)), columns, np.append(0, rows)), shape=(len(ends), num_images))
+
+
+def _running(combine: np.ufunc, values: Floats) -> Floats:
+    """(Q, r) `combine.accumulate` over the rows, in place, in blocks of rows: numpy's own goes column by column."""
+    size = max(1, math.isqrt(len(values)))
+    whole = len(values) // size * size
+    blocks = values[:whole].reshape(-1, size, values.shape[1])
+    for row in range(1, size):
+        combine(blocks[:, row], blocks[:, row - 1], out=blocks[:, row])
+    for number in range(1, len(blocks)):
+        combine(blocks[number], blocks[number - 1, -1], out=blocks[number])
+    for row in range(max(1, whole), len(values)):
+        combine(values[row], values[row - 1], out=values[row])
+    return values
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@
         status.json                                {"cell", "updated", "measures": {measure: {"state", "why"}}}
         <measure>.json                             envelope: key, environment, seconds, records by protocol
         accuracy-images.npz                        what each image contributed to AP
+        detections.json.gz                         what was detected, in COCO's result format
         traces.npz                                 what happened inside on a few images
         log.txt  checkpoint/                       what the run said; the trained weights
 
@@ -47,71 +48,77 @@ class CellFolder:
     @property
     def weights(self) -> Path:
         """The trained weights."""
-        return self._file_of("training")
+        return self.beside("training")[0]
 
     @property
     def images(self) -> Path:
         """What each image contributed to AP; see measure/ap_images.py."""
-        return self._file_of("accuracy")
+        return self.beside("accuracy")[0]
+
+    @property
+    def detections(self) -> Path:
+        """What was detected; see measure/detections.py."""
+        return self.beside("accuracy")[1]
 
     @property
     def traces(self) -> Path:
         """What happened inside; see pictures/scene.py."""
-        return self._file_of("pictures")
+        return self.beside("pictures")[0]
 
     def record(self, measure: str) -> Path:
         """The envelope's file."""
         return self.path / f"{measure}.json"
 
     def has(self, measure: str, key: str) -> bool:
-        """Whether the record under that key is there, with the file that it is nothing without."""
+        """Whether the record under that key is there, with the files that it is nothing without."""
         envelope = self.read_envelope(measure)
         return envelope is not None and envelope["key"] == key and self._is_whole(measure, envelope)
 
     def _is_whole(self, measure: str, envelope: Mapping[str, Any]) -> bool:
-        """Whether the file beside a record is there, as long as it was written."""
-        beside = MEASURES[measure].beside
-        if beside is None:
-            return True
-        file = self._file_of(measure)
-        if not file.is_file():
-            return not beside.needed
-        return file.stat().st_size == envelope.get("beside", {}).get("bytes", file.stat().st_size)
+        """Whether the files beside a record are there, as long as they were written."""
+        for each in MEASURES[measure].beside:
+            file, written = self.path / each.path, _written(envelope, each.path)
+            if not file.is_file():
+                if each.needed:
+                    return False
+            elif file.stat().st_size != written.get("bytes", file.stat().st_size):
+                return False
+        return True
 
     def check_beside(self, measure: str) -> None:
-        """Compares the file beside a record with the digest in the record.
+        """Compares the files beside a record with their digests in the record.
 
         Raises:
             Damaged: they differ. The file is put aside, so that the next run takes the measure again.
         """
-        file, envelope = self._file_of(measure), self.read_envelope(measure)
-        written = (envelope or {}).get("beside", {}).get("sha256")
-        if written is None or sha256(file) == written:
-            return
-        aside = file.with_name(f"{file.name}.damaged")
-        file.replace(aside)
-        raise Damaged(
-            f"{file}: damaged: not the bytes that were written; now {aside.name}", "run again to make it anew"
-        )
+        envelope = self.read_envelope(measure) or {}
+        for each in MEASURES[measure].beside:
+            file, written = self.path / each.path, _written(envelope, each.path).get("sha256")
+            if written is not None and sha256(file) != written:
+                aside = file.with_name(f"{file.name}.damaged")
+                file.replace(aside)
+                raise Damaged(
+                    f"{file}: damaged: not the bytes that were written; now {aside.name}", "run again to make it anew"
+                )
 
-    def beside(self, measure: str) -> Path | None:
-        """The file that a measure leaves beside its record; None where it leaves none."""
-        return self._file_of(measure) if MEASURES[measure].beside else None
+    def beside(self, measure: str) -> list[Path]:
+        """The files that a measure leaves beside its record."""
+        return [self.path / each.path for each in MEASURES[measure].beside]
 
-    def _file_of(self, measure: str) -> Path:
-        beside = MEASURES[measure].beside
-        assert beside is not None, measure
-        return self.path / beside.path
+    def forget(self, measure: str) -> None:
+        """Removes a measure's record and what it left."""
+        for path in (self.record(measure), *self.beside(measure)):
+            path.unlink(missing_ok=True)
 
     def take_over(self, measure: str, source: CellFolder) -> None:
-        """Puts the other cell's file here that belongs to a measure's record; shares the space where it can.
+        """Puts the other cell's files here that belong to a measure's record; shares the space where it can.
 
         Raises:
             Unwritable: no space, no permission.
         """
-        theirs, ours = source.beside(measure), self.beside(measure)
-        if theirs and ours and theirs != ours and theirs.is_file():
-            share(theirs, ours)
+        for theirs, ours in zip(source.beside(measure), self.beside(measure)):
+            if theirs != ours and theirs.is_file():
+                share(theirs, ours)
 
     def write_cell(self, cell: Mapping[str, Any]) -> None:
         """Writes cell.yaml."""
@@ -141,10 +148,13 @@ class CellFolder:
         write_atomic(self.record(measure), json.dumps(envelope, indent=1, allow_nan=False) + "\n")
 
     def _describe_beside(self, measure: str) -> dict[str, Any]:
-        file = self.beside(measure)
-        if file is None or not file.is_file():
-            return {}
-        return {"beside": {"bytes": file.stat().st_size, "sha256": sha256(file)}}
+        files = {each.path: self.path / each.path for each in MEASURES[measure].beside}
+        described = {
+            name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
+            for name, file in files.items()
+            if file.is_file()
+        }
+        return {"beside": described} if described else {}
 
     def read_envelope(self, measure: str, warn: Warn = None) -> dict[str, Any] | None:
         """The envelope, or None where there is none that can be read; `warn` gets one line about a broken one."""
@@ -200,6 +210,12 @@ class CellFolder:
                 yield False
                 return
             yield True
+
+
+def _written(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Length and digest of a file beside a record, as the record has them; empty where it has none."""
+    described = envelope.get("beside", {}).get(name, {})
+    return described if isinstance(described, dict) else {}
 
 
 def _read_json(path: Path, warn: Warn) -> dict[str, Any] | None:

@@ -150,7 +150,7 @@ def _forget(items: Sequence[WorkItem]) -> None:
     for item in items:
         with item.folder.lock() as held:
             if held and item.state == "todo":
-                item.folder.record(item.measure).unlink(missing_ok=True)
+                item.folder.forget(item.measure)
                 if item.measure == "training":
                     shutil.rmtree(item.folder.checkpoint, ignore_errors=True)
 

@@ -67,6 +67,16 @@ def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
     return _digest(parts)
 
 
+def detections_key(cell: Cell, now: Conditions, weights: str) -> str:
+    """A hash of all that one forward over the evaluation images depends on; protocols score what it detects."""
+    return _digest(["detections", _detector(cell), weights, cell.settings.eval_size, now.fingerprint(cell, "val")])
+
+
+def predictions_key(predictions: str, truth: str) -> str:
+    """The key of the accuracy of predictions from elsewhere: sha256 of their file and of the annotations'."""
+    return _digest(["predictions", protocols.get("accuracy").version, predictions, truth])
+
+
 def training_key(cell: Cell, now: Conditions) -> str:
     """A hash of detector, recipe, data and the content of the files that it begins with: equal ones give equal weights.
 

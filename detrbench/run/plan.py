@@ -18,7 +18,7 @@ from detrbench.files import sha256
 from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
-from detrbench.run.keys import Conditions, complexity_key, folder_name, record_key, training_key
+from detrbench.run.keys import Conditions, complexity_key, detections_key, folder_name, record_key, training_key
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
@@ -33,7 +33,7 @@ class WorkItem:
     """One measure of one cell. `seconds` is a coarse estimate, None where nothing is known.
 
     `reused` is due, but an equal cell of some suite has all of its records; `known` names protocols of complexity whose
-    record is at hand, and which the step leaves out.
+    record is at hand, and which the step leaves out. `detections` is the key of what accuracy's forward detects.
 
     `why` says why a measure cannot be taken, where its record comes from, or what to know of what is due.
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
@@ -50,6 +50,7 @@ class WorkItem:
     seconds: float | None
     known: tuple[str, ...] = ()
     start: Start = field(default_factory=Start)
+    detections: str = ""
 
     @property
     def trained_in(self) -> CellFolder:
@@ -93,7 +94,21 @@ def _of_cell(
         seconds = estimate(cell, measure) if state == "todo" else None
         if measure == "training" and state == "todo":
             why = weights.start.remark
-        items.append(WorkItem(cell, folder, measure, key, state, why, weights.kind, seconds, start=weights.start))
+        detections = detections_key(cell, now, weights.identity) if key and measure == "accuracy" else ""
+        items.append(
+            WorkItem(
+                cell,
+                folder,
+                measure,
+                key,
+                state,
+                why,
+                weights.kind,
+                seconds,
+                start=weights.start,
+                detections=detections,
+            )
+        )
     return items
 
 
@@ -113,6 +128,8 @@ def _if_known(item: WorkItem, known: KnownRecords) -> WorkItem:
 def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
     if cell.published_only:
         return "published figures only"
+    if cell.model is None:
+        return "a detector from elsewhere: detrbench evaluate scores its predictions"
     if cell.model not in now.built:
         return UNKNOWN
     return None

@@ -24,11 +24,13 @@ from detrbench.measure import (
     ap_images,
     ap_interval,
     complexity,
+    detections,
     latency,
     memory,
     pictures,
     protocols,
     queries,
+    scoring,
     timing,
 )
 from detrbench.measure.protocols.latency import LatencyProtocol
@@ -40,6 +42,7 @@ from detrbench.run.plan import WorkItem
 from detrbench.run.start import Start
 from detrbench.training import loop
 
+LOADERS = 2  # threads that read images while a detector is at work
 OpenData = Callable[[DataSpec, Split], Dataset]
 Report = Callable[..., None]  # (fraction, text, milestone=False)
 
@@ -109,8 +112,8 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
 
     def evaluate(detector: Any) -> dict[str, float | None]:
         rule, gathering = protocols.get("accuracy"), queries.Gathering(protocols.get("queries").thresholds)
-        found = accuracy.collect(detector, val_set, rule, device, transform=_eval(item), observe=gathering.add)
-        stats = accuracy.evaluate(found, val_set, rule, replicates=1).stats
+        found = accuracy.collect(detector, val_set, [rule], device, transform=_eval(item), observe=gathering.add)
+        stats = scoring.evaluate(found[rule.name], val_set, rule, replicates=1).stats
         return {"AP": stats["AP"], "AP50": stats["AP50"], **gathering.means()}
 
     def tell(at: loop.TrainProgress) -> None:
@@ -159,18 +162,29 @@ def _eval(item: WorkItem) -> Eval:
 
 
 def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
-    """AP, and beside the record what each image contributed, so that `compare` and `check` can pair images."""
+    """AP under all protocols from one forward; beside the record the detections, and what each image contributed.
+
+    Where the very detections are kept already and hold all that the protocols score, they are scored without a forward.
+    """
     dataset = open_data(item.cell.settings.data_spec, "val")
-    detector = load(item, device, open_data)
+    rules = [protocols.get("accuracy", name) for name in item.cell.protocols_of("accuracy")]
+    kept = detections.read(item.folder.detections, item.detections) if all(rule.reads_kept for rule in rules) else None
+    if kept is not None:
+        found = {rule.name: kept.best(rule.top) for rule in rules}
+    else:
+        detector, tell = load(item, device, open_data), _count(report, "detecting")
+        # One image at a time, as the papers evaluate: padding would change figures. The next ones are read meanwhile.
+        found = accuracy.collect(
+            detector, dataset, rules, device, transform=_eval(item), progress=tell, num_workers=LOADERS
+        )
+        detections.write(item.folder.detections, found[COMMON], item.detections)
     records, matches, drawn = {}, {}, {}
-    for name in item.cell.protocols_of("accuracy"):
-        protocol, tell = protocols.get("accuracy", name), _count(report, name)
-        found = accuracy.collect(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
-        scored = accuracy.score(found, dataset, protocol)
-        matches[name] = ap_interval.read_matches(scored)
-        drawn[name] = ap_interval.bootstrap(matches[name])
-        records[name] = accuracy.summarise(scored, dataset, protocol, drawn[name])
-    write_atomic(item.folder.images, ap_images.pack(matches, list(scored.params.imgIds), item.key, drawn))
+    for rule in rules:
+        scored = scoring.score(found[rule.name], dataset, rule)
+        matches[rule.name] = scored.matched.of_all_sizes()
+        drawn[rule.name] = ap_interval.bootstrap(matches[rule.name])
+        records[rule.name] = scoring.summarise(scored, dataset, rule, drawn[rule.name])
+    write_atomic(item.folder.images, ap_images.pack(matches, dataset.image_ids, item.key, drawn))
     return records
 
 

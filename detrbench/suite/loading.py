@@ -18,7 +18,7 @@ from detrbench.errors import SuiteError, UsageError, unknown_name
 from detrbench.files import at_home
 from detrbench.suite import expressions
 from detrbench.suite.cells import LoadedSuite, located
-from detrbench.suite.schema import Scale, SharedScales, Suite
+from detrbench.suite.schema import EXTERNAL, Scale, SharedScales, Suite
 from detrbench.suite.validation import explain
 from detrbench.words import problem_of_name
 
@@ -72,7 +72,8 @@ def read(document: yaml12.Document) -> LoadedSuite:
                 raise UsageError(problem, hint="scales name folders: letters, digits, '-', '.', '_'")
             scale.check()
     for i, variant in enumerate(suite.variants):
-        if (variant.model is None) != variant.published_only:
+        external = suite.name == EXTERNAL and variant.model is None
+        if (variant.model is None) != variant.published_only and not external:
             problem = "expected a model, or `model: null` together with `published_only: true`"
             raise document.error(("variants", i, "model"), problem)
         for name in variant.scales:

@@ -33,6 +33,8 @@ LONG, MANY = "x" * 5000, "9" * 400
         ("validate", LONG),
         ("validate", "~nouser"),
         ("validate", "/dev/zero"),
+        ("evaluate", LONG, "--data", "."),
+        ("evaluate", "x.json", "--data", LONG),
         ("show", LONG),
         ("profile", "sparse_detr_tiny", "--set", f"num_queries={MANY}"),
         ("profile", LONG),

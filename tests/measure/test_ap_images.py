@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_accuracy import COMMON, random_case
+from test_scoring import COMMON, random_case
 
-from detrbench.measure import accuracy, ap_images, ap_interval
+from detrbench.measure import ap_images, ap_interval, scoring
 from detrbench.measure.ap_interval import ClassMatches, Matches
+from detrbench.measure.detections import Detections
 
 
 def _matches(seed: int, images: int = 12) -> tuple[Matches, list[int]]:
     dataset, detections = random_case(seed, images)
-    return ap_interval.read_matches(accuracy.score(detections, dataset, COMMON)), dataset.image_ids
+    return scoring.score(Detections.of(detections), dataset, COMMON).matched.of_all_sizes(), dataset.image_ids
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from detrbench.data import Category, Sample, Target
 from detrbench.data.transforms import Eval
 from detrbench.errors import NotFinite
-from detrbench.measure import accuracy, ap_interval, protocols
-from detrbench.measure.accuracy import Detection
+from detrbench.measure import accuracy, ap_interval, protocols, scoring
+from detrbench.measure.detections import Detections
 from detrbench.measure.protocols.accuracy import AccuracyProtocol
 
+Detection = dict[str, Any]
 COMMON = protocols.get("accuracy", "common")
 SURE = 20.0
 
@@ -70,7 +71,8 @@ class Constant(nn.Module):
 
 
 def collect(logits: list[list[float]], protocol: AccuracyProtocol = COMMON, **more: Any) -> list[Detection]:
-    return accuracy.collect(Constant(logits), OneBox(), protocol, transform=Eval(40, 80), **more)
+    found = accuracy.collect(Constant(logits), OneBox(), [protocol], transform=Eval(40, 80), **more)
+    return found[protocol.name].results()
 
 
 def test_a_detection_is_in_pixels_of_the_stored_image_with_the_id_of_its_category() -> None:
@@ -100,9 +102,12 @@ def test_the_protocol_says_how_many_and_whether_boxes_of_a_class_suppress_each_o
 
 def test_batches_modes_and_progress() -> None:
     detector, told = Constant([[SURE, 0.0, 0.0]] * 2).train(), []
-    one = accuracy.collect(detector, OneBox(), COMMON, transform=Eval(40, 80), progress=lambda *at: told.append(at))
-    both = accuracy.collect(detector, OneBox(), COMMON, batch_size=2, transform=Eval(40, 80))
-    assert one == both
+    one = accuracy.collect(detector, OneBox(), [COMMON], transform=Eval(40, 80), progress=lambda *at: told.append(at))
+    both = accuracy.collect(detector, OneBox(), [COMMON], batch_size=2, transform=Eval(40, 80))
+    ahead = accuracy.collect(
+        Constant([[SURE, 0.0, 0.0]] * 2), OneBox(), [COMMON], num_workers=2, transform=Eval(40, 80)
+    )
+    assert one["common"].results() == both["common"].results() == ahead["common"].results()
     assert detector.training
     assert detector.batches == [(1, True), (1, True), (2, True)]  # no masks where nothing is padded
     assert told == [(1, 2), (2, 2)]
@@ -116,7 +121,7 @@ def test_scores_by_hand() -> None:
         {"image_id": 3, "category_id": 9, "bbox": [50, 10, 20, 10], "score": 0.9},
         {"image_id": 5, "category_id": 9, "bbox": [10, 10, 20, 16], "score": 0.8},  # IoU 0.625
     ]
-    record = accuracy.evaluate(found, OneBox(), COMMON, replicates=20)  # type: ignore[arg-type]
+    record = scoring.evaluate(Detections.of(found), OneBox(), COMMON, replicates=20)  # type: ignore[arg-type]
     assert record.stats["AP50"] == record.ap50.value == pytest.approx((100 + 50) / 2)
     assert record.stats["AP75"] == pytest.approx(100 / 2)
     assert record.stats["AP"] == record.ap.value == pytest.approx((100 + 50 * 3 / 10) / 2)  # at 0.50, 0.55, 0.60
@@ -128,8 +133,10 @@ def test_scores_by_hand() -> None:
 def test_a_hundred_detections_of_a_class_count_in_an_image() -> None:
     good = {"image_id": 3, "category_id": 7, "bbox": [10, 10, 20, 10], "score": 0.1}
     false = [{"image_id": 3, "category_id": 7, "bbox": [50, 10, 20, 10], "score": 0.9}]
-    assert accuracy.evaluate([*false * 99, good], OneBox(), COMMON, replicates=2).per_class["seven"] == pytest.approx(1)  # type: ignore[arg-type]
-    assert accuracy.evaluate([*false * 100, good], OneBox(), COMMON, replicates=2).per_class["seven"] == 0  # type: ignore[arg-type]
+    assert scoring.evaluate(Detections.of([*false * 99, good]), OneBox(), COMMON, replicates=2).per_class[
+        "seven"
+    ] == pytest.approx(1)  # type: ignore[arg-type]
+    assert scoring.evaluate(Detections.of([*false * 100, good]), OneBox(), COMMON, replicates=2).per_class["seven"] == 0  # type: ignore[arg-type]
 
 
 def test_a_false_detection_counts_among_objects_of_its_own_size() -> None:
@@ -138,13 +145,13 @@ def test_a_false_detection_counts_among_objects_of_its_own_size() -> None:
         {"image_id": 3, "category_id": 7, "bbox": [10, 10, 20, 10], "score": 0.8},
         {"image_id": 3, "category_id": 7, "bbox": [10, 5, 60, 30], "score": 0.9},
     ]
-    record = accuracy.evaluate(found, OneBox(), COMMON, replicates=2)  # type: ignore[arg-type]
+    record = scoring.evaluate(Detections.of(found), OneBox(), COMMON, replicates=2)  # type: ignore[arg-type]
     assert record.per_class["seven"] == pytest.approx(50)
     assert record.stats["APS"] == pytest.approx(100 / 2)  # of category 9 nothing is found
 
 
 def matches_of(found: list[Detection]) -> ap_interval.Matches:
-    return ap_interval.read_matches(accuracy.score(found, OneBox(), COMMON))
+    return scoring.score(Detections.of(found), OneBox(), COMMON).matched.of_all_sizes()
 
 
 def test_resamples_know_ap50_from_ap() -> None:
@@ -167,4 +174,4 @@ def test_resamples_know_ap50_from_ap() -> None:
 def test_a_detector_that_says_no_number_is_not_scored() -> None:
     detector = Constant([[SURE, -SURE, -SURE], [float("nan"), -SURE, -SURE]])
     with pytest.raises(NotFinite, match="image 3: "):
-        accuracy.collect(detector, OneBox(), COMMON, transform=Eval(40, 80))
+        accuracy.collect(detector, OneBox(), [COMMON], transform=Eval(40, 80))

@@ -205,7 +205,7 @@ def test_counts_of_the_same_forward_as_ap(measured: tuple[Any, Any, QueryGatheri
     detector, dataset, record = measured
     gathering = queries.Gathering((0.6, 0.7, 0.8))
     accuracy.collect(
-        detector, dataset, protocols.get("accuracy"), batch_size=2, transform=Eval(96, 96), observe=gathering.add
+        detector, dataset, [protocols.get("accuracy")], batch_size=2, transform=Eval(96, 96), observe=gathering.add
     )
     expected = {f"queries_above_{name}": estimate.value for name, estimate in record.per_object.items()}
     assert gathering.means() == pytest.approx(expected)

@@ -14,7 +14,7 @@ from detrbench.data import DataSpec, layouts, open_dataset
 from detrbench.data.coco import CocoDataset
 from detrbench.data.loading import Batch, batches
 from detrbench.data.transforms import Eval
-from detrbench.measure import accuracy, protocols
+from detrbench.measure import accuracy, protocols, scoring
 from detrbench.models.detector import Detector
 from detrbench.training import loop, optimiser
 from detrbench.training.recipe import Recipe
@@ -98,8 +98,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
 
 
 def average_precision(detector: Detector, dataset: CocoDataset) -> float:
-    found = accuracy.collect(detector, dataset, protocols.get("accuracy"), transform=SMALLER)
-    return accuracy.evaluate(found, dataset, protocols.get("accuracy"), replicates=2).stats["AP"] or 0.0
+    rule = protocols.get("accuracy")
+    found = accuracy.collect(detector, dataset, [rule], transform=SMALLER)[rule.name]
+    return scoring.evaluate(found, dataset, rule, replicates=2).stats["AP"] or 0.0
 
 
 @pytest.mark.full

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
+from typing import Any
 
-from detrbench.data.layouts.document import check_document
+from detrbench.data.layouts.index import AnnotationIndex, mistakes_of, read_index
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
 from detrbench.data.reading import read_json
 from detrbench.errors import DataError
+from detrbench.files import sha256
 
 NAME = "COCO"
 SHAPE = "PATH/annotations/instances_val2017.json beside PATH/val2017/*.jpg (train likewise)"
@@ -29,10 +32,15 @@ def read(root: Path, split: str) -> AnnotatedSplit:
 
 
 def of_files(root: Path, annotations: Path, images: Path) -> AnnotatedSplit:
-    """An annotation file with the folder of its images, wherever they are; raises DataError where it is no JSON."""
+    """An annotation file with the folder of its images, wherever they are."""
+    parse = functools.partial(_parse, annotations)
+    index = functools.partial(read_index, annotations, root)
+    return AnnotatedSplit(root, annotations, images, parse, index, functools.partial(sha256, annotations))
+
+
+def _parse(annotations: Path) -> tuple[Any, tuple[FileMistake, ...]]:
     document = read_json(annotations)
-    mistakes = [FileMistake(str(annotations), m.id, m.kind, m.message) for m in check_document(document)]
-    return AnnotatedSplit(root, annotations, images, document, tuple(mistakes), annotations.read_bytes)
+    return document, mistakes_of(annotations, document)
 
 
 def _files(root: Path, split: str) -> list[Path]:
@@ -46,10 +54,19 @@ def _with_images(root: Path, split: str, annotations: Path) -> AnnotatedSplit:
     for path in folders:
         if path.is_dir():
             return of_files(root, annotations, path)
-    found = of_files(root, annotations, folders[0])
     message = f"no images of split {split!r}: looked for {_listed(folders)}"
     missing = FileMistake(str(annotations), None, "missing_folder", message)
-    return dataclasses.replace(found, mistakes=(*found.mistakes, missing))
+    found = of_files(root, annotations, folders[0])
+
+    def parse() -> tuple[Any, tuple[FileMistake, ...]]:
+        document, mistakes = _parse(annotations)
+        return document, (*mistakes, missing)
+
+    def index() -> AnnotationIndex:
+        found.index()  # what is wrong in the file comes first
+        raise DataError(f"{missing.file}: {message}", hint=f"`detrbench validate {root}` lists all")
+
+    return dataclasses.replace(found, parse=parse, index=index)
 
 
 def _listed(paths: list[Path]) -> str:

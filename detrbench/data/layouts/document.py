@@ -58,12 +58,12 @@ def _category_mistakes(record: dict[str, Any]) -> Iterator[Mistake]:
 def _image_mistakes(record: dict[str, Any]) -> Iterator[Mistake]:
     yield from _typed(record, "image", {"id": _is_int, "file_name": _is_text, "width": _is_size, "height": _is_size})
     name = record.get("file_name")
-    if isinstance(name, str) and name and _leads_outside(name):
+    if isinstance(name, str) and name and leads_outside(name):
         message = f"{_named(record, 'image')}: file_name {name!r}: expected a path within the image folder"
         yield Mistake(record.get("id"), "path_outside", message)
 
 
-def _leads_outside(name: str) -> bool:
+def leads_outside(name: str) -> bool:
     """Whether a file name would be looked for elsewhere than in the folder of the images."""
     path = PurePath(name)
     return path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name

@@ -6,12 +6,11 @@ name of the project, which the classes have as their `supercategory`.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from detrbench.data.layouts import coco
+from detrbench.data.layouts.index import mistakes_of, parsed
 from detrbench.data.layouts.split import AnnotatedSplit
 from detrbench.data.reading import read_json
 from detrbench.errors import DataError
@@ -34,16 +33,16 @@ def read(root: Path, split: str) -> AnnotatedSplit:
     if path is None:
         looked = ", ".join(str(root / folder / _FILE) for folder in _FOLDERS[split])
         raise DataError(f"no annotations of split {split!r}: looked for {looked}", hint=f"expected {SHAPE}")
-    found = coco.of_files(root, path, path.parent)
-    mistakes = tuple(mistake for mistake in found.mistakes if mistake.kind != "zero_id")
-    document, notes = found.document, list[str]()
+    document = read_json(path)
+    mistakes = tuple(mistake for mistake in mistakes_of(path, document) if mistake.kind != "zero_id")
+    notes = list[str]()
     project = _project(document)
     if project is not None and project not in set(_used_categories(root)):
         kept = [category for category in document["categories"] if category["id"] != project]
         (name,) = (category["name"] for category in document["categories"] if category["id"] == project)
         document = {**document, "categories": kept}
         notes.append(f"category {project} ({name!r}) is left out: it names the project, and no box has it")
-    return dataclasses.replace(found, document=document, mistakes=mistakes, notes=tuple(notes))
+    return parsed(root, path, path.parent, document, mistakes, path.read_bytes(), tuple(notes))
 
 
 def _file(root: Path, split: str) -> Path | None:

@@ -21,6 +21,7 @@ from typing import Any
 from PIL import Image
 
 from detrbench import yaml12
+from detrbench.data.layouts.index import parsed
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
 from detrbench.errors import DataError
 from detrbench.files import is_special
@@ -73,8 +74,7 @@ def read(root: Path, split: str) -> AnnotatedSplit:
             boxes.append({**identity, "bbox": box, "area": box[2] * box[3]})
     categories = [{"id": number, "name": name} for number, name in names.items()]
     document = {"images": records, "annotations": boxes, "categories": categories}
-    content = functools.partial(_content, document)
-    return AnnotatedSplit(root, place, root, document, tuple(mistakes), content)
+    return parsed(root, place, root, document, tuple(mistakes), _content(document))
 
 
 # ------------------------------------------------------------------------------------------------------- data.yaml

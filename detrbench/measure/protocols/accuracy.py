@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from detrbench.measures import COMMON
+
 
 @dataclass(frozen=True)
 class AccuracyProtocol:
@@ -17,6 +19,11 @@ class AccuracyProtocol:
     version: int = 2
 
     @property
+    def reads_kept(self) -> bool:
+        """Whether the detections that are kept, those of `common`, hold all that this protocol scores."""
+        return self.nms is None and self.top <= PROTOCOLS[COMMON].top
+
+    @property
     def convention(self) -> str:
         """The rule in words."""
         kept = f"top {self.top} scores over queries x classes"
@@ -27,7 +34,7 @@ class AccuracyProtocol:
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        AccuracyProtocol("common", "the same for every method", 300),
+        AccuracyProtocol(COMMON, "the same for every method", 300),
         AccuracyProtocol("paper_top100", "Deformable DETR, Sparse DETR", 100),
         AccuracyProtocol("paper_top300", "DINO, Focus-DETR, Lite DETR", 300),
         AccuracyProtocol("dac", "DAC-DETR's official evaluation", 300, nms=0.8),

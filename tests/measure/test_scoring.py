@@ -10,9 +10,11 @@ import pytest
 
 from detrbench import statistics
 from detrbench.data import Category
-from detrbench.measure import accuracy, ap_interval, protocols
+from detrbench.measure import accuracy, ap_interval, protocols, scoring
+from detrbench.measure.detections import Detections
 from detrbench.results.records import to_json
 
+Detection = dict[str, Any]
 COMMON = protocols.get("accuracy", "common")
 
 
@@ -41,7 +43,7 @@ class Annotated:
         }
 
 
-def random_case(seed: int, images: int = 8) -> tuple[Annotated, list[accuracy.Detection]]:
+def random_case(seed: int, images: int = 8) -> tuple[Annotated, list[Detection]]:
     """Objects, crowds among them, with detections near them and elsewhere; the last category has no object."""
     rng = np.random.default_rng(seed)
     annotations, detections = [], []
@@ -64,11 +66,11 @@ def annotation(image: int, category: int, box: list[float], crowd: int = 0) -> d
     return {"image_id": image, "category_id": category, "bbox": box, "area": box[2] * box[3], "iscrowd": crowd}
 
 
-def detection(image: int, category: int, box: list[float], score: float) -> accuracy.Detection:
+def detection(image: int, category: int, box: list[float], score: float) -> Detection:
     return {"image_id": image, "category_id": category, "bbox": box, "score": float(score)}
 
 
-def copied(dataset: Annotated, detections: list[accuracy.Detection], counts: np.ndarray) -> tuple[Annotated, list]:
+def copied(dataset: Annotated, detections: list[Detection], counts: np.ndarray) -> tuple[Annotated, list]:
     """Image i as often as counts[i], under new ids."""
     annotations, results, images = [], [], 0
     for image, count in zip(dataset.image_ids, counts):
@@ -82,38 +84,38 @@ def copied(dataset: Annotated, detections: list[accuracy.Detection], counts: np.
 @pytest.mark.parametrize("seed", range(4))
 def test_weighted_ap_equals_scoring_copied_images(seed: int) -> None:
     dataset, detections = random_case(seed)
-    matches = ap_interval.read_matches(accuracy.score(detections, dataset, COMMON))
+    matches = scoring.score(Detections.of(detections), dataset, COMMON).matched.of_all_sizes()
     counts = statistics.resample_counts(len(dataset), 12, seed)
     found = ap_interval.weighted_ap(matches, counts)
     for ours, row in zip(found, counts):
         copies, results = copied(dataset, detections, row)
-        theirs = accuracy.score(results, copies, COMMON).stats
+        theirs = scoring.score(Detections.of(results), copies, COMMON).stats
         assert 100 * ours.mean() == pytest.approx(100 * theirs[0], abs=1e-9)
         assert ours[0] == pytest.approx(theirs[1], abs=1e-12)
 
 
 def test_weights_of_one_give_ap_itself() -> None:
     dataset, detections = random_case(7, images=40)
-    scored = accuracy.score(detections, dataset, COMMON)
+    scored = scoring.score(Detections.of(detections), dataset, COMMON)
     ones = np.ones((1, len(dataset)), dtype=np.int64)
-    found = ap_interval.weighted_ap(ap_interval.read_matches(scored), ones)[0]
+    found = ap_interval.weighted_ap(scored.matched.of_all_sizes(), ones)[0]
     assert found.mean() == pytest.approx(scored.stats[0], abs=1e-12)
     assert found[0] == pytest.approx(scored.stats[1], abs=1e-12)
     assert found[5] == pytest.approx(scored.stats[2], abs=1e-12)
 
 
-def test_blocks_do_not_change_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_of_resamples_do_not_change_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, detections = random_case(5)
-    matches = ap_interval.read_matches(accuracy.score(detections, dataset, COMMON))
+    matches = scoring.score(Detections.of(detections), dataset, COMMON).matched.of_all_sizes()
     whole = ap_interval.bootstrap(matches, 50)
-    monkeypatch.setattr(ap_interval, "MAX_CELLS", 40)
+    monkeypatch.setattr(ap_interval, "RESAMPLES", 7)
     np.testing.assert_array_equal(ap_interval.bootstrap(matches, 50).ap, whole.ap)
 
 
 def test_record_of_a_random_case() -> None:
     dataset, detections = random_case(1, images=30)
-    record = accuracy.evaluate(detections, dataset, COMMON)
-    assert list(record.stats) == list(accuracy.STATS)
+    record = scoring.evaluate(Detections.of(detections), dataset, COMMON)
+    assert list(record.stats) == list(scoring.STATS)
     assert record.num_images == record.ap.n == 30
     assert record.per_class["class 3"] is None  # has no object
     assert record.ap.low is not None
@@ -129,21 +131,21 @@ def test_perfect_detections() -> None:
     detections = [
         detection(a["image_id"], a["category_id"], a["bbox"], 0.9) for a in dataset.annotations if not a["iscrowd"]
     ]
-    record = accuracy.evaluate(detections, dataset, COMMON)
+    record = scoring.evaluate(Detections.of(detections), dataset, COMMON)
     assert record.stats["AP"] == pytest.approx(100)
     assert record.ap.low == pytest.approx(100)
 
 
 def test_nothing_detected_is_zero() -> None:
     dataset, _ = random_case(3)
-    record = accuracy.evaluate([], dataset, COMMON)
+    record = scoring.evaluate(Detections.of([]), dataset, COMMON)
     assert record.stats["AP"] == 0
     assert (record.ap.low, record.ap.high) == (0, 0)
 
 
 def test_nothing_annotated_is_none() -> None:
     dataset = Annotated(3, [])
-    record = accuracy.evaluate([detection(1, 10, [0, 0, 5, 5], 0.5)], dataset, COMMON)
+    record = scoring.evaluate(Detections.of([detection(1, 10, [0, 0, 5, 5], 0.5)]), dataset, COMMON)
     assert set(record.stats.values()) == {None}
     assert set(record.per_class.values()) == {None}
     assert math.isnan(record.ap.value)
@@ -153,7 +155,7 @@ def test_nothing_annotated_is_none() -> None:
 
 def test_one_image_has_no_interval() -> None:
     dataset = Annotated(1, [annotation(1, 10, [0, 0, 50, 50])])
-    record = accuracy.evaluate([detection(1, 10, [0, 0, 50, 50], 0.5)], dataset, COMMON)
+    record = scoring.evaluate(Detections.of([detection(1, 10, [0, 0, 50, 50], 0.5)]), dataset, COMMON)
     assert record.ap.value == pytest.approx(100)
     assert record.ap.low is None
 
@@ -161,9 +163,11 @@ def test_one_image_has_no_interval() -> None:
 def test_paired_difference_is_narrower_than_either_interval() -> None:
     dataset, detections = random_case(4, images=60)
     worse = [d for i, d in enumerate(detections) if i % 10]
-    first, second = (ap_interval.read_matches(accuracy.score(d, dataset, COMMON)) for d in (detections, worse))
+    first, second = (
+        scoring.score(Detections.of(d), dataset, COMMON).matched.of_all_sizes() for d in (detections, worse)
+    )
     difference = ap_interval.paired_difference(first, second)
-    alone = accuracy.evaluate(detections, dataset, COMMON).ap
+    alone = scoring.evaluate(Detections.of(detections), dataset, COMMON).ap
     assert alone.low is not None
     assert alone.high is not None
     low, high = difference.interval()
@@ -178,5 +182,5 @@ def test_labels_without_category_are_left_out() -> None:
 
 def test_pycocotools_stays_silent(capsys: pytest.CaptureFixture[str]) -> None:
     dataset, detections = random_case(6)
-    accuracy.evaluate(detections, dataset, COMMON, replicates=10)
+    scoring.evaluate(Detections.of(detections), dataset, COMMON, replicates=10)
     assert capsys.readouterr().out == ""
