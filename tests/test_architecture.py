@@ -13,6 +13,7 @@ HOUSE = Path(detrbench.__file__).resolve().parent
 FLOORS = (
     {"errors", "measures", "files", "yaml12", "environment", "words"},
     {"models"},
+    {"weights"},
     {"results"},
     {"statistics"},
     {"data"},

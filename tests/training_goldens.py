@@ -61,7 +61,7 @@ class Training:
         """Recorded norms, by our name."""
         norms = self.golden["gradients_of_weighted_total"]["all"]
         state = {name: torch.tensor(float(norm), dtype=torch.float64) for name, norm in norms.items()}
-        adapter = checkpoints._adapter_for(dict.fromkeys(golden(self.name)["shapes"], torch.zeros(())), Path(self.name))
+        adapter = checkpoints.adapter_for(dict.fromkeys(golden(self.name)["shapes"], torch.zeros(())), Path(self.name))
         return {name: float(norm) for name, norm in adapter.translate(state, self.detector)[0].items()}
 
 

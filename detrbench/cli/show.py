@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from detrbench.cli import output
 from detrbench.cli.output import Json
@@ -43,7 +42,7 @@ def command(
     if as_json:
         output.print_json(document)
     else:
-        print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110), end="")
+        output.print_yaml(document)
 
 
 def _model(name: str) -> dict[str, Any]:

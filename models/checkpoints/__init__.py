@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import io
 import json
 import pickle
 import struct
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,12 +68,24 @@ def load(detector: Detector, path: Path) -> LoadReport:
         CheckpointError: the file is missing, truncated, not weights, or does not fit.
     """
     state, provenance = read(path)
-    adapter = _adapter_for(state, path)
-    translated, ignored = adapter.translate(state, detector)
-    _check_fit(translated, detector, path)
+    adapter = adapter_for(state, path)
+    translated, ignored = check(detector, state, path)
     _check_finite(translated, path)
     detector.load_state_dict(translated)
     return LoadReport(path, sha256(path), adapter.name, len(translated), tuple(ignored), provenance)
+
+
+def check(detector: Detector, state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The file's tensors under the detector's names, and the names that carry no weight.
+
+    The detector may be on the meta device: names and shapes are all that is looked at.
+
+    Raises:
+        CheckpointError: they do not fit; whatever does not is listed.
+    """
+    translated, ignored = adapter_for(state, path).translate(state, detector)
+    _check_fit(translated, detector, path)
+    return translated, ignored
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -95,7 +109,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         # Official files hold their command line beside the weights; nothing else may be in there.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(_unzipped(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error).lower() for sign in FORBIDDEN):
             raise CheckpointError(
@@ -103,7 +117,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
                 "convert it to a plain state dict where you trust it",
             ) from error
         raise CheckpointError(f"{path}: damaged, or not a checkpoint", "fetch the file again") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint: {_first_line(error)}", "fetch the file again"
         ) from error
@@ -118,11 +132,26 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
 
 
+def _unzipped(path: Path) -> Path | io.BytesIO:
+    """The file itself, or the one checkpoint in an archive, as Focus-DETR releases them."""
+    if not zipfile.is_zipfile(path):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any(PurePosixPath(name).name == "data.pkl" for name in names):  # what torch.save writes is an archive too
+            return path
+        inside = [name for name in names if name.endswith((".pth", ".pt", ".bin"))]
+        if len(inside) != 1:
+            raise CheckpointError(f"{path}: expected an archive of one checkpoint, got {len(inside)}", "unpack it")
+        return io.BytesIO(archive.read(inside[0]))
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
 
-def _adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
+def adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:
+    """Whose names these are; raises CheckpointError for names of no supported code base."""
     for adapter in ADAPTERS:
         if adapter.recognises(state):
             return adapter
@@ -144,7 +173,7 @@ def _check_fit(translated: Mapping[str, Tensor], detector: Detector, path: Path)
         "different": [
             name
             for name, tensor in translated.items()
-            if name.endswith("_index") and name in wanted and not torch.equal(tensor.to(wanted[name]), wanted[name])
+            if name.endswith("_index") and _differs(tensor, wanted.get(name))
         ],
     }
     found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
@@ -161,6 +190,10 @@ def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
         raise CheckpointError(
             f"{path}: not finite: {_shorten(broken)}", hint="its training diverged, or the file is damaged"
         )
+
+
+def _differs(tensor: Tensor, wanted: Tensor | None) -> bool:
+    return wanted is not None and not wanted.is_meta and not torch.equal(tensor.to(wanted), wanted)
 
 
 def _shorten(names: list[str]) -> str:
