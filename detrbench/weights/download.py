@@ -95,25 +95,21 @@ def _alone(part: Path) -> Iterator[None]:
 def _disk_errors(target: Path) -> Iterator[None]:
     try:
         yield
-    except Unwritable as error:
-        raise EnvironmentLacking(
-            error.message, hint="free some space, or give another folder with --weights"
-        ) from error
-    except OSError as error:
-        message = unwritable(target, error).message
-        raise EnvironmentLacking(message, hint="free some space, or give another folder with --weights") from error
+    except (Unwritable, OSError) as error:
+        told = error if isinstance(error, Unwritable) else unwritable(target, error)
+        raise EnvironmentLacking(told.message, hint="give another folder with --weights, or free some space") from error
 
 
 def _complete(source: Source, part: Path, tell: Tell) -> None:
     """Goes on until the part is the whole file."""
-    failures = 0
+    failures, most = 0, _size(part)
     while True:
-        before = _size(part)
         try:
             _go_on(source, part, tell)
             return
         except _Cut as cut:
-            failures = 0 if _size(part) > before else failures + 1
+            failures = 0 if _size(part) > most else failures + 1
+            most = max(most, _size(part))
             if failures >= ATTEMPTS:
                 here = f", {_size(part)} bytes are here" if _size(part) else ""
                 hint = "check the connection; the same command goes on where it was cut"
@@ -124,23 +120,23 @@ def _complete(source: Source, part: Path, tell: Tell) -> None:
 def _go_on(source: Source, part: Path, tell: Tell) -> None:
     """One request for what is missing; raises _Cut where it ends early."""
     start, known = _size(part), _read_state(part)
-    if start and known.get("url") != source.url:
-        start = 0
+    if known.get("url") != source.url or not known.get("version"):
+        start = 0  # what is here may be of another file
     request = urllib.request.Request(source.url, headers={"Accept-Encoding": "identity"})
     for name, value in source.headers.items():
         request.add_unredirected_header(name, value)
     if start:
         request.add_header("Range", f"bytes={start}-")
-        if known.get("version"):
-            request.add_header("If-Range", known["version"])
+        request.add_header("If-Range", known["version"])
     try:
         answer = urllib.request.urlopen(request, timeout=SECONDS)
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:  # nothing is left to send, or it is another file
-            if error.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
+            there = error.headers.get("Content-Range", "").rpartition("/")[2]
+            if there == str(start) and known.get("total") in (None, start):
                 return
             _forget(part)
-            raise _Cut("another file than before") from error
+            raise _Cut(f"the server has {there or 'no'} bytes, other than before") from error
         if error.code in AGAIN:
             raise _Cut(f"the server answers {error.code} {error.reason}") from error
         hint = "the link may be dead: see detrbench weights show, fetch it by hand, then detrbench weights import"
@@ -157,7 +153,7 @@ def _go_on(source: Source, part: Path, tell: Tell) -> None:
         if source.size is not None and total is not None and total != source.size:
             _forget(part)
             raise FetchError(f"{source.url}: expected {source.size} bytes, the server has {total}", hint=_ELSEWHERE)
-        _write_state(part, source.url, answer)
+        _write_state(part, source.url, answer, total)
         _append(answer, part, start, total, tell)
     here = _size(part)
     expected = total if total is not None else source.size
@@ -206,11 +202,11 @@ def _read_state(part: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _write_state(part: Path, url: str, answer: Any) -> None:
+def _write_state(part: Path, url: str, answer: Any, total: int | None) -> None:
     """Which version of the file is arriving: what comes later must be of the same one."""
     tag = answer.headers.get("ETag", "")
     version = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
-    write_atomic(part.with_name(f"{part.name}.json"), json.dumps({"url": url, "version": version}))
+    write_atomic(part.with_name(f"{part.name}.json"), json.dumps({"url": url, "version": version, "total": total}))
 
 
 def _forget(part: Path) -> None:

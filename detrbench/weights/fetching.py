@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -77,7 +78,7 @@ def fetch(entry: Entry, tell: Tell, fits: Check) -> store.Held:
     source, digest = _source(entry)
     if digest and entry.sha256 is None:
         entry = dataclasses.replace(entry, sha256=digest)
-    target = store.folder_of(entry) / str(entry.file)
+    target, origin = store.folder_of(entry) / str(entry.file), str(entry.url)
 
     def check(part: Path, found: str) -> None:
         store.check(entry, part, found, store.read_note(target))
@@ -85,8 +86,8 @@ def fetch(entry: Entry, tell: Tell, fits: Check) -> store.Held:
             fits(entry, part)
 
     found = download(source, target, check, tell)
-    store.write_note(target, found, entry.url)
-    return store.Held(target, found, entry.url)
+    store.write_note(target, found, origin)
+    return store.Held(target, found, origin)
 
 
 def import_file(path: Path, entry: Entry, fits: Check) -> store.Held:
@@ -122,17 +123,25 @@ def _of_hub(match: re.Match[str]) -> tuple[Source, str | None]:
     hub = _hub()
     named = f"hf:{match['repository']}"
     address = hub.hf_hub_url(match["repository"], match["file"], revision=match["revision"])
-    known = _ask(named, lambda: hub.get_hf_file_metadata(address))
+    known = _ask(named, functools.partial(hub.get_hf_file_metadata, address))
     digest = known.etag if known.etag and re.fullmatch("[0-9a-f]{64}", known.etag) else None
     return Source(address, hub.utils.build_hf_headers(), known.size), digest
 
 
 def _usual_file(repository: str, revision: str | None) -> str:
-    found = _ask(f"hf:{repository}", lambda: _hub().HfApi().list_repo_files(repository, revision=revision))
+    hub, named = _hub(), f"hf:{repository}"
     for name in USUAL:
-        if name in found:
-            return name
-    raise FetchError(f"hf:{repository}: holds none of {', '.join(USUAL)}", hint="name a file: hf:ORG/REPO/FILE")
+        address = hub.hf_hub_url(repository, name, revision=revision)
+        try:
+            _ask(named, functools.partial(hub.get_hf_file_metadata, address))
+        except _NoSuchFile:
+            continue
+        return name
+    raise FetchError(f"{named}: holds none of {', '.join(USUAL)}", hint=f"name a file: {named}/FILE")
+
+
+class _NoSuchFile(FetchError):
+    pass
 
 
 def _hub() -> Any:
@@ -157,8 +166,10 @@ def _ask(named: str, question: Callable[[], Any]) -> Any:
         raise FetchError(
             f"{named}: no such repository, or a private one", "for a private one: hf auth login"
         ) from error
-    except (errors.EntryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise FetchError(f"{named}: no such file or revision there") from error
+    except errors.RevisionNotFoundError as error:
+        raise FetchError(f"{named}: no such revision there") from error
+    except errors.EntryNotFoundError as error:
+        raise _NoSuchFile(f"{named}: no such file there") from error
     except (errors.HTTPError, OSError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FetchError(f"{named}: no answer of the hub: {first}", "check the connection, and HF_ENDPOINT") from error

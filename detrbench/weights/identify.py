@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from detrbench import models
 from detrbench.errors import CheckpointError
 from detrbench.models import checkpoints
+from detrbench.models.detector import Detector
 from detrbench.weights import catalogue
 from detrbench.weights.catalogue import Entry
 
@@ -27,21 +28,25 @@ def check(entry: Entry, path: Path) -> None:
     problem = _problem(entry, state, path)
     if problem is not None:
         others = [other.name for other in _fitting(state, path)]
-        hint = f"it fits {_some(others)}: name one of them with --as" if others else problem.hint
-        raise CheckpointError(f"{path.name} is not {entry.name}: {_without(path, problem.message)}", hint)
+        if not others:
+            raise CheckpointError(f"{path.name} is not {entry.name}: {_without(path, problem.message)}", problem.hint)
+        hint = "name one of them: detrbench weights import FILE --as NAME"
+        raise CheckpointError(f"{path.name} is not {entry.name}: it fits {_some(others)}", hint)
 
 
 def recognise(path: Path) -> Entry:
     """The weights that a file holds.
 
     Raises:
-        CheckpointError: none of the catalogue, or several that nothing tells apart: keep ratios leave no trace in a file.
+        CheckpointError: none of the catalogue, or several that nothing tells apart: a keep ratio leaves no trace.
     """
     state, _ = checkpoints.read(path)
+    for entry in catalogue.entries().values():
+        if entry.model and entry.file == path.name and _problem(entry, state, path) is None:
+            return entry
     fitting = _fitting(state, path)
-    named = [entry for entry in fitting if entry.file == path.name]
-    if len(named or fitting) == 1:
-        return (named or fitting)[0]
+    if len(fitting) == 1:
+        return fitting[0]
     if not fitting:
         hint = "detrbench convert FILE --model MODEL takes other weights of these code bases"
         raise CheckpointError(f"{path}: the names and shapes in it are of no weights in the catalogue", hint)
@@ -57,21 +62,17 @@ def _fitting(state: Mapping[str, Tensor], path: Path) -> list[Entry]:
 
 def _problem(entry: Entry, state: Mapping[str, Tensor], path: Path) -> CheckpointError | None:
     try:
-        checkpoints.check(_shapes(str(entry.model), _frozen(entry.options)), state, path)
+        checkpoints.check(_shapes(str(entry.model), json.dumps(entry.options, sort_keys=True)), state, path)
     except CheckpointError as error:
         return error
     return None
 
 
 @functools.lru_cache(maxsize=64)
-def _shapes(model: str, options: Any) -> Any:
-    """The detector without memory for its values."""
+def _shapes(model: str, options: str) -> Detector:
+    """The detector without memory for its values; options as JSON."""
     with torch.device("meta"):
-        return models.create(model, **{key: list(v) if isinstance(v, tuple) else v for key, v in options})
-
-
-def _frozen(options: Mapping[str, Any]) -> Any:
-    return tuple((key, tuple(v) if isinstance(v, list) else v) for key, v in sorted(options.items()))
+        return models.create(model, **json.loads(options))
 
 
 def _without(path: Path, message: str) -> str:
