@@ -16,6 +16,7 @@ from detrbench.measures import CHOSEN
 from detrbench.training.recipe import Recipe
 from detrbench.words import LONGEST_NAME
 
+PAPER = "paper"  # the scale that is a paper's own setting
 ChosenMeasure = Literal[CHOSEN]  # type: ignore[valid-type]  # a literal of every name, so that a mistake lists them
 
 
@@ -99,7 +100,8 @@ class SuiteVariant(Strict):
     `model: null` with `published_only: true` is a row of which only the published figures are shown.
     `protocols` names protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`); `scales`
     changes a scale for this variant only. `weights_of` names an earlier cell, with whose weights this one is measured
-    instead of being trained.
+    instead of being trained. `official` names released weights (`sparse_detr/r50_rho0.3`): where they are on this
+    machine, they are what is measured at the scale `paper`, with every option that they were trained with.
     """
 
     id: str = Field(min_length=1)
@@ -112,6 +114,7 @@ class SuiteVariant(Strict):
     protocols: list[str] = []
     checkpoint: str | None = None
     weights_of: str | None = None
+    official: str | None = None
     scales: dict[str, Scale] = {}
 
 
@@ -144,6 +147,6 @@ class Suite(Strict):
             if given not in self.scales:
                 raise unknown_name(f"scale of suite {self.name}", given, self.scales)
             return given
-        if has_data and "paper" in self.scales:
-            return "paper"
+        if has_data and PAPER in self.scales:
+            return PAPER
         return self.default_scale or next(iter(self.scales))

@@ -30,7 +30,7 @@ def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
         frozenset(cell.model for cell in runnable if cell.model),
     )
     found = defaultdict(list)
-    for item in plan.work_items(runnable, CHOSEN, ResultsStore("nowhere"), conditions, fresh=True):
+    for item in plan.work_items(runnable, CHOSEN, ResultsStore("nowhere"), conditions, fresh=True, train=True):
         found[item.folder.path.name].append(f"{item.measure}:{item.key[:8]}")
     return {name: " ".join(keys) for name, keys in found.items()}
 
