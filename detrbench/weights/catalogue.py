@@ -160,13 +160,17 @@ def options_for(entry: Entry, model: str, options: Mapping[str, Any]) -> dict[st
     """
     if entry.model is None:
         raise UsageError(f"{entry.name}: weights of a backbone, not of a detector", hint="see detrbench weights list")
+    theirs = models.resolve(entry.model, entry.options)
+    _refuse(entry, theirs.parts, models.resolve(model, options).parts)
     chosen = {**entry.options, **options}
-    ours, theirs = models.resolve(model, chosen), models.resolve(entry.model, entry.options)
-    mine = {**ours.parts, **ours.options}
-    trained = {**theirs.parts, **theirs.options}
-    different = [name for name in {**trained, **mine} if mine.get(name) != trained.get(name)]
+    _refuse(entry, theirs.options, models.resolve(model, chosen).options)
+    return chosen
+
+
+def _refuse(entry: Entry, trained: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Raises UsageError where parts or options are not those of the training."""
+    different = [name for name in {**trained, **here} if here.get(name) != trained.get(name)]
     if different:
-        listed = ", ".join(f"{name} is {trained.get(name)}, here {mine.get(name)}" for name in different[:4])
+        listed = ", ".join(f"{name} is {trained.get(name)}, here {here.get(name)}" for name in different[:4])
         more = f", and {len(different) - 4} more" if len(different) > 4 else ""
         raise UsageError(f"{entry.name}: weights of another detector: {listed}{more}")
-    return chosen
