@@ -8,12 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from detrbench.cli import output
+from detrbench.cli import output, weights
 from detrbench.cli.output import Json
 from detrbench.errors import UsageError, nearest
 from detrbench.measures import MEASURES
 from detrbench.results.store import CellResult, ResultsStore
 from detrbench.suite import loading as suites
+from detrbench.weights import catalogue
+from detrbench.weights.catalogue import Entry
 
 EXAMPLES = output.examples(
     "detrbench show table6_keep_ratio",
@@ -28,9 +30,10 @@ def command(
     results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
         "results"
     ),
+    weights_folder: weights.Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Show one suite with its cells resolved, one model, or one result."""
+    """Show one suite with its cells resolved, one model with its released weights, or one result."""
     from detrbench import models
 
     if name in models.names():
@@ -56,6 +59,19 @@ def _model(name: str) -> dict[str, Any]:
         "parts": dict(spec.parts),
         "options": _plain(spec.options),
         "sources": _plain(variant.sources),
+        "weights": [_weights(entry) for entry in catalogue.of_model(name)],
+    }
+
+
+def _weights(entry: Entry) -> dict[str, Any]:
+    """What is published of a detector's weights, and whether they are here."""
+    return {
+        "name": entry.name,
+        "options": _plain(entry.options),
+        "published_AP": dict(entry.ap),
+        "paper": entry.paper,
+        "repository": entry.code,
+        "state": weights.state(entry),
     }
 
 

@@ -54,7 +54,7 @@ def list_weights(
     if as_json:
         output.print_json({"weights": [_describe(entry) for entry in found], "left_out": _left_out()})
         return
-    rows = [(e.name, e.model, _options(e), _ap(e), _state(e)) for e in found]
+    rows = [(e.name, e.model, _options(e), _ap(e), state(e)) for e in found]
     output.console().print(output.table(["name", "model", "options", ">AP", "state"], rows))
     for one in () if families else catalogue.left_out():
         print(f"left out: {one.what} ({one.code}): {one.why}")
@@ -151,14 +151,15 @@ def _describe(entry: Entry) -> dict[str, Any]:
     described = {key: value for key, value in asdict(entry).items() if value not in (None, {})}
     path = store.find(entry)
     note = store.read_note(path) if path else None
-    return {**described, "state": _state(entry), "file": str(path) if path else None, **(asdict(note) if note else {})}
+    return {**described, "state": state(entry), "file": str(path) if path else None, **(asdict(note) if note else {})}
 
 
 def _left_out() -> list[dict[str, Any]]:
     return [one.model_dump() for one in catalogue.left_out()]
 
 
-def _state(entry: Entry) -> str:
+def state(entry: Entry) -> str:
+    """Whether weights are here, and if not, who can fetch them."""
     if store.find(entry):
         return "here"
     return "to fetch" if entry.url else "by hand"

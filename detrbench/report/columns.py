@@ -87,7 +87,7 @@ def _measured(
         if path[-1] != "value":
             low = high = None
         detail = " ".join([labels.interval(low, high, decimals), str(chosen) if named else ""]).strip()
-        return TableCell(labels.fixed(value, decimals), "measured", value, detail, low=low, high=high)
+        return TableCell(labels.fixed(value, decimals), "measured", value, detail, entry.official(measure), low, high)
 
     return cell
 

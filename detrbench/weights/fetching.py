@@ -99,7 +99,8 @@ def import_file(path: Path, entry: Entry, fits: Check) -> store.Held:
     """
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    target = store.folder_of(entry) / (entry.file or path.name)
+    released = entry.file if entry.file and Path(entry.file).suffix == path.suffix else None
+    target = store.folder_of(entry) / (released or path.name)  # the ending says how a file is read
     digest = sha256(path)
     earlier = store.find(entry)
     store.check(entry, path, digest, store.read_note(target))

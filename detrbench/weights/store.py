@@ -46,10 +46,12 @@ def folder_of(entry: Entry) -> Path:
 
 
 def find(entry: Entry) -> Path | None:
-    """The entry's file, if it is here. Where its released name is not known, the one file of its folder."""
+    """The entry's file, if it is here: under its released name, else the one file of a detector's own folder."""
     folder = folder_of(entry)
-    if entry.file is not None:
-        return folder / entry.file if (folder / entry.file).is_file() else None
+    if entry.file is not None and (folder / entry.file).is_file():
+        return folder / entry.file
+    if entry.family == BACKBONES:
+        return None
     found = [path for path in folder.glob("[!.]*") if path.is_file() and path.suffix != ".json"]
     if len(found) > 1:
         names = ", ".join(sorted(path.name for path in found))

@@ -266,6 +266,10 @@ def test_from_the_command_to_the_figure(
     assert measured.cell["official"] == "family/rho0.1"
     assert found["at-0.5"].records["accuracy"]["common"]["num_images"] == 3
     assert found["sparse-0.3"].state("accuracy")[0] == "not_measured"
+    capsys.readouterr()
+    for form in ("md", "html"):
+        assert cli.main(["report", "results", "-o", f"report.{form}", "--format", form]) == 0
+        assert f"official weights {envelope['official']}" in (tmp_path / f"report.{form}").read_text(), form
     path.unlink()
-    cli.main(["run", "demo.yaml", *settings, "--dry-run"])
-    assert "5 trainings" not in capsys.readouterr().out
+    assert cli.main(["run", "demo.yaml", *settings, "--dry-run"]) == 0
+    assert "4 trainings not asked for" in capsys.readouterr().out

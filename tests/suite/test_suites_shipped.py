@@ -173,14 +173,15 @@ PRINTED_OTHERWISE = {
     ("table10_convergence", "focus-swin-t-12"): "49.9 in the paper, 50.0 in the README",
     ("table10_convergence", "focus-swin-t-24"): "51.9 in the paper, 51.2 in the README",
 }
-OFFICIAL = [(name, cell) for name in NAMES for cell in cells(name, next(iter(suites.load(name).suite.scales)))]
-OFFICIAL = [(name, cell) for name, cell in OFFICIAL if cell.official]
+LOADED = {name: suites.load(name) for name in NAMES}
+AT_PAPER = {name: loaded.cells("paper") for name, loaded in LOADED.items() if "paper" in loaded.suite.scales}
+OFFICIAL = [(name, cell) for name, found in AT_PAPER.items() for cell in found if cell.official]
 
 
 @pytest.mark.parametrize(("name", "cell"), OFFICIAL, ids=[f"{name}/{cell.id}" for name, cell in OFFICIAL])
 def test_official_weights_are_those_of_the_published_row(name: str, cell: suites.Cell) -> None:
     entry = catalogue.get(str(cell.official))
-    reference = suites.load(name).suite.published
+    reference = LOADED[name].suite.published
     printed = published.load(reference).select(cell.row).values.get("AP") if reference and cell.row else None
     if (name, cell.id) in PRINTED_OTHERWISE:
         assert printed not in entry.ap.values()
@@ -205,10 +206,9 @@ def test_the_papers_own_scales_all_say_in_what_they_differ() -> None:
     assert len({frozenset(scale.model_dump(exclude_unset=True)) for scale in own}) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in AT_PAPER if "accuracy" in LOADED[name].suite.measure])
 def test_labels_at_the_papers_scale_are_as_many_as_the_detector_has_classes(name: str) -> None:
-    suite = suites.load(name).suite
-    for cell in cells(name, "paper") if "paper" in suite.scales and "accuracy" in suite.measure else ():
+    for cell in AT_PAPER[name]:
         if cell.model and cell.settings.data == "coco":
             classes = models.resolve(cell.model, cell.options).options["num_classes"]
             assert cell.settings.labels == {80: "contiguous", 91: "category_id"}[classes], cell.id

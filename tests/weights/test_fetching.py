@@ -173,6 +173,20 @@ def test_an_import_without_a_name(
     assert one_line(err, "is another file", "remove it")
 
 
+def test_a_file_in_another_format_than_the_released_one(
+    small: Enter, weights_of: Make, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the hub's pytorch_model.bin, or what was unpacked from an archive: its name's ending says how it is read."""
+    small("family/plain", url="https://example.invalid/released.zip")
+    detector = models.create("deformable_detr_tiny", **catalogue.get("family/plain").options)
+    torch.save(detector.state_dict(), tmp_path / "unpacked.pth")
+    assert run(capsys, "import", str(tmp_path / "unpacked.pth"), "--as", "family/plain")[0] == 0
+    held = store.held(catalogue.get("family/plain"))
+    assert held is not None
+    assert held.path == cache / "family" / "plain" / "unpacked.pth"
+    models.load_checkpoint(detector, held.path)
+
+
 def test_mistakes_of_the_user(
     small: Enter, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], server: Server
 ) -> None:
