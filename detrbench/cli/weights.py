@@ -57,7 +57,7 @@ def list_weights(
     rows = [(e.name, e.model, _options(e), _ap(e), state(e)) for e in found]
     output.console().print(output.table(["name", "model", "options", ">AP", "state"], rows))
     for one in () if families else catalogue.left_out():
-        print(f"left out: {one.what} ({one.code}): {one.why}")
+        output.say(f"left out: {one.what} ({one.code}): {one.why}")
 
 
 @app.command(epilog=output.examples("detrbench weights show sparse_detr/r50_rho0.3"))
@@ -87,7 +87,7 @@ def fetch(
     for entry in [fetching.entry_of(name) for name in names]:
         with _bar(entry.name) as tell:
             held = fetching.fetch(entry, tell, _fits)
-        print(f"{entry.name}: {held.path}")
+        output.say(f"{entry.name}: {held.path}")
 
 
 @app.command(
@@ -108,7 +108,7 @@ def import_weights(
     from detrbench.weights import identify
 
     entry = catalogue.get(name) if name else identify.recognise(file)
-    print(f"{entry.name}: {fetching.import_file(file, entry, _fits).path}")
+    output.say(f"{entry.name}: {fetching.import_file(file, entry, _fits).path}")
 
 
 @app.command(epilog=output.examples("detrbench weights verify"))
@@ -120,10 +120,10 @@ def verify(folder: Folder = None) -> None:
             held = store.held(entry, thoroughly=True)
         except CheckpointError as error:
             wrong += 1
-            print(f"{entry.name}: {error.message}")
+            output.say(f"{entry.name}: {error.message}")
             continue
         if held:
-            print(f"{entry.name}: ok, sha256 {held.sha256}")
+            output.say(f"{entry.name}: ok, sha256 {held.sha256}")
     if wrong:
         raise Findings(f"{wrong} file{'s' if wrong > 1 else ''} changed", hint="remove them and fetch them again")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from detrbench.files import at_home, cache_folder
 
 _chosen: Path | None = None
 
@@ -16,7 +17,4 @@ def use(path: Path | None) -> None:
 
 def folder() -> Path:
     """The folder of all weights: the chosen one, else `weights/` in DETRBENCH_CACHE or in ~/.cache/detrbench."""
-    if _chosen is not None:
-        return _chosen.expanduser()
-    cache = os.environ.get("DETRBENCH_CACHE")
-    return (Path(cache).expanduser() if cache else Path.home() / ".cache" / "detrbench") / "weights"
+    return at_home(_chosen) if _chosen is not None else cache_folder() / "weights"
