@@ -26,6 +26,7 @@ from detrbench.cli import (
     train,
     validate,
     visualize,
+    weights,
 )
 
 
@@ -90,3 +91,4 @@ for _module, _name in (
     (convert, "convert"),
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
+app.add_typer(weights.app, name="weights", help="The released weights of the detectors: list, fetch, import, verify.")
