@@ -8,7 +8,8 @@
     ├── UsageError            2  the user's input: command line, YAML, paths, checkpoints
     │   ├── SuiteError           a suite's YAML: file, line, column, key
     │   ├── DataError            a data set: file and id
-    │   └── CheckpointError      weights that do not fit, are truncated, or are not weights
+    │   ├── CheckpointError      weights that do not fit, are truncated, or are not weights
+    │   └── FetchError           weights that do not come: no network, a dead link, another file than was released
     ├── EnvironmentLacking    4  this machine cannot do it (no GPU, no compiler, no memory, full disk)
     ├── NothingSelected       5  a filter that leaves nothing
     └── Inconclusive          6  measured, and nobody can know
@@ -68,6 +69,10 @@ class DataError(UsageError):
 
 
 class CheckpointError(UsageError):
+    pass
+
+
+class FetchError(UsageError):
     pass
 
 

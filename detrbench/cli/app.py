@@ -27,6 +27,7 @@ from detrbench.cli import (
     train,
     validate,
     visualize,
+    weights,
 )
 
 
@@ -92,3 +93,4 @@ for _module, _name in (
     (convert, "convert"),
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
+app.add_typer(weights.app, name="weights", help="The released weights of the detectors: list, fetch, import, verify.")

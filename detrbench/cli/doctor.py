@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from detrbench import environment
-from detrbench.cli import output
+from detrbench.cli import output, weights
 from detrbench.cli.output import Json
 from detrbench.errors import EnvironmentLacking
-from detrbench.weights import place
 
 EXAMPLES = output.examples(
     "detrbench doctor",
@@ -38,14 +37,10 @@ class Check:
 
 def command(
     data: Annotated[Path | None, typer.Option(metavar="PATH", help="A data set that should be there.")] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where weights lie. Default: weights/ in detrbench's cache folder."),
-    ] = None,
+    weights_folder: weights.Folder = None,
     as_json: Json = False,
 ) -> None:
     """Look at Python, PyTorch, the compiler, the compiled op, GPUs, data and weights. Exit code 4 if any is missing."""
-    place.use(weights)
     checks = list(_checks(data))
     if as_json:
         output.print_json({"checks": [asdict(check) for check in checks]})
@@ -125,15 +120,15 @@ def _weights() -> Iterator[Check]:
     from detrbench.models.backbones import imagenet
     from detrbench.run import start
 
-    for known in imagenet.all_published():
-        name = f"weights {known[0].file}"
+    for names in imagenet.all_published():
+        name = f"weights {names[0]}"
         try:
-            found = start.find(known)
+            found = start.find(names)
         except UsageError as error:
             yield Check(name, "missing", error.message, error.hint)
             continue
         if found is None:
-            yield Check(name, "note", f"not here ({known[0].data})", start.how_to_get(known[0]))
+            yield Check(name, "note", "not here", f"{start.how_to_get(names[0])}: detrbench weights fetch {names[0]}")
         else:
             yield Check(name, "ok", str(found.path))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
+import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -45,6 +46,11 @@ def say(*lines: str, to_stderr: bool = False) -> None:
     """Lines of the result, on stdout; whatever others wrote in them steers no terminal."""
     for line in lines or ("",):
         print(printable(line), file=sys.stderr if to_stderr else sys.stdout, flush=to_stderr)
+
+
+def print_yaml(document: Any) -> None:
+    """A document for people."""
+    print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110), end="")
 
 
 def note(text: str) -> None:

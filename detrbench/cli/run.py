@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from detrbench.cli import output
+from detrbench.cli import output, weights
 from detrbench.cli.output import Json, Set
 from detrbench.errors import Findings, UsageError, unknown_name
 from detrbench.measures import CHOSEN
@@ -22,6 +22,7 @@ EXAMPLES = output.examples(
     "detrbench run table6_keep_ratio --dry-run",
     'detrbench run table6_keep_ratio -k "sparse and not 0.5" --measure complexity',
     "detrbench run sparse_table1 --data ~/coco --limit 100",
+    "detrbench run table6_keep_ratio --data ~/coco --dry-run --train",
     "detrbench run sparse_table1 --scale smoke --set epochs=1 -s model.hidden_dim=128",
     "detrbench run suites/*.yaml --measure complexity --jobs 4",
 )
@@ -63,6 +64,10 @@ def command(
             help="So many processes count, train and evaluate cells at once; memory and latency are measured alone.",
         ),
     ] = 1,
+    train: Annotated[
+        bool, typer.Option("--train", help="At the scale paper, train rows whose weights are not here: days.")
+    ] = False,
+    weights_folder: weights.Folder = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Take again what is done already.")] = False,
     verify_data: Annotated[
         bool,
@@ -77,6 +82,8 @@ def command(
     """Run suites: train where needed, measure every cell, keep the results.
 
     What is done already is skipped, so running the same command again goes on where it was interrupted.
+    At the papers' own scale, rows are measured with their official weights, where `detrbench weights` has fetched them;
+    what takes days to train is trained only with --train.
     Complexity needs neither data nor weights; it is counted at the paper's scale whatever the scale.
     """
     loaded = [suites.load(name) for name in suite]
@@ -96,6 +103,7 @@ def command(
         limit=limit,
         fresh=fresh,
         verify_data=verify_data,
+        train=train,
         device=pick_device(device),
     )
     prepared = [runs.prepare(one, options, output.note) for one in loaded]
@@ -147,10 +155,15 @@ def headline(prepared: Any) -> str:
     counts = Counter(item.state for item in prepared.items)
     known = [item.seconds for item in prepared.items if item.state == "todo" and item.seconds is not None]
     about = f", about {output.duration(sum(known))}" if known else ""
+    unasked = [item.seconds for item in prepared.items if item.state == "not_measured" and item.measure == "training"]
+    days = f"; {len(unasked)} trainings not asked for" if unasked else ""
+    if any(unasked):
+        days += f", about {output.duration(sum(seconds or 0.0 for seconds in unasked))}"
     reused = f"{counts['reused']} from equal cells; " if counts["reused"] else ""
     return (
         f"{prepared.loaded.suite.name} at scale {prepared.scale} on {prepared.options.device}: "
-        f"{counts['todo']} to do{about}; {counts['done']} done; {reused}{counts['not_measured']} cannot be measured"
+        f"{counts['todo']} to do{about}; {counts['done']} done; {reused}"
+        f"{counts['not_measured']} cannot be measured{days}"
     )
 
 
@@ -168,15 +181,24 @@ def _print_plan(prepared: list[Any], as_json: bool) -> None:
                 i.state.replace("_", " "),
                 i.why or "",
                 output.duration(i.seconds) if i.seconds else "",
+                i.official or "",
             )
             for i in one.items
         ]
-        console.print(output.table(["cell", "measure", "state", "why", ">about"], rows))
+        console.print(output.table(["cell", "measure", "state", "why", ">about", "official weights"], rows))
 
 
 def _plan_json(prepared: Any) -> dict[str, Any]:
     items = [
-        {"cell": i.cell.id, "measure": i.measure, "state": i.state, "why": i.why, "seconds": i.seconds, "key": i.key}
+        {
+            "cell": i.cell.id,
+            "measure": i.measure,
+            "state": i.state,
+            "why": i.why,
+            "seconds": i.seconds,
+            "key": i.key,
+            "official": i.official,
+        }
         for i in prepared.items
     ]
     return {"suite": prepared.loaded.suite.name, "scale": prepared.scale, "items": items}

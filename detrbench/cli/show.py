@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from detrbench.cli import output
+from detrbench.cli import output, weights
 from detrbench.cli.output import Json
 from detrbench.errors import UsageError, nearest
 from detrbench.measures import MEASURES
 from detrbench.results.store import CellResult, ResultsStore
 from detrbench.suite import loading as suites
+from detrbench.weights import catalogue
+from detrbench.weights.catalogue import Entry
 
 EXAMPLES = output.examples(
     "detrbench show table6_keep_ratio",
@@ -29,9 +30,10 @@ def command(
     results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
         "results"
     ),
+    weights_folder: weights.Folder = None,
     as_json: Json = False,
 ) -> None:
-    """Show one suite with its cells resolved, one model, or one result."""
+    """Show one suite with its cells resolved, one model with its released weights, or one result."""
     from detrbench import models
 
     if name in models.names():
@@ -43,7 +45,7 @@ def command(
     if as_json:
         output.print_json(document)
     else:
-        print(yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=110), end="")
+        output.print_yaml(document)
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -57,6 +59,19 @@ def _model(name: str) -> dict[str, Any]:
         "parts": dict(spec.parts),
         "options": _plain(spec.options),
         "sources": _plain(variant.sources),
+        "weights": [_weights(entry) for entry in catalogue.of_model(name)],
+    }
+
+
+def _weights(entry: Entry) -> dict[str, Any]:
+    """What is published of a detector's weights, and whether they are here."""
+    return {
+        "name": entry.name,
+        "options": _plain(entry.options),
+        "published_AP": dict(entry.ap),
+        "paper": entry.paper,
+        "repository": entry.code,
+        "state": weights.state(entry),
     }
 
 

@@ -87,7 +87,8 @@ def _measured(
         if path[-1] != "value":
             low = high = None
         detail = " ".join([labels.interval(low, high, decimals), str(chosen) if named else ""]).strip()
-        note = entry.began_with if measure == "accuracy" else None
+        notes = [entry.official(measure), entry.began_with if measure == "accuracy" else None]
+        note = "; ".join(said for said in notes if said) or None
         return TableCell(labels.fixed(value, decimals), "measured", value, detail, note, low, high)
 
     return cell

@@ -69,6 +69,11 @@ class Entry:
             return "not measured: the run has not finished"
         return f"{'failed' if state == 'failed' else 'not measured'}: {why or 'no record'}"
 
+    def official(self, measure: str) -> str | None:
+        """Which released weights stand behind a figure, where it is not of a training of ours."""
+        envelope = self.cell.envelopes.get(measure, {}) if self.cell else {}
+        return f"official weights {envelope['official']}" if envelope.get("official") else None
+
     def status(self, measures: list[str]) -> str | None:
         """One phrase for a row that has no measured figure at all, else None."""
         if self.cell is None:

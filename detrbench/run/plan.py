@@ -22,6 +22,8 @@ from detrbench.run.keys import Conditions, complexity_key, detections_key, folde
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
+from detrbench.weights import catalogue
+from detrbench.weights import store as released
 
 UNKNOWN = "not built yet"  # why a cell of a model that nobody knows is not measured
 
@@ -37,7 +39,8 @@ class WorkItem:
 
     `why` says why a measure cannot be taken, where its record comes from, or what to know of what is due.
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
-    their values). `start` is what training begins with.
+    their values). `start` is what training begins with. `official` says which released weights that checkpoint is: name
+    and sha256. The cell is then as these were trained, and its folder that of the row.
     """
 
     cell: Cell
@@ -50,6 +53,7 @@ class WorkItem:
     seconds: float | None
     known: tuple[str, ...] = ()
     start: Start = field(default_factory=Start)
+    official: str | None = None
     detections: str = ""
 
     @property
@@ -60,15 +64,21 @@ class WorkItem:
 
 
 def work_items(
-    cells: Iterable[Cell], measures: Iterable[str], store: ResultsStore, conditions: Conditions, fresh: bool = False
+    cells: Iterable[Cell],
+    measures: Iterable[str],
+    store: ResultsStore,
+    conditions: Conditions,
+    fresh: bool = False,
+    train: bool = False,
 ) -> list[WorkItem]:
     """The work, in the order in which it is best done: all complexity, then cell by cell, then all memory and latency.
 
-    Training is added for cells whose accuracy, DAM correlation or queries need trained weights.
+    Training is added for cells whose accuracy, DAM correlation or queries need trained weights. What takes days is
+    planned only where `train` asks for it; otherwise the plan says what it would cost.
     """
     wanted = set(measures)
     estimate = _Estimates(store, conditions)
-    items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh, estimate)]
+    items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh, train, estimate)]
     if not fresh:
         known = KnownRecords(store.root)
         items = [_if_known(item, known) for item in items]
@@ -77,38 +87,27 @@ def work_items(
 
 
 def _of_cell(
-    cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions, fresh: bool, estimate: _Estimates
+    cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions, fresh: bool, train: bool, estimate: _Estimates
 ) -> list[WorkItem]:
     folder = store.folder(cell.suite, cell.scale, folder_name(cell))
     missing = _cell_lacks(cell, now)
-    weights = _Weights(cell, now, folder, wanted)
+    weights = _Weights(cell, now, folder, wanted, train)
     items = []
     for measure in MEASURES:
         if measure not in wanted and not (measure == "training" and weights.to_train):
             continue
         why = missing or weights.lacking(measure)
-        key = "" if why else _key(cell, measure, now, weights)
+        key = "" if why else _key(weights.cell, measure, now, weights)
         state: ItemState = "not_measured" if why else "todo"
         if not why and not fresh and folder.has(measure, key):
             state = "done"
-        seconds = estimate(cell, measure) if state == "todo" else None
+        unasked = measure == "training" and weights.unasked
+        seconds = estimate(cell, measure, unasked) if state == "todo" or unasked else None
         if measure == "training" and state == "todo":
             why = weights.start.remark
-        detections = detections_key(cell, now, weights.identity) if key and measure == "accuracy" else ""
-        items.append(
-            WorkItem(
-                cell,
-                folder,
-                measure,
-                key,
-                state,
-                why,
-                weights.kind,
-                seconds,
-                start=weights.start,
-                detections=detections,
-            )
-        )
+        found = WorkItem(weights.cell, folder, measure, key, state, why, weights.kind, seconds)
+        detections = detections_key(weights.cell, now, weights.identity) if key and measure == "accuracy" else ""
+        items.append(replace(found, official=weights.official, start=weights.start, detections=detections))
     return items
 
 
@@ -136,12 +135,18 @@ def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
 
 
 class _Weights:
-    """Where a cell's weights come from, and why there are none."""
+    """Where a cell's weights come from, and why there are none.
 
-    def __init__(self, cell: Cell, now: Conditions, folder: CellFolder, wanted: set[str]) -> None:
-        self.cell, self.now = cell, now
+    `cell` is the one that was given, or where released weights are at hand the detector that they were trained as.
+    """
+
+    def __init__(self, cell: Cell, now: Conditions, folder: CellFolder, wanted: set[str], train: bool) -> None:
+        self.cell, self.now, self.train = cell, now, train
         self.needed = bool(wanted & NEED_WEIGHTS)
         self.trained_key: str | None = None
+        self.official: str | None = None
+        self.official_sha256: str | None = None
+        self.unasked = False  # training would give them, but nobody asked for it
         self.why: str | None = None
         self.start = Start()
         if not _cell_lacks(cell, now):
@@ -151,23 +156,49 @@ class _Weights:
         if self.cell.settings.data == "coco" and self.cell.settings.path is None:
             self.why = "no data: give the folder of a data set with --data PATH"
             return
-        if not (self.needed or "training" in wanted or folder.record("training").exists()):
-            return
         try:
-            if self.cell.checkpoint is None:
-                source = self.cell.weights_of or self.cell
-                self.start, key = self.now.start(source), training_key(source, self.now)
-                if self.needed or "training" in wanted or folder.has("training", key):
-                    self.trained_key = key
             if self.needed:
                 self.now.fingerprint(self.cell, "val")
+            if not self._take_official() and self.cell.checkpoint is None:
+                self._find_trained(folder, wanted)
         except DetrbenchError as error:
             self.why = error.message
+
+    def _take_official(self) -> bool:
+        """Whether released weights that are on this machine stand in for the training."""
+        name = (self.cell.weights_of or self.cell).official
+        if name is None or self.cell.checkpoint is not None:
+            return False
+        entry = catalogue.get(name)
+        held = released.held(entry)
+        if held is None:
+            return False
+        options = {**entry.options, **self.cell.options}
+        if self.cell.weights_of is None:  # a row that runs another row's weights is meant to differ from their training
+            options = catalogue.options_for(entry, str(self.cell.model), self.cell.options)
+        self.cell = replace(self.cell, checkpoint=str(held.path), options=options)
+        self.official, self.official_sha256 = f"{name}, sha256 {held.sha256}", held.sha256
+        return True
+
+    def _find_trained(self, folder: CellFolder, wanted: set[str]) -> None:
+        source = self.cell.weights_of or self.cell
+        trained_in = CellFolder(folder.path.parent / folder_name(source))
+        there = trained_in.record("training").exists()
+        if not (self.needed or "training" in wanted or there):
+            return
+        key = None
+        if there or self.train or not source.takes_days:
+            self.start, key = self.now.start(source), training_key(source, self.now)
+        done = key is not None and trained_in.has("training", key)
+        if source.takes_days and not self.train and not done:
+            self.unasked, self.why = source is self.cell, _unasked(source)
+        elif self.needed or "training" in wanted or done:
+            self.trained_key = key
 
     @property
     def to_train(self) -> bool:
         own = self.cell.checkpoint is None and self.cell.weights_of is None
-        return self.needed and own and self.trained_key is not None
+        return self.needed and own and (self.trained_key is not None or self.unasked)
 
     @property
     def kind(self) -> str:
@@ -178,6 +209,8 @@ class _Weights:
     @functools.cached_property
     def identity(self) -> str:
         """A hash of the weights, or of all that training them depends on."""
+        if self.official_sha256 is not None:
+            return self.official_sha256
         if self.cell.checkpoint is not None:
             return sha256(Path(self.cell.checkpoint))
         return self.trained_key or "random"
@@ -191,6 +224,16 @@ class _Weights:
         if self.cell.checkpoint is not None and not Path(self.cell.checkpoint).is_file():
             return f"no checkpoint: {self.cell.checkpoint} does not exist"
         return None
+
+
+def _unasked(cell: Cell) -> str:
+    """Why a cell has no weights, and how it gets some."""
+    if cell.official is None:
+        return "no official weights; --train trains it"
+    entry = catalogue.get(cell.official)
+    if entry.url is None:
+        return f"official weights are not here: by hand from {entry.by_hand}, detrbench weights import; or --train"
+    return f"official weights are not here (detrbench weights fetch {entry.name}); or --train"
 
 
 def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:
@@ -213,9 +256,15 @@ class _Estimates:
         self.store, self.now = store, now
         self.earlier = functools.cache(self._earlier)
 
-    def __call__(self, cell: Cell, measure: str) -> float:
+    def __call__(self, cell: Cell, measure: str, lenient: bool = False) -> float | None:
+        """The estimate; where `lenient`, None for a cost that needs data which are not here."""
         found = self.earlier(cell.suite, cell.scale, measure)
-        return statistics.median(found) if found else self._from_size(cell, measure)
+        try:
+            return statistics.median(found) if found else self._from_size(cell, measure)
+        except DetrbenchError:
+            if lenient:
+                return None
+            raise
 
     def _earlier(self, suite: str, scale: str, measure: str) -> list[float]:
         folders = (self.store.root / suite / scale / "cells").glob("*")

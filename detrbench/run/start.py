@@ -12,7 +12,7 @@ from detrbench.models.backbones import imagenet
 from detrbench.models.spec import DetectorSpec
 from detrbench.suite.cells import Cell
 from detrbench.training.recipe import IMAGENET, RANDOM
-from detrbench.weights import place
+from detrbench.weights import catalogue, store
 
 OWN = "a file of the user's"
 
@@ -42,11 +42,11 @@ def of(cell: Cell) -> Start:
     """What the training of a cell begins with.
 
     Raises:
-        UsageError: a file is not there or not the published one, or a part of the backbone would stay random for good.
+        UsageError: weights are not here or not the published ones, or a part of the backbone would stay random.
     """
     recipe = cell.settings.recipe
     if recipe.init_from is not None:
-        return Start(detector=_own("init_from", Path(recipe.init_from)))
+        return Start(detector=_detector(recipe.init_from))
     spec = models.resolve(str(cell.model), cell.options)
     if recipe.init == IMAGENET:
         return Start(backbone=_imagenet(spec))
@@ -57,28 +57,25 @@ def of(cell: Cell) -> Start:
     return Start(remark="the backbone begins at random values (init: none)" if known else None)
 
 
-def location(file: imagenet.Published) -> Path:
-    """Where a file of ImageNet weights is looked for."""
-    return place.folder() / "backbones" / file.file
+def find(names: tuple[str, ...]) -> WeightsFile | None:
+    """The first of some weights of the catalogue that is here.
 
-
-def find(known: tuple[imagenet.Published, ...]) -> WeightsFile | None:
-    """The first of some files that is here; raises UsageError where it is not the one that was published."""
-    for file in known:
-        path = location(file)
-        if path.is_file():
-            digest = _sha256(path)
-            if not digest.startswith(file.sha256):
-                problem = f"{path}: not as published: its sha256 is {digest[:8]}..., expected {file.sha256}..."
-                raise UsageError(problem, hint=f"fetch it again from {file.url}")
-            return WeightsFile(path, digest, file.url)
+    Raises:
+        CheckpointError: the file is not the one that was published, or not the one that it was at its first use.
+    """
+    for name in names:
+        entry = catalogue.get(name)
+        held = store.held(entry)
+        if held is not None:
+            return WeightsFile(held.path, held.sha256, str(entry.url or entry.by_hand))
     return None
 
 
-def how_to_get(file: imagenet.Published) -> str:
-    """What to do where a file of ImageNet weights is not here."""
-    digits = f", sha256 {file.sha256}..." if file.sha256 else ""
-    return f"put {file.file} ({file.url}{digits}) at {location(file)}"
+def how_to_get(name: str) -> str:
+    """What to do where weights of the catalogue are not here."""
+    entry = catalogue.get(name)
+    digits = f", sha256 {entry.sha256[:8]}..." if entry.sha256 else ""
+    return f"put {entry.file} ({entry.url}{digits}) at {store.folder_of(entry) / str(entry.file)}"
 
 
 def _imagenet(spec: DetectorSpec) -> WeightsFile:
@@ -89,7 +86,16 @@ def _imagenet(spec: DetectorSpec) -> WeightsFile:
         raise UsageError(f"init: imagenet: nobody published ImageNet weights of backbone {which}; say init: none")
     found = find(known)
     if found is None:
-        raise UsageError(f"{how_to_get(known[0])}, or say init: none")
+        raise UsageError(f"{how_to_get(known[0])} (detrbench weights fetch {known[0]}), or say init: none")
+    return found
+
+
+def _detector(given: str) -> WeightsFile:
+    if given not in catalogue.entries():
+        return _own("init_from", Path(given))
+    found = find((given,))
+    if found is None:
+        raise UsageError(f"init_from: {given} is not here (detrbench weights fetch {given})")
     return found
 
 

@@ -40,6 +40,7 @@ class RunOptions:
     limit: int | None = None
     fresh: bool = False
     verify_data: bool = False
+    train: bool = False  # what takes days, too
     device: str = "cpu"
     processes: int | None = None  # that repeat a timing; None: as many as its protocol says
 
@@ -153,6 +154,7 @@ def _take_over(item: WorkItem, equal: KnownRecord) -> Outcome:
     """Copies an equal cell's record, which may have been taken in another suite, on another day, on another machine."""
     item.folder.take_over(item.measure, equal.folder)
     kept = {name: equal.envelope[name] for name in ("environment", "seconds", "device", "weights")}
+    kept |= {name: equal.envelope[name] for name in ("official",) if name in equal.envelope}
     item.folder.write_envelope(item.measure, item.key, equal.envelope["records"], **kept, taken_for=equal.origin)
     _mark_done(item)
     return Outcome(item, "done", f"taken for {equal.origin}")
@@ -256,6 +258,8 @@ def _keep(
     **extra: Any,
 ) -> Outcome:
     extra |= {"device": context.options.device, "weights": item.weights}
+    if item.official and item.measure != "complexity":
+        extra["official"] = item.official
     item.folder.write_envelope(item.measure, item.key, records, environment or context.environment, seconds, **extra)
     _mark_done(item)
     return Outcome(item, "done", None, seconds)

@@ -23,8 +23,9 @@ from detrbench.errors import DetrbenchError, UsageError, nearest, unknown_name
 from detrbench.files import at_home
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON
-from detrbench.suite.schema import Scale, Suite, SuiteVariant
+from detrbench.suite.schema import PAPER, Scale, Suite, SuiteVariant
 from detrbench.suite.validation import explain
+from detrbench.weights import catalogue
 from detrbench.words import problem_of_name
 
 
@@ -34,7 +35,8 @@ class Cell:
 
     `options` build the detector that is trained, timed and evaluated; `complexity_options` the one whose operations
     are counted, at paper scale wherever the suite has that scale. `protocols` are recorded beside `common`.
-    `weights_of` is the cell whose training gives the weights, where it is not this one.
+    `weights_of` is the cell whose training gives the weights, where it is not this one; `official` the released weights
+    that may stand in for that training, at the papers' own scale.
     """
 
     id: str
@@ -51,6 +53,12 @@ class Cell:
     checkpoint: str | None = None
     published_only: bool = False
     weights_of: Cell | None = None
+    official: str | None = None
+
+    @property
+    def takes_days(self) -> bool:
+        """Whether training it is the papers' own: days on many GPUs, which nobody starts by mistake."""
+        return self.scale == PAPER and self.settings.data == "coco"
 
     def protocols_of(self, measure: str) -> list[str]:
         """The protocols under which a measure is taken: `common` first."""
@@ -127,7 +135,7 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
             with located(loaded.document, ("variants", i)):
                 settings = _settings(suite, variant, scale).beside(_folder(loaded.document)).merged(changed)
                 settings.check()
-                paper = _settings(suite, variant, "paper") if "paper" in suite.scales else settings
+                paper = _settings(suite, variant, PAPER) if PAPER in suite.scales else settings
                 options = {**suite.defaults, **values, **_fill(variant.options, values)}
                 cell = Cell(
                     id=_checked_name(str(_fill(variant.id, values))),
@@ -143,6 +151,7 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
                     protocols=_protocols(suite, variant),
                     checkpoint=_checkpoint(loaded.document, variant, values),
                     published_only=variant.published_only,
+                    official=_official(variant, values, {**options, **settings.model}) if scale == PAPER else None,
                 )
                 check_options(cell)
             yield cell
@@ -257,6 +266,18 @@ def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mappin
 def _folder(document: yaml12.Document) -> Path:
     """What relative paths in a suite are relative to."""
     return Path(document.path).resolve().parent
+
+
+def _official(variant: SuiteVariant, values: Mapping[str, Any], options: Mapping[str, Any]) -> str | None:
+    """The released weights that a row names, which have to be of the row's detector."""
+    if variant.official is None:
+        return None
+    name = str(_fill(variant.official, values))
+    try:
+        catalogue.options_for(catalogue.get(name), str(variant.model), options)
+    except UsageError as error:
+        raise UsageError(f"official: {error.message}", error.hint) from error
+    return name
 
 
 def _protocols(suite: Suite, variant: SuiteVariant) -> tuple[str, ...]:

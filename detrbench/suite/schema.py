@@ -16,8 +16,10 @@ from detrbench.errors import UsageError, unknown_name
 from detrbench.files import at_home
 from detrbench.measures import CHOSEN
 from detrbench.training.recipe import IMAGENET, RANDOM, Recipe
+from detrbench.weights import catalogue
 from detrbench.words import LONGEST_NAME
 
+PAPER = "paper"  # the scale that is a paper's own setting
 ChosenMeasure = Literal[CHOSEN]  # type: ignore[valid-type]  # a literal of every name, so that a mistake lists them
 
 
@@ -75,7 +77,10 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
 
     def beside(self, folder: Path) -> Scale:
         """This scale with files of weights that it names by a relative path found from `folder`."""
-        named = {"init": self.init not in (IMAGENET, RANDOM), "init_from": self.init_from is not None}
+        named = {
+            "init": self.init not in (IMAGENET, RANDOM),
+            "init_from": self.init_from not in (None, *catalogue.entries()),
+        }
         found = {key: str(folder / at_home(getattr(self, key))) for key, is_file in named.items() if is_file}
         return self.merged(Scale(**found)) if found else self
 
@@ -144,7 +149,8 @@ class SuiteVariant(Strict):
     suite `external`, a detector from elsewhere, whose predictions `detrbench evaluate` has scored.
     `protocols` names protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`); `scales`
     changes a scale for this variant only. `weights_of` names an earlier cell, with whose weights this one is measured
-    instead of being trained.
+    instead of being trained. `official` names released weights (`sparse_detr/r50_rho0.3`): where they are on this
+    machine, they are what is measured at the scale `paper`, with every option that they were trained with.
     """
 
     id: str = Field(min_length=1)
@@ -157,6 +163,7 @@ class SuiteVariant(Strict):
     protocols: list[str] = []
     checkpoint: str | None = None
     weights_of: str | None = None
+    official: str | None = None
     scales: dict[str, Scale] = {}
 
 
@@ -189,6 +196,6 @@ class Suite(Strict):
             if given not in self.scales:
                 raise unknown_name(f"scale of suite {self.name}", given, self.scales)
             return given
-        if has_data and "paper" in self.scales:
-            return "paper"
+        if has_data and PAPER in self.scales:
+            return PAPER
         return self.default_scale or next(iter(self.scales))

@@ -47,8 +47,8 @@ class Recipe:
     ema: decay of the moving average of the weights; 0 means none.
     init: what the backbone begins with: `imagenet` (the weights that the papers began with), `none` (random values), or
         a file of such weights.
-    init_from: a detector's weights to begin with, official or ours, in place of `init`; its class heads begin at random
-        where the number of classes is another.
+    init_from: a detector's weights to begin with, by name or file, official or ours, in place of `init`; its class
+        heads begin at random where the number of classes is another.
     """
 
     epochs: int = 50

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import pickle
-from pathlib import Path
+import zipfile
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -77,15 +79,29 @@ def _read_pickle(path: Path) -> Any:
     try:
         # Official files hold their command line beside the weights; nothing else may be in there.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(_unzipped(path), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if any(sign in str(error).lower() for sign in FORBIDDEN):
             raise _other_objects(path) from error
         raise CheckpointError(f"{path}: damaged, or not a checkpoint", "fetch the file again") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint: {_first_line(error)}", "fetch the file again"
         ) from error
+
+
+def _unzipped(path: Path) -> Path | io.BytesIO:
+    """The file itself, or the one checkpoint in an archive, as Focus-DETR releases them."""
+    if not zipfile.is_zipfile(path):
+        return path
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if any(PurePosixPath(name).name == "data.pkl" for name in names):  # what torch.save writes is an archive too
+            return path
+        inside = [name for name in names if name.endswith((".pth", ".pt", ".bin"))]
+        if len(inside) != 1:
+            raise CheckpointError(f"{path}: expected an archive of one checkpoint, got {len(inside)}", "unpack it")
+        return io.BytesIO(archive.read(inside[0]))
 
 
 class _ArraysOnly(pickle.Unpickler):

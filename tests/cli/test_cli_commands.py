@@ -14,6 +14,7 @@ from terminal import Terminal
 import detrbench
 from detrbench import cli
 from detrbench.cli import profile
+from detrbench.weights import catalogue
 
 LIGHT = [
     ["--help"],
@@ -25,6 +26,9 @@ LIGHT = [
     ["list", "results"],
     ["show", "quickstart"],
     ["show", "sparse_detr_r50"],
+    ["weights", "list"],
+    ["weights", "show", "sparse_detr/r50_rho0.3"],
+    ["weights", "fetch", "dino/r50_4scale_12ep"],
     ["validate", "quickstart"],
     ["report"],
 ]
@@ -52,6 +56,24 @@ def test_light_commands_import_no_torch(tmp_path: Path) -> None:
 def test_every_command_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert f"detrbench {command}" in capsys.readouterr().out.split("Examples")[1]
+
+
+def test_a_model_is_shown_with_its_released_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "focus_detr_r50", "--json", "--weights", str(tmp_path)]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)["weights"]}
+    assert list(found) == ["focus_detr/r50_12ep", "focus_detr/r50_24ep", "focus_detr/r50_36ep"]
+    assert found["focus_detr/r50_36ep"] == {
+        "name": "focus_detr/r50_36ep",
+        "options": {"position_temperature": 20, "position_offset": 0.0},
+        "published_AP": {"paper_top300": 50.4},
+        "paper": "Focus-DETR, ICCV 2023, arXiv 2307.12612",
+        "repository": catalogue.get("focus_detr/r50_36ep").code,
+        "state": "to fetch",
+    }
+    (tmp_path / "focus_detr" / "r50_36ep").mkdir(parents=True)
+    (tmp_path / "focus_detr" / "r50_36ep" / "focus_detr_r50_4scale_36ep_v3.zip").write_bytes(b"here")
+    assert cli.main(["show", "focus_detr_r50", "--weights", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("state: here") == 1
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -334,7 +334,7 @@ def test_json_is_one_document_on_stdout(terminal: Terminal) -> None:
     code, out, err = terminal.type("run", "demo.yaml", "--dry-run", "--json")
     assert code == 0
     plan = json.loads(out)
-    assert {"cell", "measure", "state", "why", "seconds", "key"} == set(plan["suites"][0]["items"][0])
+    assert {"cell", "measure", "state", "why", "seconds", "key", "official"} == set(plan["suites"][0]["items"][0])
     terminal.before = fail_at("sparse-0.1", "memory", RuntimeError("no"))
     code, out, err = terminal.type("run", "demo.yaml", "--json")
     assert code == 1

@@ -19,6 +19,7 @@ from detrbench.run import plan, start
 from detrbench.run.keys import Conditions
 from detrbench.run.start import Start, WeightsFile
 from detrbench.suite import loading as suites
+from detrbench.weights import catalogue
 
 ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": "3.11", "gpus": []}
 
@@ -28,8 +29,8 @@ def start_of(cell: suites.Cell) -> Start:
     spec = models.resolve(str(cell.model), cell.options)
     if cell.settings.recipe.init != "imagenet":
         return start.of(cell)
-    file = imagenet.published(spec.parts["backbone"], spec.options)[0]
-    return Start(WeightsFile(Path(file.file), f"sha256 of {file.file}", file.url))
+    entry = catalogue.get(imagenet.published(spec.parts["backbone"], spec.options)[0])
+    return Start(WeightsFile(Path(str(entry.file)), f"sha256 of {entry.file}", str(entry.url)))
 
 
 def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
@@ -44,7 +45,7 @@ def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
         start_of,
     )
     found = defaultdict(list)
-    for item in plan.work_items(runnable, CHOSEN, ResultsStore("nowhere"), conditions, fresh=True):
+    for item in plan.work_items(runnable, CHOSEN, ResultsStore("nowhere"), conditions, fresh=True, train=True):
         found[item.folder.path.name].append(f"{item.measure}:{item.key[:8]}")
     return {name: " ".join(keys) for name, keys in found.items()}
 

@@ -17,7 +17,7 @@ from detrbench.run import start
 from detrbench.run.keys import Conditions, folder_name, training_key
 from detrbench.suite import loading as suites
 from detrbench.suite.cells import Cell
-from detrbench.weights import place
+from detrbench.weights import catalogue, place, store
 
 SUITE = """\
 name: demo
@@ -64,7 +64,8 @@ def test_where_the_file_is_missing_all_that_it_takes_is_said(cache: Path) -> Non
         start.of(cell())
     place = cache / "resnet50-0676ba61.pth"
     assert caught.value.message == (
-        f"put resnet50-0676ba61.pth ({R50}, sha256 0676ba61...) at {place}, or say init: none"
+        f"put resnet50-0676ba61.pth ({R50}, sha256 0676ba61...) at {place} "
+        "(detrbench weights fetch backbones/resnet50), or say init: none"
     )
     with pytest.raises(UsageError, match=r"put swin_large_patch4_window12_384_22k\.pth \(https://github\.com/.*\) at"):
         start.of(cell({"backbone": "swin_large"}))
@@ -72,7 +73,7 @@ def test_where_the_file_is_missing_all_that_it_takes_is_said(cache: Path) -> Non
 
 def test_another_file_under_the_published_name_is_refused(cache: Path) -> None:
     (cache / "resnet50-0676ba61.pth").write_bytes(b"something else")
-    with pytest.raises(UsageError, match=r"not as published: its sha256 is .{8}\.\.\., expected 0676ba61"):
+    with pytest.raises(UsageError, match=r"not backbones/resnet50 as released: sha256 .{16}\.\.\., expected 0676ba61"):
         start.of(cell())
 
 
@@ -121,6 +122,19 @@ def test_files_are_found_from_the_suite_and_from_where_a_command_is_typed(tmp_pa
         start.of(cell(init="imagnet"))
 
 
+def test_a_detectors_weights_have_a_name(cache: Path) -> None:
+    name = "deformable_detr/r50"
+    with pytest.raises(UsageError, match=f"init_from: {name} is not here .detrbench weights fetch {name}."):
+        start.of(cell(init_from=name))
+    entry = catalogue.get(name)
+    path = store.folder_of(entry) / (entry.file or "as_downloaded.pth")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"weights")
+    found = start.of(cell(init_from=name)).detector
+    assert found is not None
+    assert (found.path, found.sha256) == (path, files.sha256(path))
+
+
 def test_the_key_is_of_what_the_file_holds(tmp_path: Path) -> None:
     for name, content in (("a.pth", b"one"), ("b.pth", b"one"), ("c.pth", b"two")):
         (tmp_path / name).write_bytes(content)
@@ -142,7 +156,7 @@ def test_a_cell_has_a_folder_for_each_beginning() -> None:
 
 
 def run(*arguments: str) -> int:
-    return cli.main(["run", "demo.yaml", *arguments])
+    return cli.main(["run", "demo.yaml", "--weights", "weights", *arguments])
 
 
 def test_the_plan_and_doctor_say_it_before_anything_starts(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,11 +173,13 @@ def test_the_plan_and_doctor_say_it_before_anything_starts(cache: Path, capsys: 
     (cache / "resnet50-0676ba61.pth").write_bytes(b"anything")
     cli.main(["doctor", "--json", "--weights", str(cache.parent)])
     checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
-    assert checks["weights resnet101-63fe2227.pth"]["state"] == "ok"
-    assert "not as published" in checks["weights resnet50-0676ba61.pth"]["found"]
-    missing = checks["weights swin_tiny_patch4_window7_224.pth"]
+    assert checks["weights backbones/resnet101"]["state"] == "ok"
+    assert "as released" in checks["weights backbones/resnet50"]["found"]
+    missing = checks["weights backbones/swin_t"]
     assert missing["state"] == "note"
-    assert missing["advice"].endswith(f"at {cache / 'swin_tiny_patch4_window7_224.pth'}")
+    assert missing["advice"].endswith(
+        f"at {cache / 'swin_tiny_patch4_window7_224.pth'}: detrbench weights fetch backbones/swin_t"
+    )
 
 
 def records(measure: str) -> dict[str, Any]:

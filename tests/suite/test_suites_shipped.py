@@ -10,6 +10,7 @@ import pytest
 from detrbench import models, published
 from detrbench.report import labels
 from detrbench.suite import loading as suites
+from detrbench.weights import catalogue
 
 NAMES = suites.names()
 # Suites whose published table is not theirs row by row: the curves of a figure, and rows of another table.
@@ -162,3 +163,52 @@ def test_every_table_of_a_paper_has_its_suite_or_a_reason(paper: str, suites_of:
         own = suites_of.get(table.reference, [])
         suite, _ = said[labels.table_name(table.reference)]
         assert suite in own if own else not suite, table.reference
+
+
+# Rows whose paper prints another AP than the page from which the same authors' weights come.
+PRINTED_OTHERWISE = {
+    ("dac_table2", "dac-align-24"): "59.2 in the paper, 59.3 in the README",
+    ("lite_table3", "deformable"): "46.8 quoted of the official code, 46.9 in its README",
+    ("lite_table6", "deformable-4scale"): "46.8 quoted of the official code, 46.9 in its README",
+    ("table10_convergence", "focus-swin-t-12"): "49.9 in the paper, 50.0 in the README",
+    ("table10_convergence", "focus-swin-t-24"): "51.9 in the paper, 51.2 in the README",
+}
+LOADED = {name: suites.load(name) for name in NAMES}
+AT_PAPER = {name: loaded.cells("paper") for name, loaded in LOADED.items() if "paper" in loaded.suite.scales}
+OFFICIAL = [(name, cell) for name, found in AT_PAPER.items() for cell in found if cell.official]
+
+
+@pytest.mark.parametrize(("name", "cell"), OFFICIAL, ids=[f"{name}/{cell.id}" for name, cell in OFFICIAL])
+def test_official_weights_are_those_of_the_published_row(name: str, cell: suites.Cell) -> None:
+    entry = catalogue.get(str(cell.official))
+    reference = LOADED[name].suite.published
+    printed = published.load(reference).select(cell.row).values.get("AP") if reference and cell.row else None
+    if (name, cell.id) in PRINTED_OTHERWISE:
+        assert printed not in entry.ap.values()
+    else:
+        assert printed is None or printed in entry.ap.values()
+    classes = models.resolve(str(entry.model), entry.options).options["num_classes"]
+    assert cell.settings.labels == {80: "contiguous", 91: "category_id"}[classes], "labels would be shifted in silence"
+
+
+def test_enough_rows_have_official_weights() -> None:
+    assert len(OFFICIAL) > 70
+    assert {("table6_keep_ratio", cell.official) for name, cell in OFFICIAL if name == "table6_keep_ratio"} == {
+        ("table6_keep_ratio", weights)
+        for weights in (*(f"sparse_detr/r50_rho0.{i}" for i in range(1, 6)), "focus_detr/r50_36ep")
+    }
+
+
+def test_the_papers_own_scales_all_say_in_what_they_differ() -> None:
+    """A row may take another one than its suite: a key that one of them leaves open would keep the suite's value."""
+    own = [scale for scale in suites.shared_scales().values() if scale.data == "coco"]
+    assert len(own) == 11
+    assert len({frozenset(scale.model_dump(exclude_unset=True)) for scale in own}) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in AT_PAPER if "accuracy" in LOADED[name].suite.measure])
+def test_labels_at_the_papers_scale_are_as_many_as_the_detector_has_classes(name: str) -> None:
+    for cell in AT_PAPER[name]:
+        if cell.model and cell.settings.data == "coco":
+            classes = models.resolve(cell.model, cell.options).options["num_classes"]
+            assert cell.settings.labels == {80: "contiguous", 91: "category_id"}[classes], cell.id

@@ -1,0 +1,176 @@
+"""Released weights come here: from the web, from the Hugging Face hub, from a file. Imports no torch by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from detrbench.errors import CheckpointError, FetchError, UsageError
+from detrbench.files import sha256, share
+from detrbench.weights import catalogue, store
+from detrbench.weights.catalogue import Entry
+from detrbench.weights.download import Source, Tell, download
+
+HUB = re.compile(r"hf:(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
+USUAL = ("model.safetensors", "pytorch_model.bin")  # of a repository that is named without a file
+Check = Callable[[Entry, Path], None]  # raises CheckpointError where a file is not these weights
+
+
+def entry_of(name: str) -> Entry:
+    """What `fetch` is asked for: weights of the catalogue, or any file of the hub as `hf:ORGANISATION/REPOSITORY...`.
+
+    Raises:
+        UsageError: neither.
+    """
+    if not name.startswith("hf:"):
+        return catalogue.get(name)
+    match = HUB.fullmatch(name)
+    if match is None:
+        raise UsageError(f"{name}: expected hf:ORGANISATION/REPOSITORY[@REVISION][/FILE]")
+    for entry in catalogue.entries().values():
+        if entry.url and (entry.url == name or entry.url.partition("@")[0] == name):
+            return entry
+    file = match["file"] or _usual_file(match["repository"], match["revision"])
+    revision = f"@{match['revision']}" if match["revision"] else ""
+    return Entry(
+        name=f"hub/{match['repository']}{revision}",
+        model=None,
+        options={},
+        ap={},
+        url=f"hf:{match['repository']}{revision}/{file}",
+        by_hand=None,
+        sha256=None,
+        size=None,
+        adapter=None,
+        paper="",
+        code=f"huggingface.co/{match['repository']}",
+        licence="see its model card",
+        note=None,
+    )
+
+
+def fetch(entry: Entry, tell: Tell, fits: Check) -> store.Held:
+    """The weights, fetched where they are not here.
+
+    Args:
+        entry: which.
+        tell: is told how many bytes have come.
+        fits: looks into a file whose whole hash is not published.
+
+    Raises:
+        FetchError: the network, the server, or a file that is not the one released.
+        CheckpointError: a file that is not these weights.
+        UsageError: only a person can fetch them; the message says where.
+        EnvironmentLacking: no space, no permission.
+    """
+    here = store.held(entry)
+    if here is not None:
+        return here
+    if entry.url is None:
+        raise UsageError(
+            f"{entry.name}: only a person can fetch it, from {entry.by_hand}",
+            hint=f"then: detrbench weights import FILE --as {entry.name}",
+        )
+    source, digest = _source(entry)
+    if digest and entry.sha256 is None:
+        entry = dataclasses.replace(entry, sha256=digest)
+    target, origin = store.folder_of(entry) / str(entry.file), str(entry.url)
+
+    def check(part: Path, found: str) -> None:
+        store.check(entry, part, found, store.read_note(target))
+        if entry.model and len(entry.sha256 or "") < 64:
+            fits(entry, part)
+
+    found = download(source, target, check, tell)
+    store.write_note(target, found, origin)
+    return store.Held(target, found, origin)
+
+
+def import_file(path: Path, entry: Entry, fits: Check) -> store.Held:
+    """Takes a file that is on this machine as those weights; it shares the space where the disk can.
+
+    Raises:
+        CheckpointError: no such file, not these weights, or not those that were noted.
+        EnvironmentLacking: no space, no permission.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    released = entry.file if entry.file and Path(entry.file).suffix == path.suffix else None
+    target = store.folder_of(entry) / (released or path.name)  # the ending says how a file is read
+    digest = sha256(path)
+    earlier = store.find(entry)
+    store.check(entry, path, digest, store.read_note(target))
+    if earlier is not None and sha256(earlier) != digest:
+        raise CheckpointError(f"{entry.name}: {earlier} is another file", hint="remove it, if the new one is meant")
+    fits(entry, path)
+    if earlier is None:
+        share(path.resolve(), target)
+    store.write_note(earlier or target, digest, f"imported from {path.name}")
+    return store.Held(earlier or target, digest, f"imported from {path.name}")
+
+
+def _source(entry: Entry) -> tuple[Source, str | None]:
+    """The address of an entry's file, and its sha256 where the server knows it."""
+    url = str(entry.url)
+    match = HUB.fullmatch(url)
+    return _of_hub(match) if match else (Source(url, size=entry.size), None)
+
+
+def _of_hub(match: re.Match[str]) -> tuple[Source, str | None]:
+    hub = _hub()
+    named = f"hf:{match['repository']}"
+    address = hub.hf_hub_url(match["repository"], match["file"], revision=match["revision"])
+    known = _ask(named, functools.partial(hub.get_hf_file_metadata, address))
+    digest = known.etag if known.etag and re.fullmatch("[0-9a-f]{64}", known.etag) else None
+    return Source(address, hub.utils.build_hf_headers(), known.size), digest
+
+
+def _usual_file(repository: str, revision: str | None) -> str:
+    hub, named = _hub(), f"hf:{repository}"
+    for name in USUAL:
+        address = hub.hf_hub_url(repository, name, revision=revision)
+        try:
+            _ask(named, functools.partial(hub.get_hf_file_metadata, address))
+        except _NoSuchFile:
+            continue
+        return name
+    raise FetchError(f"{named}: holds none of {', '.join(USUAL)}", hint=f"name a file: {named}/FILE")
+
+
+class _NoSuchFile(FetchError):
+    pass
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UsageError(
+            "weights on the Hugging Face hub need the package huggingface_hub", hint="pip install 'detrbench[hub]'"
+        ) from error
+    return huggingface_hub
+
+
+def _ask(named: str, question: Callable[[], Any]) -> Any:
+    """The hub's answer; whatever goes wrong there is told in one line."""
+    from huggingface_hub import errors
+
+    try:
+        return question()
+    except errors.GatedRepoError as error:
+        raise FetchError(f"{named}: asks for an agreement", "accept it in a browser, then: hf auth login") from error
+    except errors.RepositoryNotFoundError as error:
+        raise FetchError(
+            f"{named}: no such repository, or a private one", "for a private one: hf auth login"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise FetchError(f"{named}: no such revision there") from error
+    except errors.EntryNotFoundError as error:
+        raise _NoSuchFile(f"{named}: no such file there") from error
+    except (errors.HTTPError, OSError, ValueError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise FetchError(f"{named}: no answer of the hub: {first}", "check the connection, and HF_ENDPOINT") from error
