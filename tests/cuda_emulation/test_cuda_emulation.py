@@ -60,7 +60,7 @@ def test_levels_on_the_device_and_another_order_of_lanes(seed: int) -> None:
 
 @pytest.mark.full
 def test_wrong_levels_on_the_device_end_the_program() -> None:
-    said = run(emulated.library(90), "--levels=device", "-k", "errors_say and shapes", tests=OPERATIONS[:1])
+    said = run(emulated.library(90), "--levels=device", "--capture=no", "-k", "errors_say and shapes", tests=OPERATIONS[:1])
     assert "level_start_index does not fit spatial_shapes" in said
     assert "passed" not in said
 
@@ -70,13 +70,16 @@ def test_wrong_levels_on_the_device_end_the_program() -> None:
 def test_some_cases_under_the_sanitizers(architecture: int) -> None:
     compiler = toolchain.cxx()
     assert compiler is not None
-    runtime = subprocess.run([*compiler, "-print-file-name=libasan.so"], text=True, capture_output=True, check=True)
+    runtimes = [
+        subprocess.run([*compiler, f"-print-file-name={name}"], text=True, capture_output=True, check=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so")
+    ]
     said = run(
         emulated.library(architecture, sanitized=True),
         "-k",
         "references and not 200 and not many and not few",
         tests=OPERATIONS[:2],
-        LD_PRELOAD=runtime.stdout.strip(),
+        LD_PRELOAD=" ".join(runtimes),  # before Python itself
         ASAN_OPTIONS="detect_leaks=0",  # Python keeps what it has till its end
     )
     assert_passed(said, 200)
