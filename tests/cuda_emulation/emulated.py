@@ -24,7 +24,8 @@ HERE = Path(__file__).resolve().parent
 KERNELS = ("msda_cuda.cu", "key_aware_cuda.cu")
 REGISTRATION = "registration_cuda.cpp"
 ARCHITECTURES = (80, 90)
-SANITIZERS = ("-fsanitize=address,undefined",)
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1")
+ALIGNED = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # a GPU too takes no pack from anywhere
 
 LAUNCH = re.compile(r"(\w+<[^<>;]*>)\s*<<<(.*?)>>>\s*\((.*?)\);", re.DOTALL)
 SHARED = re.compile(r"__shared__\s+([^;=]+?)\s*\b(\w+)((?:\[[^\]]+\])*);")
@@ -69,18 +70,20 @@ def library(architecture: int, sanitized: bool = False, sources: Path = build.SO
     if compiler is None:
         raise build.CannotBuildError("no C++ compiler was found", build.INSTALL_CXX)
     flags = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", "-Wno-unknown-pragmas"]
-    flags += ["-O1", "-U_FORTIFY_SOURCE", f"-I{HERE / 'include'}", f"-I{build.TORCH / 'include'}", f"-I{sources}"]
-    if sanitized:
-        flags += [*SANITIZERS, "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1"]
+    flags += ["-O1", "-U_FORTIFY_SOURCE", *(SANITIZERS if sanitized else ALIGNED)]
+    flags += [f"-I{HERE / 'include'}", f"-I{build.TORCH / 'include'}", f"-I{sources}"]
     texts = {name: (sources / name).read_text() for name in (*KERNELS, REGISTRATION)}
     units = {f"{name}.cpp": translated(name, text, architecture) for name, text in texts.items()}
     units["emulation.cpp"] = (HERE / "emulation.cpp").read_text()
     headers = [path.read_text() for path in sorted(HERE.glob("include/**/*.h"))]
-    headers += [path.read_text() for pattern in ("*.h", "*.cuh") for path in sorted(sources.glob(pattern))]
+    headers += [path.read_text() for path in sorted(sources.glob("*.h"))]
+    for_kernels = [path.read_text() for path in sorted(sources.glob("*.cuh"))]
     folder = build.cache_folder() / "emulation"
     folder.mkdir(parents=True, exist_ok=True)
     command = [*compiler, *flags]
-    keys = {name: _key(torch.__version__, command[:-1], text, headers) for name, text in units.items()}
+    # The folder of the sources itself, the last word of the command, makes no difference.
+    known = (torch.__version__, command[:-1], headers)
+    keys = {name: _key(known, text, for_kernels if ".cu." in name else ()) for name, text in units.items()}
     kept = folder / f"cuda-{architecture}-{_key(keys)}.so"
     if not kept.exists():
         with build._only_process(kept.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder) as workshop:
