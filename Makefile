@@ -21,7 +21,8 @@ record-references: $(READY)  ## small references, keys and the folder of a run a
 	$(BIN)/pytest -q --record tests/run/test_keys_stay.py tests/cli/test_results_stay.py
 	git diff --stat tests/reference
 
-test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
+test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device, which is named first
+	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/pytest -m gpu tests
 
 mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour; SUITE=full shows survivors the slow ones)
@@ -30,7 +31,7 @@ mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour
 bench: $(READY)  ## the op against the grid_sample reference, both sides in one run
 	$(BIN)/python benchmarks/op.py --threads 1,2
 
-bench-gpu: $(READY)
+bench-gpu: $(READY)  ## the same on a CUDA device, which is named first: kernels, not their launches
 	$(BIN)/python benchmarks/op.py --device cuda
 
 check-self: $(READY)  ## detrbench's own budgets: exact GFLOPs of every detector, the op's ratio, two detectors that learn
