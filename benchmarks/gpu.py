@@ -1,6 +1,6 @@
 """The GPU of this machine in words, and how long kernels take on it.
 
-    python benchmarks/gpu.py        # device, driver, toolkit; exit 4 where torch sees no device
+python benchmarks/gpu.py        # device, driver, toolkit; exit 4 where torch sees no device
 """
 
 from __future__ import annotations

@@ -38,7 +38,6 @@ __device__ __forceinline__ void multiply_samples(const Task& task, Partial<A> (*
       });
     });
   });
-  __syncwarp();  // other lanes read what this one has written
 }
 
 // Logits to weights, in place.

@@ -262,7 +262,7 @@ __device__ __forceinline__ void sum_points(const Task& task, int count, Partial<
       }
       finish(first + b, sums);
     }
-    __syncwarp();  // the room is free again
+    __syncwarp();  // the room is free again, and all lanes may read what was written
   }
 }
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
 import pytest
+from benchmark_scripts import script
 
-ROOT = Path(__file__).resolve().parents[2]
+gpu = script("gpu")
 
 
 class Stream:
@@ -54,22 +51,12 @@ def stream(monkeypatch: pytest.MonkeyPatch) -> Stream:
     return stream
 
 
-@pytest.fixture(scope="module")
-def gpu() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gpu", ROOT / "benchmarks" / "gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize("launching", [0.001, 0.05, 40.0])  # less than the kernel takes; more; more than the first wait
-def test_launching_is_not_timed(gpu: ModuleType, stream: Stream, launching: float) -> None:
+def test_launching_is_not_timed(stream: Stream, launching: float) -> None:
     found = gpu.kernel_milliseconds(lambda: stream.launch(0.01, launching), repeats=20)
     assert found == pytest.approx(0.01)
 
 
-def test_work_that_waits_for_the_device_is_refused(gpu: ModuleType, stream: Stream) -> None:
+def test_work_that_waits_for_the_device_is_refused(stream: Stream) -> None:
     with pytest.raises(RuntimeError, match="waits for the device"):
         gpu.kernel_milliseconds(stream.synchronize, repeats=2)

@@ -32,6 +32,23 @@ def run(library: Path, *arguments: str, tests: tuple[str, ...] = OPERATIONS, **e
     return f"{done.stdout}\n{done.stderr}\nexit status {done.returncode}"
 
 
+def run_sanitized(architecture: int, *arguments: str, tests: tuple[str, ...]) -> str:
+    """`run` with both sanitizers, which end the program at what they find."""
+    compiler = toolchain.cxx()
+    assert compiler is not None
+    runtimes = [
+        subprocess.run([*compiler, f"-print-file-name={name}"], text=True, capture_output=True, check=True).stdout
+        for name in ("libasan.so", "libstdc++.so")
+    ]
+    return run(
+        emulated.library(architecture, sanitized=True),
+        *arguments,
+        tests=tests,
+        LD_PRELOAD=" ".join(map(str.strip, runtimes)),  # before Python itself
+        ASAN_OPTIONS="detect_leaks=0",  # Python keeps what it has till its end
+    )
+
+
 def assert_passed(said: str, tests: int) -> None:
     """Raise unless at least that many tests passed, none failed, and kernels were started for them."""
     found = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|emulated launches)", said)}
@@ -70,23 +87,15 @@ def test_wrong_levels_on_the_device_end_the_program() -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("architecture", emulated.ARCHITECTURES)
 def test_some_cases_under_the_sanitizers(architecture: int) -> None:
-    compiler = toolchain.cxx()
-    assert compiler is not None
-    runtimes = [
-        subprocess.run(
-            [*compiler, f"-print-file-name={name}"], text=True, capture_output=True, check=True
-        ).stdout.strip()
-        for name in ("libasan.so", "libstdc++.so")
-    ]
-    said = run(
-        emulated.library(architecture, sanitized=True),
-        "-k",
-        "references and not 200 and not many and not few",
-        tests=OPERATIONS[:2],
-        LD_PRELOAD=" ".join(runtimes),  # before Python itself
-        ASAN_OPTIONS="detect_leaks=0",  # Python keeps what it has till its end
-    )
-    assert_passed(said, 200)
+    selected = "references and not 200 and not many and not few"
+    assert_passed(run_sanitized(architecture, "-k", selected, tests=OPERATIONS[:2]), 200)
+
+
+@pytest.mark.full
+def test_random_calls_under_the_sanitizers() -> None:
+    said = run_sanitized(90, "-m", "full", "-k", "1000", tests=("test_fuzz.py",))
+    assert re.search(r"\b2 passed", said), said[-3000:]
+    assert said.endswith("exit status 0")
 
 
 @pytest.mark.full
