@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from detrbench.files import cache_folder
 from detrbench.models.ops import build, toolchain
 
 HERE = Path(__file__).resolve().parent
@@ -78,7 +79,7 @@ def library(architecture: int, sanitized: bool = False, sources: Path = build.SO
     headers = [path.read_text() for path in sorted(HERE.glob("include/**/*.h"))]
     headers += [path.read_text() for path in sorted(sources.glob("*.h"))]
     for_kernels = [path.read_text() for path in sorted(sources.glob("*.cuh"))]
-    folder = build.cache_folder() / "emulation"
+    folder = cache_folder() / "emulation"
     folder.mkdir(parents=True, exist_ok=True)
     command = [*compiler, *flags]
     # The folder of the sources itself, the last word of the command, makes no difference.
