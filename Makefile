@@ -21,16 +21,18 @@ record-references: $(READY)  ## small references, keys and the folder of a run a
 	$(BIN)/pytest -q --record tests/run/test_keys_stay.py tests/cli/test_results_stay.py
 	git diff --stat tests/reference
 
-test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device
+test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device, which is named first
+	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/pytest -m gpu tests
 
 mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour; SUITE=full shows survivors the slow ones)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mistakes/run.py --suite $(or $(SUITE),test)
 
-bench: $(READY)  ## the op against the grid_sample reference, both sides in one run
+bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; the CUDA kernels' instructions
 	$(BIN)/python benchmarks/op.py --threads 1,2
+	-$(BIN)/python benchmarks/instructions.py
 
-bench-gpu: $(READY)
+bench-gpu: $(READY)  ## the same on a CUDA device, which is named first: kernels, not their launches
 	$(BIN)/python benchmarks/op.py --device cuda
 
 bench-scoring: $(READY)  ## scoring of 5000 images x 100 detections, ours and pycocotools in one run

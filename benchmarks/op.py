@@ -8,6 +8,7 @@ Both sides run in turn, round after round, so that a noisy machine disturbs both
 the median round, and the ratio of the two sides within a round: its median, and that of the fastest rounds. The
 reference runs in float32 on the CPU, where its bfloat16 is slower, and in the same type on a GPU; our bfloat16 takes
 locations and weights in float32, as under autocast. The key-aware reference samples once for keys and values.
+On a GPU kernels are timed, not their launches (`gpu.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
+from gpu import kernel_milliseconds, words
 from torch import Tensor
 
 from detrbench.models import ops
@@ -39,6 +41,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
         lambda v, _shapes, _starts, x, q: key_aware(v, SIZES, x, q)[0],
     ),
 }
+REPEATS = 10  # of what is timed on a GPU, one behind the other: together they are long against an event
 TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -116,23 +119,18 @@ def step(function: Callable[..., Tensor], arguments: list[Tensor], direction: st
 
 
 def milliseconds(work: Callable[[], object], device: str) -> float:
-    if device == "cpu":
-        start = time.perf_counter()
-        work()
-        return (time.perf_counter() - start) * 1e3
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
-    events[0].record()
+    if device == "cuda":
+        return kernel_milliseconds(work, REPEATS)
+    start = time.perf_counter()
     work()
-    events[1].record()
-    torch.cuda.synchronize()
-    return events[0].elapsed_time(events[1])
+    return (time.perf_counter() - start) * 1e3
 
 
 def copy_speed() -> float:
     """Bytes per second that a plain copy on the GPU reads and writes."""
     source = torch.empty(1 << 30, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    fastest = min(milliseconds(lambda: target.copy_(source), "cuda") for _ in range(10))
+    fastest = min(milliseconds(lambda: target.copy_(source), "cuda") for _ in range(3))
     return 2 * source.numel() / fastest * 1e3
 
 
@@ -194,6 +192,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device")
+    if options.device == "cuda":
+        print(words(), file=sys.stderr if options.json else sys.stdout, flush=True)
     operations = options.operations.split(",")
     if unknown := sorted(set(operations) - set(OPERATIONS)):
         sys.exit(f"--operations: expected some of {', '.join(OPERATIONS)}, got {', '.join(unknown)}")

@@ -17,10 +17,16 @@ inline at::ScalarType accumulate_type(const at::Tensor& value) {
   return value.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
 }
 
+// Whether the operations take numbers of this type.
+inline bool is_known_type(at::ScalarType type) {
+  return type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16;
+}
+
 // A tensor that goes with the value: on its device, and no wider.
 inline void check_companion(const at::Tensor& tensor, const char* name, const at::Tensor& value) {
   TORCH_CHECK_VALUE(tensor.device() == value.device(), name, " is on ", tensor.device(), ", value on ", value.device());
-  TORCH_CHECK_TYPE(tensor.is_floating_point(), name, " must be floating point");
+  TORCH_CHECK_TYPE(is_known_type(tensor.scalar_type()), name, " must be float32, float64, float16 or bfloat16, got ",
+                   tensor.scalar_type());
   TORCH_CHECK_TYPE(tensor.scalar_type() != at::kDouble || value.scalar_type() == at::kDouble,
                    name, " of float64 needs a float64 value");
 }
@@ -40,6 +46,7 @@ inline Sizes check_sizes(const at::Tensor& value, const at::Tensor& shapes, cons
                     starts.sizes());
   TORCH_CHECK_TYPE(shapes.scalar_type() == at::kLong && starts.scalar_type() == at::kLong,
                    "spatial_shapes and level_start_index must be int64");
+  check_companion(value, "value", value);
   check_companion(locations, "sampling_locations", value);
   TORCH_CHECK_VALUE(value.size(1) < std::numeric_limits<int32_t>::max(), "too many tokens: ", value.size(1));
   return {value.size(0), value.size(1), value.size(2), value.size(3), locations.size(1), levels, locations.size(4)};

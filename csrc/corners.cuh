@@ -9,12 +9,6 @@
 
 namespace detrbench {
 
-constexpr int kThreads = 256;
-constexpr int kMaxGroups = 32;  // groups of a block; bounds its shared memory
-
-template <typename T>
-using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
 // sum += share * pack
 template <typename T, int V, typename A>
 __device__ __forceinline__ void add(const Pack<T, V>& pack, A share, A* sum) {
@@ -22,18 +16,24 @@ __device__ __forceinline__ void add(const Pack<T, V>& pack, A share, A* sum) {
   for (int v = 0; v < V; ++v) sum[v] += share * widen(pack.at[v]);
 }
 
-// Bilinear weight of corner c.
-template <typename A>
-__device__ __forceinline__ A bilinear(const Point<A>& point, int c) {
-  return (c % 2 ? point.right : 1 - point.right) * (c / 2 ? point.down : 1 - point.down);
+// The values, or their gradients, of a token; `base` is that of token 0. One instruction multiplies, widens and adds.
+template <typename T>
+__device__ __forceinline__ T* row_of(T* base, int token, unsigned token_bytes) {
+  using Bytes = std::conditional_t<std::is_const_v<T>, const char, char>;
+  const uint64_t offset = static_cast<uint64_t>(static_cast<unsigned>(token)) * token_bytes;
+  return reinterpret_cast<T*>(reinterpret_cast<Bytes*>(base) + offset);
 }
 
-// The corners of a point, V channels each; zeros outside.
-template <typename T, int V, typename A>
-__device__ __forceinline__ void load_corners(const Point<A>& point, const T* value, int64_t row, Pack<T, V>* corners) {
+// sum += factor * what the point reads, times its weight. Corners outside are not read: their shares are zero, and must
+// not meet infinity.
+template <int V, typename A, typename T>
+__device__ __forceinline__ void add_corners(const Point<A>& in_tile, A factor, const T* base, unsigned token_bytes,
+                                            A* sum) {
+  const Point<A> point = in_tile;
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
-    corners[c] = point.token[c] >= 0 ? load_pack<T, V>(value + point.token[c] * row) : Pack<T, V>{};
+    if (point.token[c] < 0) continue;
+    add(load_pack<T, V>(row_of(base, point.token[c], token_bytes)), factor * point.share[c], sum);
   }
 }
 
@@ -63,32 +63,31 @@ __device__ __forceinline__ void add_atomically(A* to, A share, const A* gradient
   }
 }
 
-// Products of a row with the corners, summed over the channels of one lane.
+// The V channels of x that a lane works on, zeros if none.
+template <int V, typename T, typename A>
+__device__ __forceinline__ void load_row(const T* x, bool working, A* to) {
+#pragma unroll
+  for (int v = 0; v < V; ++v) to[v] = A(0);
+  if (working) add(load_pack<T, V>(x), A(1), to);
+}
+
+// The product of a row with a pack.
 template <typename T, int V, typename A>
-__device__ __forceinline__ void dot_corners(const Point<A>& point, const Pack<T, V>* corners, const A* x, A* dots) {
+__device__ __forceinline__ A dot(const Pack<T, V>& pack, const A* x) {
+  A sum = 0;
 #pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    dots[c] = A(0);
-    if (point.token[c] < 0) continue;  // infinity in x must not meet the zeros outside
-#pragma unroll
-    for (int v = 0; v < V; ++v) dots[c] += x[v] * widen(corners[c].at[v]);
-  }
+  for (int v = 0; v < V; ++v) sum += x[v] * widen(pack.at[v]);
+  return sum;
 }
 
-// What the point reads, given what its corners hold.
+// What the point reads, given what its corners hold; how that changes by one pixel to the right, and by one down.
 template <typename A>
-__device__ __forceinline__ A interpolate(const Point<A>& point, const A* corners) {
-  const A top = corners[0] + (corners[1] - corners[0]) * point.right;
-  const A bottom = corners[2] + (corners[3] - corners[2]) * point.right;
-  return top + (bottom - top) * point.down;
-}
-
-// How that changes by one pixel to the right, and by one down.
-template <typename A>
-__device__ __forceinline__ void slopes(const Point<A>& point, const A* corners, A& right, A& down) {
+__device__ __forceinline__ void interpolate(const SlopedPoint<A>& point, const A* corners, A* to) {
   const A across_top = corners[1] - corners[0], across_bottom = corners[3] - corners[2];
-  right = across_top + (across_bottom - across_top) * point.down;
-  down = corners[2] + across_bottom * point.right - (corners[0] + across_top * point.right);
+  const A top = corners[0] + across_top * point.right, bottom = corners[2] + across_bottom * point.right;
+  to[0] = top + (bottom - top) * point.down;
+  to[1] = across_top + (across_bottom - across_top) * point.down;
+  to[2] = bottom - top;
 }
 
 // Writes x, or adds it to what the same lane has written before.
@@ -111,13 +110,13 @@ struct Launch {
   unsigned blocks;
 };
 
-// Lanes enough for V channels each, a power of two and at most a warp.
+// Lanes enough for V channels each, a power of two and at most a warp; blocks as `Task` counts them.
 inline Launch plan(const Sizes& sizes, int channels_at_once) {
   int lanes = 1;
   while (lanes < kWarp && lanes * channels_at_once < sizes.depth) lanes *= 2;
   const int groups = std::min(kMaxGroups, kThreads / lanes);
-  const int64_t total = sizes.images * sizes.queries * sizes.heads;
-  return {lanes, lanes * groups, static_cast<unsigned>((total + groups - 1) / groups)};
+  const int64_t blocks = sizes.images * sizes.heads * ((sizes.queries + groups - 1) / groups);
+  return {lanes, lanes * groups, static_cast<unsigned>(blocks)};
 }
 
 // Whether rows of T can be moved 16 bytes at a time.

@@ -5,98 +5,53 @@
 namespace detrbench {
 namespace {
 
-// The work of a thread on one (image, query, head), which its group shares.
-template <typename T, typename C>
-struct Task {
-  using A = Accumulate<T>;
-  const Sizes& sizes;
-  const DeviceLevels& levels;
-  const C* locations;
-  Tile<A>& tile;
-  Group group;
-  bool active;     // the last groups of a grid may have no query
-  int64_t points;  // of the query and head
-  int64_t first_point, first_channel, first_value;  // where their points, channels and values begin
-  A scale;         // of the logits
+template <typename A>
+__device__ __forceinline__ A no_weight(int64_t) {
+  return A(1);
+}
 
-  __device__ Task(const Sizes& sizes_, const DeviceLevels& levels_, int lanes, const C* locations_, Tile<A>* tiles)
-      : sizes(sizes_),
-        levels(levels_),
-        locations(locations_),
-        tile(tiles[threadIdx.x / lanes]),
-        group(lanes),
-        active(group.index < sizes.images * sizes.queries * sizes.heads),
-        points(sizes.levels * sizes.points),
-        first_point(group.index * points),
-        first_channel(group.index * sizes.depth),
-        first_value(group.index / (sizes.queries * sizes.heads) * sizes.tokens * sizes.heads * sizes.depth +
-                    group.index % sizes.heads * sizes.depth),
-        scale(1 / sqrt(static_cast<A>(sizes.depth))) {}
-
-  __device__ int64_t row() const { return sizes.heads * sizes.depth; }
-
-  // Calls body(first of V channels, working, more) for the channels that this lane takes in turn, in step with its
-  // warp; `working` if it has such channels, `more` if these are not its first.
-  template <int V, typename Body>
-  __device__ __forceinline__ void for_each_channel(const Body& body) const {
-    for (int64_t first = 0; first < sizes.depth; first += group.lanes * V) {
-      const int64_t channel = first + group.lane * V;
-      body(channel, active && channel < sizes.depth, first > 0);
-    }
-  }
-
-  template <typename Weight, typename Body>
-  __device__ __forceinline__ void visit(const Weight& weight, const Body& body) const {
-    for_each_point(sizes, levels, group, active, locations, weight, tile, body);
-  }
-
-  // Calls body(p) for the points, each on one lane of the group.
-  template <typename Body>
-  __device__ __forceinline__ void share_points(const Body& body) const {
-    for (int64_t p = first_point + group.lane; active && p < first_point + points; p += group.lanes) body(p);
-  }
-};
-
-// The channels of x that a lane works on, zeros if none.
-template <int V, typename T, typename A>
-__device__ __forceinline__ void load_row(const T* x, bool working, A* to) {
-#pragma unroll
-  for (int v = 0; v < V; ++v) to[v] = A(0);
-  if (working) add(load_pack<T, V>(x), A(1), to);
+// Logits are products divided by the root of the number of channels.
+template <typename A>
+__device__ __forceinline__ A scale_of(const Sizes& sizes) {
+  return 1 / sqrt(static_cast<A>(sizes.depth));
 }
 
 // products[p] = the product of x's row with the sample of point p, for all points of the task.
-template <int V, typename T, typename C, typename A>
-__device__ __forceinline__ void multiply_samples(const Task<T, C>& task, const T* value, const T* x, A* products) {
-  const auto no_weight = [](int64_t) { return A(1); };
-  task.template for_each_channel<V>([&](int64_t channel, bool working, bool more) {
+template <int V, typename Task, typename T, typename A>
+__device__ __forceinline__ void multiply_samples(const Task& task, Partial<A> (*room)[kThreads], const T* value,
+                                                 const T* x, A* products) {
+  task.template for_each_channel<V>([&](int channel, bool working, bool again) {
+    const T* from = value + task.first_value + channel;
     A row[V];
-    load_row<V>(x + task.first_channel + channel, working, row);
-    task.visit(no_weight, [&](const Point<A>& point, int64_t number, bool mine) {
-      A dots[4] = {};
-      if (working) {
-        Pack<T, V> corners[4];
-        load_corners(point, value + task.first_value + channel, task.row(), corners);
-        dot_corners(point, corners, row, dots);
+    load_row<V>(x + task.first_channel() + channel, working, row);
+    const auto visit = [&](int, const auto& point, A* terms) {
+      if (!working) return;
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        if (point.token[c] < 0) continue;  // infinity in x must not meet the zeros outside
+        terms[0] += point.share[c] * dot(load_pack<T, V>(row_of(from, point.token[c], task.token_bytes)), row);
       }
-      const A product = task.group.sum(interpolate(point, dots));
-      if (mine) put(products + task.first_point + number, product, more);
+    };
+    task.for_each_tile(no_weight<A>, again, [&](int first, int count) {
+      sum_points<1>(task, count, room, visit, [&](int p, const A* sums) {
+        put(products + task.first_point() + first + p, sums[0], again);
+      });
     });
   });
-  __syncwarp();  // other lanes read what this one has written
 }
 
 // Logits to weights, in place.
-template <typename T, typename C, typename A>
-__device__ __forceinline__ void softmax(const Task<T, C>& task, A* x) {
+template <typename Task, typename A>
+__device__ __forceinline__ void softmax(const Task& task, A* x) {
+  const A scale = scale_of<A>(task.sizes);
   A largest = -INFINITY, sum = 0;
   task.share_points([&](int64_t p) { largest = x[p] > largest ? x[p] : largest; });
-  largest = task.group.largest(largest);
+  largest = task.across(largest, [](A a, A b) { return b > a ? b : a; });
   task.share_points([&](int64_t p) {
-    x[p] = exp((x[p] - largest) * task.scale);
+    x[p] = exp((x[p] - largest) * scale);
     sum += x[p];
   });
-  sum = task.group.sum(sum);
+  sum = task.across(sum, [](A a, A b) { return a + b; });
   task.share_points([&](int64_t p) { x[p] /= sum; });
   __syncwarp();
 }
@@ -107,35 +62,36 @@ __global__ void __launch_bounds__(kThreads)
                    const C* __restrict__ locations, const T* __restrict__ query, T* __restrict__ output,
                    Accumulate<T>* __restrict__ weights) {
   using A = Accumulate<T>;
-  __shared__ Tile<A> tiles[kMaxGroups];
+  using Task = detrbench::Task<T, C, Point<A>>;
+  __shared__ typename Task::Tile tiles[kMaxGroups];
+  __shared__ Partial<A> room[kBatch<A>][kThreads];
   check_levels(sizes, levels);
-  const Task<T, C> task(sizes, levels, lanes, locations, tiles);
-  multiply_samples<V>(task, value, query, weights);
+  const Task task(sizes, levels, lanes, locations, tiles);
+  multiply_samples<V>(task, room, value, query, weights);
   softmax(task, weights);
-  const auto weight = [&](int64_t at) { return weights[at]; };
-  task.template for_each_channel<V>([&](int64_t channel, bool working, bool) {
+  task.template for_each_channel<V>([&](int channel, bool working, bool) {
+    const T* from = value + task.first_value + channel;
     A sum[V] = {};
-    task.visit(weight, [&](const Point<A>& point, int64_t, bool) {
+    task.for_each_tile(no_weight<A>, true, [&](int first, int count) {
       if (!working) return;
-      Pack<T, V> corners[4];
-      load_corners(point, value + task.first_value + channel, task.row(), corners);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        if (point.token[c] >= 0) add(corners[c], point.weight * bilinear(point, c), sum);
+      for (int p = 0; p < count; ++p) {
+        const A weight = weights[task.first_point() + first + p];
+        add_corners<V>(task.tile.points[p], weight, from, task.token_bytes, sum);
       }
     });
-    if (working) store_pack<T, V>(output + task.first_channel + channel, sum);
+    if (working) store_pack<T, V>(output + task.first_channel() + channel, sum);
   });
 }
 
 // Products of the output's gradient with the samples to gradients of the unscaled logits, in place: with weights w,
 // output o and its gradient g, the gradient of logit p is w_p (g . sample_p - g . o).
-template <typename T, typename C, typename A>
-__device__ __forceinline__ void softmax_backward(const Task<T, C>& task, const A* weights, A* x) {
+template <typename Task, typename A>
+__device__ __forceinline__ void softmax_backward(const Task& task, const A* weights, A* x) {
+  const A scale = scale_of<A>(task.sizes);
   A total = 0;
   task.share_points([&](int64_t p) { total += weights[p] * x[p]; });
-  total = task.group.sum(total);
-  task.share_points([&](int64_t p) { x[p] = weights[p] * (x[p] - total) * task.scale; });
+  total = task.across(total, [](A a, A b) { return a + b; });
+  task.share_points([&](int64_t p) { x[p] = weights[p] * (x[p] - total) * scale; });
   __syncwarp();
 }
 
@@ -147,45 +103,53 @@ __global__ void __launch_bounds__(kThreads)
                     Accumulate<T>* __restrict__ grad_value, C* __restrict__ grad_locations,
                     T* __restrict__ grad_query) {
   using A = Accumulate<T>;
-  __shared__ Tile<A> tiles[kMaxGroups];
+  using Task = detrbench::Task<T, C, SlopedPoint<A>>;
+  __shared__ typename Task::Tile tiles[kMaxGroups];
+  __shared__ Partial<A> room[kBatch<A>][kThreads];
   check_levels(sizes, levels);
-  const Task<T, C> task(sizes, levels, lanes, locations, tiles);
-  multiply_samples<V>(task, value, grad_output, grad_logits);
+  const Task task(sizes, levels, lanes, locations, tiles);
+  const unsigned sum_bytes = task.token_bytes / sizeof(T) * sizeof(A);
+  multiply_samples<V>(task, room, value, grad_output, grad_logits);
   softmax_backward(task, weights, grad_logits);
-  const auto weight = [&](int64_t at) { return weights[at]; };
-  task.template for_each_channel<V>([&](int64_t channel, bool working, bool more) {
-    const int64_t offset = task.first_value + channel;
+  task.template for_each_channel<V>([&](int channel, bool working, bool again) {
+    const T* from = value + task.first_value + channel;
+    A* const to = grad_value + task.first_value + channel;
     A gradient[V], asked[V], sum[V] = {};
-    load_row<V>(grad_output + task.first_channel + channel, working, gradient);
-    load_row<V>(query + task.first_channel + channel, working, asked);
-    task.visit(weight, [&](const Point<A>& point, int64_t number, bool mine) {
-      A dots[4] = {};
-      if (working) {
-        // The sample's gradient: through the output, and through the key that it also is.
-        const A grad_logit = grad_logits[task.first_point + number];
-        A both[V];
+    load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
+    load_row<V>(query + task.first_channel() + channel, working, asked);
+    // The tile is prepared already where it holds all points.
+    task.for_each_tile(no_weight<A>, true, [&](int first, int count) {
+      const A* const weight_of = weights + task.first_point() + first;
+      const A* const grad_logit_of = grad_logits + task.first_point() + first;
+      const auto visit = [&](int p, const SlopedPoint<A>& point, A* terms) {
+        A dots[4] = {};
+        if (working) {
+          // The sample's gradient: through the output, and through the key that it also is.
+          const A weight = weight_of[p], grad_logit = grad_logit_of[p];
+          A both[V];
 #pragma unroll
-        for (int v = 0; v < V; ++v) both[v] = point.weight * gradient[v] + grad_logit * asked[v];
-        Pack<T, V> corners[4];
-        load_corners(point, value + offset, task.row(), corners);
-        dot_corners(point, corners, both, dots);
+          for (int v = 0; v < V; ++v) both[v] = weight * gradient[v] + grad_logit * asked[v];
 #pragma unroll
-        for (int c = 0; c < 4; ++c) {
-          if (point.token[c] < 0) continue;
-          add(corners[c], grad_logit * bilinear(point, c), sum);
-          add_atomically<V>(grad_value + offset + point.token[c] * task.row(), bilinear(point, c), both);
+          for (int c = 0; c < 4; ++c) {
+            if (point.token[c] < 0) continue;
+            const auto corner = load_pack<T, V>(row_of(from, point.token[c], task.token_bytes));
+            dots[c] = dot(corner, both);
+            add(corner, grad_logit * point.share[c], sum);
+          }
+#pragma unroll
+          for (int c = 0; c < 4; ++c) {
+            if (point.token[c] >= 0) add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], both);
+          }
         }
-      }
-      A right, down;
-      slopes(point, dots, right, down);
-      right = task.group.sum(right), down = task.group.sum(down);
-      if (!mine) return;
-      const Level level = level_at(levels, number / sizes.points);
-      C* to = grad_locations + 2 * (task.first_point + number);
-      put(to, right * static_cast<A>(level.width), more);
-      put(to + 1, down * static_cast<A>(level.height), more);
+        interpolate(point, dots, terms);
+      };
+      sum_points<3>(task, count, room, visit, [&](int p, const A* sums) {
+        C* const at = grad_locations + 2 * (task.first_point() + first + p);
+        put(at, sums[1] * task.tile.points[p].along_x, again);
+        put(at + 1, sums[2] * task.tile.points[p].along_y, again);
+      });
     });
-    if (working) store_pack<T, V>(grad_query + task.first_channel + channel, sum);
+    if (working) store_pack<T, V>(grad_query + task.first_channel() + channel, sum);
   });
 }
 

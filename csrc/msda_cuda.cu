@@ -5,36 +5,26 @@
 namespace detrbench {
 namespace {
 
-// A group sums one (image, query, head); each of its lanes V channels at a time.
 template <typename T, typename C, int V>
 __global__ void __launch_bounds__(kThreads)
     forward_kernel(const Sizes sizes, const DeviceLevels levels, const int lanes, const T* __restrict__ value,
                    const C* __restrict__ locations, const C* __restrict__ weights, T* __restrict__ output) {
   using A = Accumulate<T>;
-  __shared__ Tile<A> tiles[kMaxGroups];
+  using Task = detrbench::Task<T, C, Point<A>>;
+  __shared__ typename Task::Tile tiles[kMaxGroups];
   check_levels(sizes, levels);
-  const Group group(lanes);
-  const bool active = group.index < sizes.images * sizes.queries * sizes.heads;
-  Tile<A>& tile = tiles[group.in_block];
-  const int64_t row = sizes.heads * sizes.depth;
-  const int64_t image = group.index / (sizes.queries * sizes.heads), head = group.index % sizes.heads;
+  const Task task(sizes, levels, lanes, locations, tiles);
   const auto weight = [&](int64_t at) { return widen(weights[at]); };
-  for (int64_t first_channel = 0; first_channel < sizes.depth; first_channel += lanes * V) {
-    const int64_t channel = first_channel + group.lane * V;
-    const bool working = active && channel < sizes.depth;
-    const T* from = value + image * sizes.tokens * row + head * sizes.depth + channel;
+  task.template for_each_channel<V>([&](int channel, bool working, bool again) {
+    const T* from = value + task.first_value + channel;
     A sum[V] = {};
-    for_each_point(sizes, levels, group, active, locations, weight, tile, [&](const Point<A>& point, int64_t, bool) {
+    task.for_each_tile(weight, again, [&](int, int count) {
       if (!working) return;
-      Pack<T, V> corners[4];
-      load_corners(point, from, row, corners);
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        if (point.token[c] >= 0) add(corners[c], point.weight * bilinear(point, c), sum);
-      }
+#pragma unroll 2
+      for (int p = 0; p < count; ++p) add_corners<V>(task.tile.points[p], A(1), from, task.token_bytes, sum);
     });
-    if (working) store_pack<T, V>(output + group.index * sizes.depth + channel, sum);
-  }
+    if (working) store_pack<T, V>(output + task.first_channel() + channel, sum);
+  });
 }
 
 template <typename T, typename C, int V>
@@ -44,46 +34,42 @@ __global__ void __launch_bounds__(kThreads)
                     Accumulate<T>* __restrict__ grad_value, C* __restrict__ grad_locations,
                     C* __restrict__ grad_weights) {
   using A = Accumulate<T>;
-  __shared__ Tile<A> tiles[kMaxGroups];
+  using Task = detrbench::Task<T, C, SlopedPoint<A>>;
+  __shared__ typename Task::Tile tiles[kMaxGroups];
+  __shared__ Partial<A> room[kBatch<A>][kThreads];
   check_levels(sizes, levels);
-  const Group group(lanes);
-  const bool active = group.index < sizes.images * sizes.queries * sizes.heads;
-  Tile<A>& tile = tiles[group.in_block];
-  const int64_t points = sizes.levels * sizes.points, row = sizes.heads * sizes.depth;
-  const int64_t image = group.index / (sizes.queries * sizes.heads), head = group.index % sizes.heads;
+  const Task task(sizes, levels, lanes, locations, tiles);
+  const unsigned sum_bytes = task.token_bytes / sizeof(T) * sizeof(A);
   const auto weight = [&](int64_t at) { return widen(weights[at]); };
-  for (int64_t first_channel = 0; first_channel < sizes.depth; first_channel += lanes * V) {
-    const int64_t channel = first_channel + group.lane * V;
-    const bool working = active && channel < sizes.depth;
-    const bool more = first_channel > 0;  // a lane has written its points' sums over the channels so far
-    const int64_t offset = image * sizes.tokens * row + head * sizes.depth + channel;
-    A gradient[V] = {};
-    if (working) add(load_pack<T, V>(grad_output + group.index * sizes.depth + channel), A(1), gradient);
-    const auto visit = [&](const Point<A>& point, int64_t number, bool mine) {
+  task.template for_each_channel<V>([&](int channel, bool working, bool again) {
+    const T* from = value + task.first_value + channel;
+    A* const to = grad_value + task.first_value + channel;
+    A gradient[V];
+    load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
+    const auto visit = [&](int, const SlopedPoint<A>& point, A* terms) {
       A dots[4] = {};
       if (working) {
-        Pack<T, V> corners[4];
-        load_corners(point, value + offset, row, corners);
-        dot_corners(point, corners, gradient, dots);
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          if (point.token[c] < 0) continue;
-          add_atomically<V>(grad_value + offset + point.token[c] * row, point.weight * bilinear(point, c), gradient);
+          if (point.token[c] < 0) continue;  // infinity in the gradient must not meet the zeros outside
+          dots[c] = dot(load_pack<T, V>(row_of(from, point.token[c], task.token_bytes)), gradient);
+        }
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          if (point.token[c] >= 0) add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], gradient);
         }
       }
-      A right, down;
-      slopes(point, dots, right, down);
-      const A interpolated = group.sum(interpolate(point, dots));
-      right = group.sum(right), down = group.sum(down);
-      if (!mine) return;
-      const int64_t at = group.index * points + number;
-      const Level level = level_at(levels, number / sizes.points);
-      put(grad_weights + at, interpolated, more);
-      put(grad_locations + 2 * at, right * point.weight * static_cast<A>(level.width), more);
-      put(grad_locations + 2 * at + 1, down * point.weight * static_cast<A>(level.height), more);
+      interpolate(point, dots, terms);
     };
-    for_each_point(sizes, levels, group, active, locations, weight, tile, visit);
-  }
+    task.for_each_tile(weight, again, [&](int first, int count) {
+      sum_points<3>(task, count, room, visit, [&](int p, const A* sums) {
+        const int64_t at = task.first_point() + first + p;
+        put(grad_weights + at, sums[0], again);
+        put(grad_locations + 2 * at, sums[1] * task.tile.points[p].along_x, again);
+        put(grad_locations + 2 * at + 1, sums[2] * task.tile.points[p].along_y, again);
+      });
+    });
+  });
 }
 
 }  // namespace

@@ -78,7 +78,8 @@ DETRBENCH_INLINE Vectors<T, V> load_vectors(const T* from) {
   return vectors;
 }
 
-// dots[corner] += the products of gradient(i), V vectors for point i of the block, with the corner's rows.
+// dots[corner] += the products of gradient(i), V vectors for point i of the block, with the corner's rows; nothing for
+// corners outside, whose zeros infinity in a gradient must not meet.
 template <int V, typename T, typename G, typename Gradient>
 DETRBENCH_INLINE void dot(const CornerBlock<T, const G>& block, int64_t offset, const Gradient& gradient,
                           Vec<T>* dots) {
@@ -93,7 +94,7 @@ DETRBENCH_INLINE void dot(const CornerBlock<T, const G>& block, int64_t offset, 
 #pragma GCC unroll 4
       for (int v = 1; v < V; ++v) product[i] += g.at[v] * load(row + v * kLanes<T>);
     }
-    dots[c] += row_sums<T>(product);
+    dots[c] += (block.inside & (1 << c)) != 0 ? row_sums<T>(product) : Vec<T>{};
   }
 }
 
@@ -102,7 +103,7 @@ template <typename T, typename G>
 DETRBENCH_INLINE Vec<T> interpolate(const CornerBlock<T, G>& block, const Vec<T>* corners) {
   const Vec<T> top = corners[0] + (corners[1] - corners[0]) * block.right;
   const Vec<T> bottom = corners[2] + (corners[3] - corners[2]) * block.right;
-  return block.reached ? top + (bottom - top) * block.down : Vec<T>{};
+  return block.inside != 0 ? top + (bottom - top) * block.down : Vec<T>{};
 }
 
 // How weight * interpolate(...) changes with the location.
@@ -113,8 +114,8 @@ DETRBENCH_INLINE void slopes(const LevelBlock<T>& level, const CornerBlock<T, G>
   const Vec<T> across_top = corners[1] - corners[0], across_bottom = corners[3] - corners[2];
   const Vec<T> top = corners[0] + across_top * block.right, bottom = corners[2] + across_bottom * block.right;
   const Vec<T> across = across_top + (across_bottom - across_top) * block.down;
-  along_x = block.reached ? across * weights * level.width : zero;
-  along_y = block.reached ? (bottom - top) * weights * level.height : zero;
+  along_x = block.inside != 0 ? across * weights * level.width : zero;
+  along_y = block.inside != 0 ? (bottom - top) * weights * level.height : zero;
 }
 
 // Writes x and y of `count` points in turn.

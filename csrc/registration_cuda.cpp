@@ -14,6 +14,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 #include <tuple>
 #include <type_traits>
 
@@ -57,12 +58,24 @@ struct Call {
     if (reinterpret_cast<uintptr_t>(locations.const_data_ptr()) % (2 * locations.element_size()) != 0) {
       locations = locations.clone();
     }
+    check_range();
     place_levels(shapes_, starts_);
   }
 
   bool empty() const { return sizes.images * sizes.queries * sizes.heads * sizes.depth == 0; }
 
+  // Room for what the kernels overwrite; zeros where none is started.
+  at::Tensor gradient(const at::Tensor& of) const { return empty() ? at::zeros_like(of) : at::empty_like(of); }
+
  private:
+  // Kernels count these in 32 bits.
+  void check_range() const {
+    constexpr int64_t most = std::numeric_limits<int32_t>::max();
+    TORCH_CHECK_VALUE(sizes.queries <= most && sizes.samples() <= most && sizes.heads * sizes.depth <= most / 8,
+                      "too large for the CUDA kernels: ", sizes.queries, " queries of ", sizes.samples(), " points, ",
+                      sizes.heads, " heads of ", sizes.depth, " channels");
+  }
+
   // Levels on the CPU are checked here; those on the device in the kernel, so that nothing waits for it.
   void place_levels(const at::Tensor& shapes_, const at::Tensor& starts_) {
     if (shapes_.is_cpu() && starts_.is_cpu()) {
@@ -140,7 +153,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> msda_backward_cuda_(const at::Ten
   const at::Tensor weights_ = weights.to(call.locations.scalar_type()).contiguous();
   const at::Tensor grad_output_ = grad_output.contiguous();
   const at::Tensor sums = at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
-  const at::Tensor grad_locations = at::zeros_like(call.locations), grad_weights = at::zeros_like(weights_);
+  const at::Tensor grad_locations = call.gradient(call.locations), grad_weights = call.gradient(weights_);
   if (!call.empty()) {
     dispatch(call, [&](auto t, auto c, auto a) {
       using T = decltype(t);
@@ -195,7 +208,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> key_aware_backward_cuda_(const at
   const at::Tensor grad_output_ = grad_output.contiguous(), query_ = query.contiguous();
   const at::Tensor weights_ = weights.to(call.accumulate).contiguous();
   const at::Tensor sums = at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
-  const at::Tensor grad_locations = at::zeros_like(call.locations), grad_query = at::zeros_like(query_);
+  const at::Tensor grad_locations = call.gradient(call.locations), grad_query = call.gradient(query_);
   const at::Tensor grad_logits = at::empty_like(weights_);
   if (!call.empty()) {
     dispatch(call, [&](auto t, auto c, auto a) {

@@ -31,8 +31,9 @@ class PointTable {
     for (int64_t p = 0; p < static_cast<int64_t>(blocks_.size()) * kLanes<T>; ++p) {
       LevelBlock<T>& block = blocks_[p / kLanes<T>];
       const int lane = p % kLanes<T>;
-      const Level level = p < size_ ? levels[first + p / sizes.points] : Level{0, 0, 0};
+      Level level = p < size_ ? levels[first + p / sizes.points] : Level{0, 0, 0};
       const bool empty = level.height == 0 || level.width == 0;
+      if (empty) level = {0, 0, 0};  // the other size may be any number
       block.width[lane] = empty ? T(-1) : static_cast<T>(level.width);
       block.height[lane] = empty ? T(-1) : static_cast<T>(level.height);
       block.columns[lane] = level.width;
@@ -59,7 +60,7 @@ struct CornerBlock {
   alignas(kVectorBytes) G* address[4][kLanes<T>];
   alignas(kVectorBytes) T share[4][kLanes<T>];  // bilinear weight times attention weight; 0 for corners outside
   Vec<T> right, down;                           // from the top left corner, in pixels
-  Index<T> reached;                             // -1 where the point reaches its level, else 0
+  Index<T> inside;                              // bit c: corner c lies inside; 0 where the point reaches nothing
 };
 
 template <typename G>
@@ -89,6 +90,7 @@ DETRBENCH_INLINE void prepare(const LevelBlock<T>& level, const T* locations, co
   store(corners.share[1], (in_right & in_top) ? top * right : zero);
   store(corners.share[2], (in_left & in_bottom) ? bottom * (1 - right) : zero);
   store(corners.share[3], (in_right & in_bottom) ? bottom * right : zero);
+  corners.inside = (((in_left & 1) | (in_right & 2)) & in_top) | (((in_left & 4) | (in_right & 8)) & in_bottom);
   const Index<T> token = level.start + row * level.columns + column;
   const int64_t first = reinterpret_cast<intptr_t>(base), nowhere = reinterpret_cast<intptr_t>(outside);
   for (int h = 0; h < kHalves<T>; ++h) {
@@ -102,7 +104,6 @@ DETRBENCH_INLINE void prepare(const LevelBlock<T>& level, const T* locations, co
   }
   corners.right = right;
   corners.down = down;
-  corners.reached = reached;
 }
 
 // The corners of one query's points.

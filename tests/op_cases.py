@@ -44,6 +44,7 @@ CASES = [
     Case("one of everything", ((1, 1),), queries=1, heads=1, depth=1, points=1),
     Case("one level, 17 points", ((9, 7),), points=17),
     Case("an odd count of points", ((4, 4), (3, 2), (2, 2)), points=3),
+    Case("17 levels", ((3, 2),) * 17, points=2),
     Case("empty levels", ((5, 7), (0, 4), (2, 2), (3, 0)), points=2),
     Case("only empty levels", ((0, 4), (3, 0))),
     Case("no points", ((5, 7),), points=0),

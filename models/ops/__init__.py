@@ -52,10 +52,12 @@ def msda(
     sums in no fixed order.
 
     Raises:
-        TypeError: a type that the operation does not take.
+        TypeError: a type or layout that the operation does not take.
         ValueError: shapes, devices or levels that do not fit each other.
+        NotImplementedError: a derivative by `torch.func` or in forward mode.
     """
     check_msda(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    registration.refuse_transforms(value, sampling_locations, attention_weights)
     return registration.MSDA(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
 
 
@@ -88,9 +90,11 @@ def key_aware_attention(
     with any number of threads on the CPU; on a GPU they are sums in no fixed order.
 
     Raises:
-        TypeError: a type that the operation does not take.
+        TypeError: a type or layout that the operation does not take.
         ValueError: shapes, devices or levels that do not fit each other.
+        NotImplementedError: a derivative by `torch.func` or in forward mode.
     """
     check_key_aware(value, spatial_shapes, level_start_index, sampling_locations, query)
+    registration.refuse_transforms(value, sampling_locations, query)
     output, weights = registration.KEY_AWARE(value, spatial_shapes, level_start_index, sampling_locations, query)
     return output, weights

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,8 @@ UNITS = {
 }
 INSTALL_CXX = "install g++ 9 or newer (Debian, Ubuntu: apt-get install g++) or set CXX to a C++ compiler"
 INSTALL_NVCC = "install the CUDA toolkit of torch's major version, or set CUDA_HOME to where it is"
+# A line in which a compiler or linker says what is wrong, not in which a driver says that something was.
+REASON = re.compile(r"^(?!collect2).*(\berror\b.*:|\bfatal\b.*:|cannot find|undefined reference)")
 
 
 class CannotBuildError(Exception):
@@ -244,12 +247,23 @@ def _cuda_compilation(capabilities: Sequence[str]) -> Compilation:
     if release.split(".")[0] != torch.version.cuda.split(".")[0]:
         raise CannotBuildError(f"nvcc is of CUDA {release}, torch of CUDA {torch.version.cuda}", INSTALL_NVCC)
     architectures = [capability.replace(".", "") for capability in capabilities]
-    nvcc = [str(home / "bin" / "nvcc"), "-ccbin", compiler[-1], "-O3", "-std=c++17", "-lineinfo", "-Xcompiler", "-fPIC"]
+    # `CXX` may hold options, and a program in front of the compiler.
+    options = [word for word in compiler if word.startswith("-")]
+    program = [word for word in compiler if word not in options][-1]
+    nvcc = [str(home / "bin" / "nvcc"), "-ccbin", program, "-O3", "-std=c++17", "-lineinfo"]
+    nvcc += [word for option in (*options, "-fPIC") for word in ("-Xcompiler", option)]
     nvcc += [f"-gencode=arch=compute_{number},code=sm_{number}" for number in architectures]
     flags = [*toolchain.cxx_flags(compiler), f"-I{TORCH / 'include'}", f"-I{home / 'include'}"]
-    folders = [f"-L{home / folder}" for folder in ("lib64", "lib") if (home / folder).is_dir()]
-    libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-lc10_cuda", "-ltorch_cpu", *folders, "-lcudart"]
+    folders = [home / folder for folder in ("lib64", "lib") if (home / folder).is_dir()]
+    libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-lc10_cuda", "-ltorch_cpu", *(f"-L{folder}" for folder in folders)]
+    libraries += [_cuda_runtime(folders)]
     return Compilation("cuda", {".cpp": [*compiler, *flags], ".cu": nvcc}, [*compiler, "-shared"], libraries)
+
+
+def _cuda_runtime(folders: Sequence[Path]) -> str:
+    """The linker's name for the CUDA runtime: NVIDIA's wheels have it under its version alone."""
+    found = sorted(path.name for folder in folders for path in folder.glob("libcudart.so*"))
+    return f"-l:{found[-1]}" if found and "libcudart.so" not in found else "-lcudart"
 
 
 def _compile(recipe: Compilation, folder: Path) -> Path:
@@ -274,7 +288,7 @@ def _require_success(returncode: int, output: str) -> None:
     if returncode == 0:
         return
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    first = next((line for line in lines if "error" in line), lines[-1] if lines else f"exit status {returncode}")
+    first = next(filter(REASON.search, lines), lines[-1] if lines else f"exit status {returncode}")
     raise CannotBuildError(f"the compiler failed: {first}", "report the message with `detrbench doctor --json`")
 
 

@@ -13,20 +13,32 @@ VALUE_TYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 def check_msda(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> None:
     """Raise TypeError or ValueError unless `value` is (N, S, M, D) and the others fit it, as `ops.msda` says."""
+    _check_dense("attention_weights", weights)
     _check_sampling(value, shapes, starts, locations)
     _check_companion("attention_weights", weights, tuple(locations.shape[:5]), value)
 
 
 def check_key_aware(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor) -> None:
     """Raise TypeError or ValueError unless `value` is (N, S, M, D) and the others fit it: `ops.key_aware_attention`."""
+    _check_dense("query", query)
     _check_sampling(value, shapes, starts, locations)
     _check_companion("query", query, (*locations.shape[:3], value.shape[3]), value)
     if query.dtype != value.dtype:
         raise TypeError(f"query is {query.dtype}, value {value.dtype}: keys are values, so both must be of one type")
 
 
+def _check_dense(name: str, given: object) -> None:
+    """A tensor with its numbers in memory, one after the other or at strides."""
+    if not isinstance(given, Tensor) or given.layout != torch.strided:
+        found = given.layout if isinstance(given, Tensor) else type(given).__name__
+        raise TypeError(f"{name} must be a dense tensor, got {found}")
+
+
 def _check_sampling(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor) -> None:
     """Where is sampled, and from what."""
+    names = ("value", "spatial_shapes", "level_start_index", "sampling_locations")
+    for name, tensor in zip(names, (value, shapes, starts, locations), strict=True):
+        _check_dense(name, tensor)
     if value.dtype not in VALUE_TYPES:
         raise TypeError(f"value must be float32, float64, float16 or bfloat16, got {value.dtype}")
     if value.dim() != 4:

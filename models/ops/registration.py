@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from detrbench.models.ops import build
@@ -43,21 +44,22 @@ KEY_AWARE_BACKWARD = torch.ops.detrbench.key_aware_attention_backward.default
 
 
 # --- the first kernel: native ones, or the reference --------------------------------------------------------------
+# Arguments are checked first: a call that has no native kernel, as one with a sparse value, would come back for ever.
 
 
 def _msda(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    check_msda(value, shapes, starts, locations, weights)
     if build.native_kernels(value.device.type):
         return MSDA(value, shapes, starts, locations, weights)
-    check_msda(value, shapes, starts, locations, weights)
     return msda_reference(value, shapes, starts, locations, weights)
 
 
 def _msda_backward(
     grad_output: Tensor, value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor
 ) -> Three:
+    check_msda(value, shapes, starts, locations, weights)
     if build.native_kernels(value.device.type):
         return MSDA_BACKWARD(grad_output, value, shapes, starts, locations, weights)
-    check_msda(value, shapes, starts, locations, weights)
     with _autograd_inside_a_kernel():
         return msda_backward_reference(grad_output, value, shapes, starts, locations, weights)
 
@@ -65,9 +67,9 @@ def _msda_backward(
 def _key_aware(
     value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor
 ) -> tuple[Tensor, Tensor]:
+    check_key_aware(value, shapes, starts, locations, query)
     if build.native_kernels(value.device.type):
         return KEY_AWARE(value, shapes, starts, locations, query)
-    check_key_aware(value, shapes, starts, locations, query)
     return key_aware_reference(value, shapes, starts, locations, query)
 
 
@@ -80,9 +82,9 @@ def _key_aware_backward(
     query: Tensor,
     weights: Tensor,
 ) -> Three:
+    check_key_aware(value, shapes, starts, locations, query)
     if build.native_kernels(value.device.type):
         return KEY_AWARE_BACKWARD(grad_output, value, shapes, starts, locations, query, weights)
-    check_key_aware(value, shapes, starts, locations, query)
     with _autograd_inside_a_kernel():
         return key_aware_backward_reference(grad_output, value, shapes, starts, locations, query)
 
@@ -174,6 +176,24 @@ torch.library.register_autograd(
 )
 torch.library.register_autograd("detrbench::msda_backward", _no_second_gradient, lib=_library)
 torch.library.register_autograd("detrbench::key_aware_attention_backward", _no_second_gradient, lib=_library)
+
+
+def refuse_transforms(*tensors: Tensor) -> None:
+    """Raise NotImplementedError where PyTorch would take a derivative in a way that the operations know nothing of.
+
+    Without this, forward mode would find zero, and `torch.func.grad` an error about the insides of `torch.library`.
+    """
+    if torch.compiler.is_compiling():  # which refuses these itself
+        return
+    forward = forward_ad._current_level >= 0
+    for tensor in tensors:
+        if torch._C._functorch.is_gradtrackingtensor(tensor) or (
+            forward and forward_ad.unpack_dual(tensor).tangent is not None
+        ):
+            raise NotImplementedError(
+                "the sampled operations have no derivatives under torch.func or forward mode: "
+                "use torch.autograd.grad or backward()"
+            )
 
 
 # --- autocast -----------------------------------------------------------------------------------------------------

@@ -141,7 +141,24 @@ def test_inputs_need_not_be_contiguous(dtype: torch.dtype) -> None:
     for found, truth in zip(
         key_aware_gradients(strided, grad_output), key_aware_gradients(arguments, grad_output), strict=True
     ):
-        torch.testing.assert_close(found, truth, rtol=0, atol=0)
+        assert_close(found, truth.double(), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_inputs_may_start_anywhere(dtype: torch.dtype) -> None:
+    arguments = key_aware_inputs(CASES[0], dtype)
+    shifted = [torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape) for tensor in arguments]
+    assert all(tensor.data_ptr() % 16 for tensor in shifted)
+    expected = ops.key_aware_attention(*arguments)[0]
+    assert_close(ops.key_aware_attention(*shifted)[0], expected.double(), TOLERANCE[dtype])
+    torch.autograd.backward(
+        ops.key_aware_attention(*[tensor.requires_grad_(tensor.is_floating_point()) for tensor in shifted])[0], expected
+    )
+    truths = key_aware_gradients(arguments, expected)
+    leaves = [tensor for tensor in shifted if tensor.requires_grad]
+    for leaf, truth in zip(leaves, truths, strict=True):
+        assert leaf.grad is not None
+        assert_close(leaf.grad, truth.double(), TOLERANCE[dtype])
 
 
 @pytest.mark.usefixtures("threads")

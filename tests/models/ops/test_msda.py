@@ -93,7 +93,24 @@ def test_inputs_need_not_be_contiguous(dtype: torch.dtype) -> None:
     grad_output = torch.ones((), dtype=dtype).expand_as(ops.msda(*arguments))
     torch.testing.assert_close(ops.msda(*strided), ops.msda(*arguments), rtol=0, atol=0)
     for found, expected in zip(gradients(strided, grad_output), gradients(arguments, grad_output), strict=True):
-        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+        assert_close(found, expected.double(), TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_inputs_may_start_anywhere(dtype: torch.dtype) -> None:
+    arguments = inputs(CASES[0], dtype)
+    shifted = [torch.cat([tensor.flatten()[:1], tensor.flatten()])[1:].view(tensor.shape) for tensor in arguments]
+    assert all(tensor.data_ptr() % 16 for tensor in shifted)
+    expected = ops.msda(*arguments)
+    assert_close(ops.msda(*shifted), expected.double(), TOLERANCE[dtype])
+    torch.autograd.backward(
+        ops.msda(*[tensor.requires_grad_(tensor.is_floating_point()) for tensor in shifted]), expected
+    )
+    truths = gradients(arguments, expected)
+    leaves = [tensor for tensor in shifted if tensor.requires_grad]
+    for leaf, truth in zip(leaves, truths, strict=True):
+        assert leaf.grad is not None
+        assert_close(leaf.grad, truth.double(), TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -126,6 +143,30 @@ def test_corners_outside_hide_infinity(dtype: torch.dtype, bad: float, repeat: i
     # Half of the point lies left of the level, where in memory the row above ends.
     output = one_point((4, 4), -0.5, 1.0, values, repeat)
     torch.testing.assert_close(output, torch.full_like(output, 4.0))
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("repeat", [1, 500])  # gathered from the caller's values, and from a copy
+def test_corners_outside_hide_an_infinite_gradient(dtype: torch.dtype, repeat: int) -> None:
+    shapes, starts = level_tensors(((4, 4),))
+    value = torch.ones(1, 16, 1, 16, dtype=dtype)
+    # Half of the point lies left of the level, and half above it.
+    locations = torch.zeros(1, repeat, 1, 1, 1, 2, dtype=dtype)
+    arguments = [value, shapes, starts, locations, locations.new_ones(1, repeat, 1, 1, 1)]
+    grad_output = torch.full((1, repeat, 16), math.inf, dtype=dtype)
+    found = gradients(arguments, grad_output)
+    for gradient, truth in zip(found, true_gradients(grad_output, arguments), strict=True):
+        assert torch.equal(gradient.double(), truth)
+    assert found[2].eq(math.inf).all()
+
+
+def test_an_empty_level_may_be_absurdly_wide() -> None:
+    case = Case("absurd", ((5, 7), (0, 1 << 62), (2, 2)), points=2)
+    arguments = inputs(Case("empty", ((5, 7), (0, 1), (2, 2)), points=2))
+    expected = ops.msda(*arguments)
+    arguments[1] = torch.tensor(case.levels)
+    torch.testing.assert_close(ops.msda(*arguments), expected, rtol=0, atol=0)
+    assert gradients(arguments, expected)[1].isfinite().all()
 
 
 def test_what_is_not_a_number_spreads_from_where_it_is_sampled() -> None:

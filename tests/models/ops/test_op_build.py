@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,6 +236,52 @@ def test_cuda_is_found_behind_a_wrapper(monkeypatch: pytest.MonkeyPatch, tmp_pat
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(toolchain, "_homes_of_wheels", list)
     assert toolchain.cuda_home() == home
+
+
+def cuda_recipe(monkeypatch: pytest.MonkeyPatch, home: Path, cxx: str) -> build.Compilation:
+    """How the CUDA library is made with this toolkit and compiler, whatever torch is installed."""
+    monkeypatch.setenv("CUDA_HOME", str(home))
+    monkeypatch.setenv("CXX", cxx)
+    monkeypatch.setattr(build.torch.version, "cuda", "13.0")
+    return build._cuda_compilation(["9.0"])
+
+
+def test_a_toolkit_of_wheels_is_linked_by_the_name_of_its_runtime(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """NVIDIA's wheels have no libcudart.so, which the linker would look for by itself."""
+    home = toolkit(tmp_path / "cu13")
+    (home / "lib").mkdir()
+    (home / "lib" / "libcudart.so.13").touch()
+    assert cuda_recipe(monkeypatch, home, "g++").link_flags[-2:] == [f"-L{home / 'lib'}", "-l:libcudart.so.13"]
+    (home / "lib" / "libcudart.so").touch()
+    assert cuda_recipe(monkeypatch, home, "g++").link_flags[-2:] == [f"-L{home / 'lib'}", "-lcudart"]
+
+
+def test_nvcc_is_told_the_compiler_and_its_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nvcc = cuda_recipe(monkeypatch, toolkit(tmp_path / "cuda"), "env g++ -pipe -O1").compilers[".cu"]
+    assert nvcc[nvcc.index("-ccbin") + 1] == "g++"
+    for option in ("-pipe", "-O1"):
+        assert nvcc[nvcc.index(option) - 1] == "-Xcompiler"
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        (
+            "/usr/bin/ld: cannot find -lcudart: No such file\ncollect2: error: ld returned 1 exit status",
+            "cannot find -l",
+        ),
+        ("a.cpp:3: warning: no error handling\na.cpp:7:2: error: 'x' was not declared", "'x' was not declared"),
+        ("g++ -Werror a.cpp\nnvcc fatal   : Unsupported gpu architecture 'compute_50'", "Unsupported gpu"),
+        ("a.o: in function `f':\na.cpp: undefined reference to `g'\ncollect2: error: ld returned 1", "undefined ref"),
+        ('a.cu(7): error: identifier "x" is undefined\n1 error detected in the compilation', 'identifier "x"'),
+        ("something\nKilled", "Killed"),
+    ],
+)
+def test_the_line_that_says_why_is_quoted(output: str, line: str) -> None:
+    with pytest.raises(build.CannotBuildError, match=re.escape(line)):
+        build._require_success(1, output)
 
 
 @pytest.mark.full

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from op_cases import CASES, Case, inputs
+from op_cases import CASES, Case, inputs, key_aware_inputs
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrbench.models import ops
@@ -96,6 +99,72 @@ def test_flops_are_counted(device: str) -> None:
         torch.ops.detrbench.msda: 2 * macs,
         torch.ops.detrbench.msda_backward: 4 * macs,
     }
+
+
+KEY_AWARE = torch.ops.detrbench.key_aware_attention.default
+TRANSFORMS = {
+    "jvp": lambda f, x: torch.func.jvp(f, (x,), (torch.ones_like(x),)),
+    "grad": lambda f, x: torch.func.grad(lambda value: f(value).sum())(x),
+    "vjp": lambda f, x: torch.func.vjp(f, x),
+    "dual numbers": lambda f, x: dual(f, x),
+}
+
+
+def dual(function: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    with forward_ad.dual_level():
+        function(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_derivatives_that_there_are_not_are_refused(transform: Callable[..., None]) -> None:
+    value, *others = inputs(TINY)
+    query = key_aware_inputs(TINY)[4]
+    for operation in (lambda v: ops.msda(v, *others), lambda v: ops.key_aware_attention(v, *others[:3], query)[0]):
+        with pytest.raises(NotImplementedError, match=r"no derivatives under torch\.func or forward mode.*backward"):
+            transform(operation, value)
+
+
+def test_vmap_maps() -> None:
+    value, *others = inputs(TINY)
+    mapped = torch.func.vmap(lambda v: ops.msda(v, *others))(torch.stack([value, 2 * value]))
+    torch.testing.assert_close(mapped, torch.stack([ops.msda(value, *others), ops.msda(2 * value, *others)]))
+
+
+NO_TENSORS = {
+    "a list": lambda t: t.tolist(),
+    "nothing": lambda t: None,
+    "sparse": lambda t: t.to_sparse(),
+}
+
+
+@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("spoil", NO_TENSORS.values(), ids=NO_TENSORS)
+def test_what_is_no_dense_tensor_is_refused(spoil: Callable[[Tensor], object], index: int) -> None:
+    for operation, arguments in ((ops.msda, inputs(TINY)), (ops.key_aware_attention, key_aware_inputs(TINY))):
+        given = [*arguments[:index], spoil(arguments[index]), *arguments[index + 1 :]]
+        with pytest.raises(TypeError, match=r"must be a dense tensor, got (list|NoneType|torch\.sparse_coo)"):
+            operation(*given)
+
+
+@pytest.mark.parametrize("layout", ["to_sparse", "to_mkldnn"])
+@pytest.mark.parametrize("operation", [MSDA, KEY_AWARE, ops.msda, ops.key_aware_attention])
+def test_other_layouts_are_refused_where_the_native_kernels_do_not_see_them(
+    operation: Callable[..., object], layout: str
+) -> None:
+    make = inputs if operation in (MSDA, ops.msda) else key_aware_inputs
+    value, *others = make(TINY, torch.float32)
+    with pytest.raises(TypeError, match="value must be a dense tensor"):
+        operation(getattr(value, layout)(), *others)
+
+
+@pytest.mark.parametrize("index", [3, 4])
+def test_the_raw_operations_refuse_types_that_they_do_not_know(index: int) -> None:
+    arguments = inputs(TINY, torch.float32)
+    arguments[index] = arguments[index].to(torch.float8_e4m3fn)
+    with pytest.raises(TypeError, match="must be float32, float64, float16 or bfloat16"):
+        MSDA(*arguments)
+    with pytest.raises(TypeError, match="must be float32, float64, float16 or bfloat16"):
+        MSDA_BACKWARD(torch.ones(1, 3, 6), *arguments)
 
 
 def test_gradients_nobody_asks_for_are_not_in_the_way() -> None:
