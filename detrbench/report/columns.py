@@ -36,7 +36,10 @@ Make = Callable[[Entry], TableCell]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `group` stands above `label`; `make` fills a row's cell; `part` is its colour's number in bars."""
+    """A column: `group` stands above `label`; `make` fills a row's cell; `part` is its colour's number in bars.
+
+    `switch` names what of ours a reader switches on beside a paper's own columns; empty for what is always shown.
+    """
 
     key: str
     group: str
@@ -44,6 +47,7 @@ class Column:
     make: Make
     numeric: bool = True
     part: int | None = None
+    switch: str = ""
 
 
 EMPTY = TableCell(labels.ABSENT, "absent")
@@ -163,7 +167,7 @@ def gflops(section: Section, named: bool = True) -> list[Column]:
         columns.append(Column("gflops.own", "GFLOPs", heading, own))
         columns.append(Column("gflops.difference", "GFLOPs", "difference", difference))
     if section.is_measured("complexity"):
-        columns.append(Column("gflops.common", "GFLOPs", "ours, common", common))
+        columns.append(Column("gflops.common", "GFLOPs, common", "ours", common, switch="common GFLOPs"))
     return columns
 
 
@@ -181,12 +185,11 @@ def speed(section: Section) -> list[Column]:
         values = [number(e.record("latency", e.first("latency")), "median_ms", "value") for e in section.entries]
         decimals = 1 if max([value or 0.0 for value in values], default=0.0) >= 20 else 2
         median = _measured("latency", decimals, "median_ms", "value", protocol=lambda entry: entry.first("latency"))
-        columns.append(Column("latency", "Speed", "median, ms", median))
-        columns.append(
-            Column("fps", "Speed", "FPS", _measured("latency", 1, "fps", protocol=lambda entry: entry.first("latency")))
-        )
+        fps = _measured("latency", 1, "fps", protocol=lambda entry: entry.first("latency"))
+        columns.append(Column("latency", "Latency, ours", "median, ms", median, switch="latency"))
+        columns.append(Column("fps", "Latency, ours", "FPS", fps, switch="latency"))
     published = _published("fps", "fps_batch4")
-    return [*columns, Column("fps.published", "Speed", "FPS published, other hardware", published)]
+    return [Column("fps.published", "Speed", "FPS published, other hardware", published), *columns]
 
 
 def memory(section: Section) -> list[Column]:
@@ -197,8 +200,8 @@ def memory(section: Section) -> list[Column]:
     forward = _measured("memory", decimals, "forward_mib", protocol=lambda entry: entry.first("memory"))
     step = _measured("memory", decimals, "training_step_mib", protocol=lambda entry: entry.first("memory"))
     return [
-        Column("memory.forward", "Memory, MiB", "forward", forward),
-        Column("memory.training", "Memory, MiB", "training step", step),
+        Column("memory.forward", "Memory, MiB", "forward", forward, switch="memory"),
+        Column("memory.training", "Memory, MiB", "training step", step, switch="memory"),
     ]
 
 

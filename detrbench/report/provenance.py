@@ -56,6 +56,17 @@ def line(section: Section) -> Line:
     )
 
 
+def generated(found: list[Section]) -> str:
+    """What is to be said where an AP is none of COCO: "generated images, 96 px: not COCO"; empty where there is none."""
+    said = {}
+    for section in found:
+        data = section.settings.get("data")
+        if section.is_measured("accuracy") and data is not None and data != "coco":
+            size = section.settings.get("image_size")
+            said[f"generated images{f', {size} px' if size else ''}: not COCO"] = None
+    return "; ".join(said)
+
+
 def dates(found: list[Section]) -> str:
     """The first and the last day on which a figure was taken."""
     envelopes = [e for section in found for cell in section.cells for e in cell.envelopes.values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,8 @@ from detrbench.errors import UsageError
 from detrbench.measures import COMMON
 from detrbench.models.parts import ALL_KINDS
 from detrbench.published import PublishedRow, PublishedTable
-from detrbench.report import labels
+from detrbench.report import identity, labels
+from detrbench.report.identity import Identity
 from detrbench.results.store import CellResult, ResultsStore
 
 NOT_RUN = "not run yet"  # what the results folder says of a measure that nobody has asked for
@@ -32,9 +34,11 @@ class Entry:
     cell: CellResult | None
 
     @property
-    def family(self) -> str:
-        """What shares a colour: the method, without its keep ratio."""
-        return self.label
+    def identity(self) -> Identity:
+        """Which detector this is: from its parts and options, else from its printed name."""
+        model = str(self.cell.cell.get("model")) if self.cell else ""
+        found = identity.of_detector(model, self.options)
+        return found or identity.of_printed(self.label, self.published.values if self.published else {})
 
     def record(self, measure: str, protocol: str | None) -> Record:
         """A record of this row's cell, empty where there is none."""
@@ -87,6 +91,13 @@ class Entry:
         """The options of the detector at the paper's setting."""
         cell = self.cell.cell if self.cell else {}
         return _mapping(cell.get("complexity_options")) or _mapping(cell.get("options"))
+
+    @property
+    def counted_is_evaluated(self) -> bool:
+        """Whether the detector whose operations were counted is the one that was trained, timed and evaluated."""
+        cell = self.cell.cell if self.cell else {}
+        counted = _mapping(cell.get("complexity_options"))
+        return not counted or counted == _mapping(cell.get("options"))
 
     @property
     def weights_of(self) -> str | None:
@@ -157,6 +168,30 @@ class Section:
         rows = [entry for entry in self.entries if entry.cell is not None and entry.cell.records]
         gone = [measure for measure in self.measures if not self.is_measured(measure)] if rows else []
         return [(measure, "; ".join(dict.fromkeys(entry.why(measure) for entry in rows))) for measure in gone]
+
+    @property
+    def sweep(self) -> str | None:
+        """What the rows of one detector run through, as the suite declares it: `keep_ratio`."""
+        declared = _mapping(self.spec.get("report")).get("sweep")
+        return str(declared) if declared else None
+
+    def swept(self, entry: Entry) -> float | None:
+        """Where a row stands in the sweep; a detector with a keep ratio for each layer at their mean."""
+        if self.sweep is None:
+            return None
+        value = entry.identity.kept if self.sweep == "keep_ratio" else entry.option(self.sweep)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def curve(self, entry: Entry) -> str:
+        """Equal for rows that the sweep joins: alike in all but the swept value; empty for a row outside of it."""
+        if self.swept(entry) is None:
+            return ""
+        through = {self.sweep, "keep_ratio", "keep_ratios"} if self.sweep == "keep_ratio" else {self.sweep}
+        options = {key: value for key, value in entry.options.items() if key not in through}
+        printed = entry.published.values if entry.published else {}
+        described = {k: v for k, v in printed.items() if k not in through and k not in labels.FIGURES}
+        weights = entry.weights_of or (entry.id if any(e.weights_of == entry.id for e in self.entries) else "")
+        return json.dumps([*entry.identity.series, options, described, weights], sort_keys=True, default=str)
 
     def asks(self, kind: str) -> bool:
         """Whether the suite itself lists tables or plots."""
@@ -265,17 +300,6 @@ def _curve(row: PublishedRow) -> tuple[tuple[str, str], ...] | int:
     if not any(name in row.values for name in CURVE):
         return row.index
     return tuple((key, str(v)) for key, v in row.values.items() if key not in CURVE and key not in labels.FIGURES)
-
-
-def families(sections: list[Section]) -> dict[str, int]:
-    """Each family's colour number, the same all over the report: measured families first, by first appearance."""
-    names: dict[str, int] = {}
-    for wanted in (True, False):
-        for section in sections:
-            for entry in section.entries:
-                if (entry.cell is not None) is wanted:
-                    names.setdefault(entry.family, len(names))
-    return names
 
 
 def number(record: Record, *path: str) -> float | None:
