@@ -211,7 +211,7 @@
     fields.log.addEventListener("change", () => change({ log: fields.log.checked }));
     log.append(fields.log, "logarithmic");
     controls.append(log);
-    figure.querySelector("figcaption").after(controls);
+    canvas.before(controls);
 
     for (const item of methods) {
       const button = html("button", { type: "button", title: "This method alone; again for all" });

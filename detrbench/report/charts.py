@@ -164,9 +164,10 @@ def measured_marks(section: Section) -> Iterator[Mark]:
         costs = _timed(entry) | (_counted(entry) if entry.counted_is_evaluated else {})
         if "AP" not in known or not costs:
             continue
+        backbone = str(entry.changed.get("backbone", entry.identity.backbone))
         yield Mark(
             entry.id,
-            entry.identity,
+            replace(entry.identity, backbone=backbone),
             costs,
             known,
             spans=_spans(entry),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -39,6 +40,7 @@ class Column:
     """A column: `group` stands above `label`; `make` fills a row's cell; `part` is its colour's number in bars.
 
     `switch` names what of ours a reader switches on beside a paper's own columns; empty for what is always shown.
+    `apart` stands in a block that must not be read with its neighbours.
     """
 
     key: str
@@ -48,6 +50,7 @@ class Column:
     numeric: bool = True
     part: int | None = None
     switch: str = ""
+    apart: bool = False
 
 
 EMPTY = TableCell(labels.ABSENT, "absent")
@@ -99,9 +102,7 @@ def _measured(
 
 def accuracy_heading(section: Section) -> str:
     """Which measured AP this is; two scales never share a heading, and NMS before the evaluation is another rule."""
-    rules = _accuracy_rules(section)
-    rule = f", protocol {rules[0]}" if len(rules) == 1 and rules != [COMMON] else ""
-    return f"measured, {section.condition}{rule}"
+    return f"measured, {section.condition}{_rule(section)}"
 
 
 def _accuracy_rules(section: Section) -> list[str]:
@@ -110,7 +111,9 @@ def _accuracy_rules(section: Section) -> list[str]:
 
 
 def accuracy(section: Section, names: list[str]) -> list[Column]:
-    columns = []
+    """Published beside measured with their difference; each in a block of its own where no row may be compared."""
+    columns: list[Column] = []
+    apart: list[Column] = []
     named = len(_accuracy_rules(section)) > 1
     for name in names:
         group = name if len(names) > 1 else "AP"
@@ -119,10 +122,24 @@ def accuracy(section: Section, names: list[str]) -> list[Column]:
             continue
         path = {"AP": ("ap", "value"), "AP50": ("ap50", "value")}.get(name, ("stats", name))
         measured = _measured("accuracy", 1, *path, protocol=lambda entry: entry.either("accuracy"), named=named)
-        columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
-        if any(section.comparable(entry) for entry in section.entries):
+        if section.has_comparable:
+            columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
             columns.append(Column(f"{name}.difference", group, "difference", _ap_difference(section, name, path)))
-    return columns
+        else:
+            apart.append(Column(f"{name}.measured", measured_apart(section), f"{name}{_rule(section)}", measured, apart=True))
+    if apart and len(names) > 1:
+        columns = [dataclasses.replace(c, group="published, COCO val2017", label=n) for c, n in zip(columns, names)]
+    return [*columns, *apart]
+
+
+def measured_apart(section: Section) -> str:
+    """The heading of the block that holds what was measured under conditions of its own."""
+    return f"measured, {section.condition}{': not COCO' if section.settings.get('data') != 'coco' else ''}"
+
+
+def _rule(section: Section) -> str:
+    rules = _accuracy_rules(section)
+    return f", protocol {rules[0]}" if len(rules) == 1 and rules != [COMMON] else ""
 
 
 def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Make:
@@ -211,13 +228,17 @@ def corr(section: Section) -> list[Column]:
     if not section.is_measured("dam"):
         return [published]
     common = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.first("dam"))
+    apart = not section.has_comparable
+    group, label = (measured_apart(section), "Corr") if apart else ("Corr", f"measured, {section.condition}")
     if not any(entry.own("dam") for entry in section.entries):
-        return [published, Column("corr", "Corr", f"measured, {section.condition}", common)]
+        return [published, Column("corr", group, label, common, apart=apart)]
     paper = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.own("dam"))
+    over_all = "Corr over all of the decoder's attention"
+    other = (group, over_all) if apart else (over_all, label)
     return [
         published,
-        Column("corr.paper", "Corr", f"measured, {section.condition}", paper),
-        Column("corr", "Corr over all of the decoder's attention", f"measured, {section.condition}", common),
+        Column("corr.paper", group, label, paper, apart=apart),
+        Column("corr", *other, common, apart=apart),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detrbench.measures import COMMON
 from detrbench.report import charts, columns, labels, plots, scatter
@@ -162,7 +162,10 @@ def _by_size(section: Section) -> Figure | None:
             rows.append(Range(_name(entry), entry.id, values))
     if not rows:
         return None
-    title, kinds = "AP by object size", dict(_SIZES.values())
+    there = [any(row.values[i] is not None for row in rows) for i in range(len(_SIZES))]
+    kinds = dict(kind for kind, known in zip(_SIZES.values(), there, strict=True) if known)
+    rows = [replace(row, values=tuple(v for v, known in zip(row.values, there, strict=True) if known)) for row in rows]
+    title = "AP by object size"
     told = [
         f"{row.label} {', '.join(f'{k} {labels.fixed(v, 1)}' for k, v in zip(kinds, row.values, strict=True))}"
         for row in rows

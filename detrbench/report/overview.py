@@ -208,10 +208,8 @@ def _condition(section: Section, entry: Entry) -> str:
     how = {field.name for field in dataclasses.fields(Recipe)} | set(_TRAINED)
     cell = entry.cell.cell if entry.cell else {}
     data = {key: value for key, value in (cell.get("resolved") or {}).items() if key not in how}
-    counted = cell.get("complexity_options") or {}
-    changed = {k: v for k, v in (cell.get("options") or {}).items() if counted.get(k, v) != v}
     images = entry.record("accuracy", COMMON).get("num_images")
-    return json.dumps([section.scale, data, changed, images], sort_keys=True, default=str)
+    return json.dumps([section.scale, data, entry.changed, images], sort_keys=True, default=str)
 
 
 def _gathered(entries: list[Entry], sweep: str | None) -> Section:

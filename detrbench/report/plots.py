@@ -122,10 +122,15 @@ def _name_ends(axes: Axes, lines: list[Curve]) -> None:
     lay_out(axes.get_figure(root=True))
     to_pixels, from_pixels = axes.transData.transform, axes.transData.inverted().transform
     ends = sorted(((to_pixels((line.x[-1], line.y[-1]))[1], line) for line in lines), key=lambda end: end[0])
-    right, previous = max(line.x[-1] for line in lines), float("-inf")
-    for height, line in ends:
-        previous = max(height, previous + 12.5)
-        y = from_pixels((0, previous))[1]
+    right, heights = max(line.x[-1] for line in lines), []
+    for height, _ in ends:
+        heights.append(max(height, heights[-1] + 12.5) if heights else height)
+    above = axes.bbox.y1
+    for i in reversed(range(len(heights))):  # what was pushed out at the top pushes down again
+        heights[i] = above = min(heights[i], above)
+        above -= 12.5
+    for height, (_, line) in zip(heights, ends, strict=True):
+        y = from_pixels((0, height))[1]
         axes.annotate(
             _short(line.label), (right, y), (6, 0), textcoords="offset pixels", va="center", fontsize=9,
             annotation_clip=False,

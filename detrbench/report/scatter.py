@@ -26,7 +26,7 @@ def drawing(chart: Chart) -> str:
     """The chart as an SVG element of a page."""
 
     def draw(axes: Axes, marks: Marks) -> None:
-        _draw(axes, chart, marks, 1.15 if chart.wide else 1.0)
+        _draw(axes, chart, marks, 1.2 if chart.wide else 1.0)
 
     told = "; ".join(charts.tip(mark, chart.x, chart.y) for mark in chart.shown[:60])
     return draw_svg(chart.key, draw, f"{chart.title}. {chart.sentence} {told}", WIDE if chart.wide else NARROW)
@@ -128,15 +128,18 @@ def _labels(
     if chart.wide:
         ends = [(best[-1], epochs) for epochs, best in charts.lengths(chart)]
         said += [(_right(chart), m.y[chart.y], f"{epochs} epochs", MUTED, "") for m, epochs in ends]
-    lay_out(axes.get_figure(root=True))
-    axes.set_xlim(axes.get_xlim())
-    axes.set_ylim(axes.get_ylim())
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    lay_out(figure)
+    figure.set_layout_engine("none")  # another layout would move the axes under the labels
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    inside = 0.012 * (right - left)
     arguments: Mapping[str, Any] = {
         "x_scatter": [m.x[chart.x] for m in chart.shown], "y_scatter": [m.y[chart.y] for m in chart.shown],
         "scatter_sizes": [8.0 * scale] * len(chart.shown), "x_lines": [x for x, _ in lines] or None,
         "y_lines": [y for _, y in lines] or None, "textsize": 9 * scale, "textcolor": [colour for *_, colour, _ in said],
-        "linecolor": MUTED, "linewidth": 0.6 * scale, "draw_all": False, "max_distance": 0.2, "min_distance": 0.012,
-        "nbr_candidates": 400, "avoid_label_lines_overlap": True, "avoid_crossing_label_lines": True,
+        "linecolor": MUTED, "linewidth": 0.6 * scale, "draw_all": False, "max_distance": 0.13, "min_distance": 0.012,
+        "xlims": (left + inside, right - inside), "ylims": (low, high), "margin": 0.01, "nbr_candidates": 300, "avoid_label_lines_overlap": True, "avoid_crossing_label_lines": True,
     }  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where it finds no room at all
         _, _, texts, leaders = textalloc.allocate(

@@ -90,14 +90,22 @@ class Entry:
     def options(self) -> Record:
         """The options of the detector at the paper's setting."""
         cell = self.cell.cell if self.cell else {}
-        return _mapping(cell.get("complexity_options")) or _mapping(cell.get("options"))
+        counted = cell.get("complexity_options")
+        return counted if isinstance(counted, Mapping) else _mapping(cell.get("options"))
 
     @property
     def counted_is_evaluated(self) -> bool:
         """Whether the detector whose operations were counted is the one that was trained, timed and evaluated."""
+        return not self.changed
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """Options of the evaluated detector that the scale sets to other values than those of the counted one."""
         cell = self.cell.cell if self.cell else {}
-        counted = _mapping(cell.get("complexity_options"))
-        return not counted or counted == _mapping(cell.get("options"))
+        counted = cell.get("complexity_options")
+        if not isinstance(counted, Mapping):
+            return {}
+        return {k: v for k, v in _mapping(cell.get("options")).items() if k not in counted or counted[k] != v}
 
     @property
     def weights_of(self) -> str | None:
@@ -213,9 +221,9 @@ class Section:
     def changed(self) -> dict[str, str]:
         """Options that this scale changes against the paper's setting, where all cells change them alike."""
         changes = [
-            {k: labels.shown(k, v) for k, v in _mapping(cell.cell.get("options")).items() if counted.get(k, v) != v}
-            for cell in self.cells
-            if (counted := _mapping(cell.cell.get("complexity_options")))
+            {key: labels.shown(key, value) for key, value in entry.changed.items()}
+            for entry in self.entries
+            if entry.cell is not None
         ]
         return {k: v for k, v in changes[0].items() if all(c.get(k) == v for c in changes)} if changes else {}
 
@@ -233,6 +241,11 @@ class Section:
         """Whether a row's measured AP may stand against the published one: paper scale, all of COCO val2017."""
         images = entry.record("accuracy", entry.either("accuracy")).get("num_images")
         return self.scale == "paper" and self.settings.get("data") == "coco" and images == COCO_VAL_IMAGES
+
+    @property
+    def has_comparable(self) -> bool:
+        """Whether the measured AP of any row may stand against the published one."""
+        return any(self.comparable(entry) for entry in self.entries)
 
 
 def read(store: ResultsStore, suites: list[str] | None = None) -> list[Section]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detrbench.measures import label
-from detrbench.report import columns, descriptors, labels, query_columns
+from detrbench.report import columns, descriptors, identity, labels, query_columns
 from detrbench.report.columns import EMPTY, Column, TableCell
 from detrbench.report.sections import Entry, Section, number
 
@@ -80,6 +80,8 @@ def main_table(section: Section) -> Table:
         *columns.speed(section),
         *columns.memory(section),
     ]
+    apart = [column for column in made if column.apart]
+    made = [column for column in made if column not in apart] + apart  # a block of its own, behind the paper's columns
     caption = section.published.caption if section.published else section.title
     return fill("main", caption, section, made, section.entries, descriptors.folded(section))
 
@@ -145,8 +147,9 @@ def fill(
         for note in (cell.note for cell in cells if cell.note):
             notes.setdefault(note, labels.letter(len(notes)))
         found = entry.identity
-        detector = found.name if found.known and found.name not in entry.label else ""
-        starts = i > 0 and _group(entry) != _group(entries[i - 1])
+        printed = identity.of_printed(entry.label, {}).method
+        detector = found.name if found.known and found.method != printed else ""
+        starts = key == "main" and i > 0 and _group(entry) != _group(entries[i - 1])
         rows.append(Row(entry.id, entry.label, detector, found.colour, entry.cell is not None, status, cells, starts))
     missing = tuple(f"{label(m)}: {why}" for m, why in section.missing()) if key == "main" else ()
     return Table(key, caption, tuple(column for column, _ in kept), tuple(rows), folded, notes, missing)
