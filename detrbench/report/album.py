@@ -24,7 +24,7 @@ class Album:
         return f"{self.folder.name}/{name}"
 
     def write(self) -> Iterator[Path]:
-        """Writes all that was kept, each whole or not at all; without pictures there is no folder. Raises Unwritable."""
+        """Writes all that was kept; without pictures there is no folder. Raises Unwritable."""
         for name, png in self._kept.items():
             write_atomic(self.folder / name, png)
             yield self.folder / name

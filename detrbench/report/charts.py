@@ -1,4 +1,4 @@
-"""AP against cost: which points a chart has, of one table or of all, and the one sentence that it says.
+"""AP against cost: which charts there are, of one table, of one condition, and of all tables together.
 
 A published AP is hollow, a measured one filled. They share a chart only where both are AP on all of COCO val2017; what
 was measured under any other condition has charts of its own, against costs of the detector that was evaluated.
@@ -7,81 +7,16 @@ was measured under any other condition has charts of its own, against costs of t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
-from detrbench import published as published_tables
 from detrbench.errors import UsageError, unknown_name
-from detrbench.measures import COMMON
-from detrbench.report import labels
-from detrbench.report.identity import METHODS, Identity
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report import labels, overview, wording
+from detrbench.report.marks import COSTS, FIGURES, Axis, Mark, measured_marks, published_marks
+from detrbench.report.sections import Section
 
 COCO = "COCO val2017"
-ALIKE = 0.5  # AP points within which the headline's sentence calls a saving cheap
-SAVED = 0.05  # the least share of a cost worth a sentence
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What a chart may have across or upwards; `label` stands at the axis, `words` in a sentence."""
-
-    key: str
-    label: str
-    words: str
-    decimals: int = 1
-
-
-COSTS = {
-    axis.key: axis
-    for axis in (
-        Axis("gflops", "GFLOPs, counted alike (protocol common)", "GFLOPs"),
-        Axis("gflops_published", "GFLOPs as published, each by its paper's rule", "published GFLOPs", 0),
-        Axis("latency", "Latency of one forward, ms", "latency", 2),
-        Axis("params", "Parameters, millions", "parameters"),
-        Axis("memory", "Memory of one forward, MiB", "memory"),
-    )
-}
-FIGURES = {
-    axis.key: axis
-    for axis in (Axis("AP", "AP", "AP"), Axis("AP50", "AP50", "AP50"), Axis("APS", "AP of small objects", "APS"),
-                 Axis("Corr", "Corr", "Corr", 3))
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Mark:
-    """One point: a row with a figure, published or measured.
-
-    Attributes:
-        row: the id of the table row that it stands for.
-        identity: which detector.
-        x: costs by key of COSTS.
-        y: figures by key of FIGURES.
-        spans: 95 % intervals of what was measured, by the same keys.
-        epochs: trained for; empty where that is not known.
-        source: where it stands: "Focus-DETR, Table 6".
-        measured: here, and not by the paper.
-        curve: equal for points that a declared sweep joins; empty for a point alone.
-        at: where it stands in the sweep.
-    """
-
-    row: str
-    identity: Identity
-    x: Mapping[str, float]
-    y: Mapping[str, float]
-    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    epochs: str = ""
-    source: str = ""
-    measured: bool = False
-    curve: str = ""
-    at: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The detector and where it stands in its sweep."""
-        at = self.identity.kept if self.at is None else self.at
-        return self.identity.name if at is None else f"{self.identity.name}, {at:g}"
+NAMES = {f"{y.lower()}_{x}": (x, y) for y in FIGURES for x in COSTS}  # what `detrbench figure` draws: ap_gflops, ...
 
 
 @dataclass(frozen=True)
@@ -97,7 +32,6 @@ class Chart:
     caption: str = ""
     wide: bool = False
     sentence: str = ""
-    others: Mapping[str, str] = field(default_factory=dict)  # label of another figure upwards, by key
 
     @property
     def shown(self) -> list[Mark]:
@@ -111,136 +45,14 @@ class Chart:
         return across, upwards
 
     def with_axes(self, x: str, y: str) -> Chart:
-        """The same points on other axes.
-
-        Raises:
-            UsageError: an axis that is not known, or of which fewer than two points have a figure.
-        """
-        for key, known in ((x, COSTS), (y, FIGURES)):
-            if key not in known:
-                raise unknown_name("axis", key, known)
-        if _count(self.marks, x, y) < 2:
-            has = ", ".join(sorted({f"{a} with {b}" for a in COSTS for b in FIGURES if _count(self.marks, a, b) > 1}))
-            hint = f"there are: {has}" if has else "detrbench run SUITE --measure complexity counts"
-            raise UsageError(f"{self.title}: fewer than two points have both {x} and {y}", hint=hint)
+        """The same points on other axes: keys of COSTS and of FIGURES."""
         label = self.y_label if y == self.y else self.y_label.replace(self.y, FIGURES[y].label, 1)
-        return replace(self, x=x, y=y, y_label=label)
+        same = self if (x, y) == (self.x, self.y) else replace(self, sentence="")
+        return replace(same, x=x, y=y, y_label=label)
 
 
 def _count(marks: Iterable[Mark], x: str, y: str) -> int:
     return sum(x in mark.x and y in mark.y for mark in marks)
-
-
-# What is where
-
-
-def published_marks(section: Section) -> Iterator[Mark]:
-    """A hollow point for each row with a published AP: at the published cost and at those of the same detector here."""
-    for entry in section.entries:
-        figures = _published_figures(entry)
-        costs = _published_costs(entry) | _counted(entry)
-        if section.scale == "paper":
-            costs |= _timed(entry)
-        if figures and costs:
-            yield Mark(
-                entry.id,
-                entry.identity,
-                costs,
-                figures,
-                epochs=_epochs(section, entry),
-                source=_source(entry),
-                curve=section.curve(entry),
-                at=section.swept(entry),
-            )
-
-
-def measured_marks(section: Section) -> Iterator[Mark]:
-    """A filled point for each row with a measured AP, at the costs of the detector that was evaluated."""
-    for entry in section.entries:
-        record = entry.record("accuracy", entry.either("accuracy"))
-        figures = {key: number(record, "stats", key) for key in ("AP50", "APS")}
-        figures |= {"AP": number(record, "ap", "value"), "Corr": number(entry.record("dam", entry.first("dam")), "corr", "value")}
-        known = {key: value for key, value in figures.items() if value is not None}
-        costs = _timed(entry) | (_counted(entry) if entry.counted_is_evaluated else {})
-        if "AP" not in known or not costs:
-            continue
-        backbone = str(entry.changed.get("backbone", entry.identity.backbone))
-        yield Mark(
-            entry.id,
-            replace(entry.identity, backbone=backbone),
-            costs,
-            known,
-            spans=_spans(entry),
-            epochs=_epochs(section, entry) if section.scale == "paper" else _trained(entry),
-            source=f"measured, {section.suite}, protocol {entry.either('accuracy')}",
-            measured=True,
-            curve=section.curve(entry),
-            at=section.swept(entry),
-        )
-
-
-def _spans(entry: Entry) -> dict[str, tuple[float, float]]:
-    latency, accuracy = (entry.record("latency", entry.first("latency")), entry.record("accuracy", entry.either("accuracy")))
-    found = {
-        key: (number(record, *path, "low"), number(record, *path, "high"))
-        for key, record, path in (("AP", accuracy, ("ap",)), ("AP50", accuracy, ("ap50",)), ("latency", latency, ("median_ms",)))
-    }
-    return {key: (low, high) for key, (low, high) in found.items() if low is not None and high is not None}
-
-
-def _published_figures(entry: Entry) -> dict[str, float]:
-    """AP as printed; not where the paper's own Corr is another figure than ours."""
-    if entry.published is None:
-        return {}
-    values = entry.published.values
-    found = {key: number(values, key) for key in ("AP", "AP50", "APS")}
-    if "corr_mean" not in entry.published.not_reproduced:
-        found["Corr"] = number(values, "corr_mean")
-    return {key: value for key, value in found.items() if value is not None} if found["AP"] is not None else {}
-
-
-def _published_costs(entry: Entry) -> dict[str, float]:
-    value = number(entry.published.values, "gflops") if entry.published else None
-    params = number(entry.published.values, "params_M") if entry.published else None
-    found = {"gflops_published": value, "params": params}
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _counted(entry: Entry) -> dict[str, float]:
-    found = {
-        "gflops": number(entry.record("complexity", COMMON), "gflops"),
-        "params": number(entry.record("complexity", entry.first("complexity")), "params_millions"),
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _timed(entry: Entry) -> dict[str, float]:
-    found = {
-        "latency": number(entry.record("latency", entry.first("latency")), "median_ms", "value"),
-        "memory": number(entry.record("memory", entry.first("memory")), "forward_mib"),
-    }
-    return {key: value for key, value in found.items() if value is not None}
-
-
-def _epochs(section: Section, entry: Entry) -> str:
-    """As the paper prints it, else as the cell says at the paper's scale."""
-    printed = entry.published.values.get("epochs") if entry.published else None
-    if printed is None and section.scale == "paper" and entry.cell is not None:
-        printed = (entry.cell.cell.get("resolved") or {}).get("epochs")
-    return "" if printed is None else labels.printed(printed)
-
-
-def _trained(entry: Entry) -> str:
-    epochs = len(entry.record("training", entry.first("training")).get("epochs") or [])
-    return str(epochs) if epochs else ""
-
-
-def _source(entry: Entry) -> str:
-    assert entry.published is not None
-    return f"{published_tables.load(entry.published.table).paper}, {labels.table_name(entry.published.table)}"
-
-
-# Charts
 
 
 def headline(found: list[Section]) -> Chart | None:
@@ -267,7 +79,7 @@ def headline(found: list[Section]) -> Chart | None:
         "Dashed: for one length of training, no other point has more AP for less."
     )
     chart = Chart("ap_gflops", "AP against GFLOPs", kept, x, "AP", f"AP, {COCO}", caption, wide=True)
-    return replace(chart, sentence=sentence(chart))
+    return replace(chart, sentence=wording.sentence(chart.shown, chart.x))
 
 
 def _comparable(section: Section) -> Iterator[Mark]:
@@ -310,9 +122,15 @@ def measured(section: Section, key: str) -> Chart | None:
     of = f"detectors with {changed}" if changed else "the detectors as counted"
     at = f"AP measured at {section.condition}, {of}, with its 95 % interval"
     chart = Chart(
-        key, f"AP against {COSTS[x].words}", marks, x, "AP", f"AP, {section.condition}", f"{at}. {_counts_of(section, x)}"
+        key,
+        f"AP against {COSTS[x].words}",
+        marks,
+        x,
+        "AP",
+        f"AP, {section.condition}",
+        f"{at}. {_counts_of(section, x)}",
     )
-    return replace(chart, sentence=sentence(chart))
+    return replace(chart, sentence=wording.sentence(chart.shown, chart.x))
 
 
 def _counts_of(section: Section, x: str) -> str:
@@ -345,123 +163,34 @@ def of_section(section: Section) -> list[Chart]:
     if x is not None:
         what = "Hollow: as published; filled: measured, with its 95 % interval." if together else "As published."
         made.append(
-            Chart(f"{section.anchor}-ap", "AP against GFLOPs", marks, x, "AP", f"AP, {COCO}", f"{what} {COSTS[x].label}.")
+            Chart(
+                f"{section.anchor}-ap", "AP against GFLOPs", marks, x, "AP", f"AP, {COCO}", f"{what} {COSTS[x].label}."
+            )
         )
     if not together:
         made.append(measured(section, f"{section.anchor}-measured"))
     return [chart for chart in made if chart is not None]
 
 
-# What a chart says
+def named(found: list[Section], name: str) -> Chart:
+    """The chart that is asked for by name: of all suites together, of a single table, else of what was measured.
 
+    Args:
+        found: the suites.
+        name: a key of NAMES: `ap_gflops`.
 
-def sentence(chart: Chart) -> str:
-    """The saving at the least loss: a method against the base that it changes, trained as long and from one source."""
-    best: tuple[float, float, Mark, Mark] | None = None
-    for base in _best_of_each([mark for mark in chart.shown if mark.identity.is_baseline]):
-        for mark in chart.shown:
-            if mark.identity.is_baseline or not _compared(mark, base):
-                continue
-            saved, lost = 1 - mark.x[chart.x] / base.x[chart.x], base.y["AP"] - mark.y["AP"]
-            if saved >= SAVED and lost <= ALIKE + 1e-9 and (best is None or (saved, -lost) > (best[0], -best[1])):
-                best = (saved, lost, mark, base)
-    if best is None:
-        return ""
-    saved, lost, mark, base = best
-    at = "" if mark.identity.kept is None else f" at a keep ratio of {mark.identity.kept:g}"
-    price = f"for {lost:.1f} AP" if lost > 0.05 else f"and gains {-lost:.1f} AP" if lost < -0.05 else "at equal AP"
-    whose = f"{_paper(mark)}, both as published" if not mark.measured else "on these weights"
-    words = COSTS[chart.x].words
-    return f"{mark.identity.method}{at} saves {100 * saved:.0f} % of {base.identity.base}'s {words} {price} ({whose})."
-
-
-def _best_of_each(marks: list[Mark]) -> list[Mark]:
-    return list({m.identity.series: m for m in sorted(marks, key=lambda mark: mark.y["AP"])}.values())
-
-
-def _compared(mark: Mark, base: Mark) -> bool:
-    """Whether two points differ in the method alone: one base, trained as long, in one paper or one run."""
-    one, other = ((*m.identity.series[1:], m.epochs, m.measured, _paper(m)) for m in (mark, base))
-    return one == other
-
-
-def _paper(mark: Mark) -> str:
-    return mark.source.partition(",")[0]
-
-
-def named(marks: list[Mark]) -> list[tuple[Mark, str]]:
-    """The label of one point for each curve, base and method: short, and telling it from all others of the chart."""
-    groups: dict[tuple[str, ...], list[Mark]] = {}
-    for mark in marks:
-        alone = (*mark.identity.series, "measured" if mark.measured else "")
-        groups.setdefault((mark.curve, *alone) if mark.curve else ("", *alone), []).append(mark)
-    short = _short_names([mark.identity for mark in marks])
-    curves = {group[1:] for group in groups if group[0]}
-    found = []
-    for group, mine in groups.items():
-        if not group[0] and group[1:] in curves and not mine[0].identity.is_baseline:
-            continue  # a point of a method whose curve is labelled
-        best = max(mine, key=lambda mark: mark.at or 0.0 if group[0] else mark.y.get("AP", 0.0))
-        values = sorted({mark.at for mark in mine if mark.at is not None})
-        through = f", {values[0]:g} to {values[-1]:g}" if len(values) > 1 else ""
-        found.append((best, short[best.identity.series] + through))
-    return sorted(found, key=lambda one: not one[0].curve)
-
-
-def _short_names(identities: list[Identity]) -> dict[tuple[str, ...], str]:
-    """By series: the shortest of its names that no other series has."""
-    ways: list[Callable[[Identity], str]] = [
-        lambda i: i.method,
-        lambda i: i.base if i.is_baseline else f"{i.method} on {i.base}",
-        lambda i: i.name,
-        lambda i: f"{i.name}, {labels.shown('backbone', i.backbone)}",
-    ]
-    distinct = {i.series: i for i in identities}
-    names: dict[tuple[str, ...], str] = {}
-    for series, one in distinct.items():
-        for way in ways:
-            names[series] = way(one)
-            if sum(way(other) == way(one) for other in distinct.values()) == 1:
-                break
-    return names
-
-
-def lengths(chart: Chart) -> list[tuple[str, list[Mark]]]:
-    """For each length of training the points that none of it beats on both axes, cheapest first."""
-    groups: dict[str, list[Mark]] = {}
-    for mark in chart.shown:
-        if mark.epochs:
-            groups.setdefault(mark.epochs, []).append(mark)
-    found = []
-    for epochs, mine in sorted(groups.items(), key=lambda item: (len(item[0]), item[0])):
-        best = unbeaten(mine, chart.x, chart.y)
-        if len(best) > 1 and len(mine) > 2:
-            found.append((epochs, best))
-    return found
-
-
-def unbeaten(marks: Iterable[Mark], x: str, y: str) -> list[Mark]:
-    """The points than which no other has both more upwards and less cost, cheapest first."""
-    best: list[Mark] = []
-    for mark in sorted(marks, key=lambda m: (m.x[x], -m.y[y])):
-        if not best or mark.y[y] > best[-1].y[y]:
-            best.append(mark)
-    return best
-
-
-def tip(mark: Mark, x: str, y: str) -> str:
-    """What a point says: figure, cost, length of training, where it stands, and the GFLOPs by both rules."""
-    figure = f"{labels.fixed(mark.y[y], FIGURES[y].decimals)} {FIGURES[y].words}"
-    if y in mark.spans:
-        figure += f" {labels.interval(*mark.spans[y], FIGURES[y].decimals)}"
-    costs = [f"{labels.fixed(mark.x[x], COSTS[x].decimals)} {COSTS[x].words}"]
-    costs += [f"{labels.fixed(mark.x[k], COSTS[k].decimals)} {COSTS[k].words}" for k in COSTS if k in mark.x and k != x and k.startswith("gflops")]  # fmt: skip
-    after = f", {mark.epochs} epochs" if mark.epochs else ""
-    costs[0] += f" {labels.interval(*mark.spans[x], COSTS[x].decimals)}" if x in mark.spans else ""
-    return f"{mark.name}: {figure} at {', '.join(costs)}{after} ({mark.source})"
-
-
-def families(marks: Iterable[Mark]) -> list[str]:
-    """The methods that a chart has points of, in the order of the palette."""
-    there = {mark.identity.family for mark in marks}
-    return [name for name in METHODS if name in there]
+    Raises:
+        UsageError: a name that is not known, or nothing to draw.
+    """
+    if name not in NAMES:
+        raise unknown_name("figure", name, NAMES)
+    known = of_section(found[0]) if len(found) == 1 else [headline(found)]
+    known += [measured(section, "measured") for section in overview.conditions(found)]
+    charts = [chart for chart in known if chart is not None]
+    x, y = NAMES[name]
+    for chart in charts:
+        if _count(chart.marks, x, y) > 1:
+            return chart.with_axes(x, y)
+    there = [key for key, (x, y) in NAMES.items() if any(_count(chart.marks, x, y) > 1 for chart in charts)]
+    hint = f"there are: {', '.join(there)}" if there else "detrbench run SUITE --measure complexity counts GFLOPs"
+    raise UsageError(f"{name}: fewer than two rows have both figures", hint=hint)

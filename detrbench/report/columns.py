@@ -126,7 +126,9 @@ def accuracy(section: Section, names: list[str]) -> list[Column]:
             columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
             columns.append(Column(f"{name}.difference", group, "difference", _ap_difference(section, name, path)))
         else:
-            apart.append(Column(f"{name}.measured", measured_apart(section), f"{name}{_rule(section)}", measured, apart=True))
+            apart.append(
+                Column(f"{name}.measured", measured_apart(section), f"{name}{_rule(section)}", measured, apart=True)
+            )
     if apart and len(names) > 1:
         columns = [dataclasses.replace(c, group="published, COCO val2017", label=n) for c, n in zip(columns, names)]
     return [*columns, *apart]

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from detrbench.measures import COMMON
-from detrbench.report import charts, columns, labels, plots, scatter
-from detrbench.report.charts import Axis, Chart
+from detrbench.report import charts, columns, labels, plots, scatter, wording
+from detrbench.report.charts import Chart
 from detrbench.report.identity import METHODS, STAR
+from detrbench.report.marks import Axis
 from detrbench.report.plots import Bar, Curve, Range
 from detrbench.report.sections import Entry, Section, number
+from detrbench.report.svg import SERIES
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ def of_chart(chart: Chart) -> Figure:
 def _legend(chart: Chart) -> tuple[Legend, ...]:
     """Methods by colour, then bases by shape; only what has a point."""
     shown = chart.shown
-    items = [Legend(name, f"--series-{METHODS.index(name) + 1}", "bar", method=name) for name in charts.families(shown)]
+    items = [
+        Legend(name, f"--series-{METHODS.index(name) + 1}", "bar", method=name) for name in wording.families(shown)
+    ]
     bases = {mark.identity.base: mark.identity.marker for mark in shown if not mark.identity.is_baseline}
     items += [Legend(f"on {base}", "--ink", shape, hollow=True) for base, shape in bases.items()]
     if any(mark.identity.is_baseline for mark in shown):
@@ -75,25 +79,26 @@ def _legend(chart: Chart) -> tuple[Legend, ...]:
 def _data(chart: Chart) -> str:
     """All points with all of their figures, as JSON that may stand between single quotes in a tag."""
     across, upwards = chart.axes()
-    labelled = {id(mark): text for mark, text in charts.named(list(chart.marks))}
+    labelled = {id(mark): text for mark, text in wording.named(list(chart.marks))}
+    curves: dict[tuple[str, bool], int] = {}
+    for m in chart.marks:
+        if m.curve:
+            curves.setdefault((m.curve, m.measured), len(curves))
     marks = [
         {"row": m.row, "name": m.name, "method": m.identity.family, "colour": m.identity.colour + 1,
          "marker": m.identity.marker, "measured": m.measured, "x": _rounded(m.x), "y": _rounded(m.y),
          "spans": {key: list(span) for key, span in m.spans.items()}, "epochs": m.epochs, "source": m.source,
-         "curve": m.curve and f"{m.curve} {m.measured}", "at": m.at, "label": labelled.get(id(m), "")}
+         "curve": curves.get((m.curve, m.measured), -1), "at": m.at, "label": labelled.get(id(m), "")}
         for m in chart.marks
     ]  # fmt: skip
     document = {
         "x": [_axis(axis) for axis in across],
-        "y": [_axis(axis) | {"label": chart.y_label.replace(chart.y, axis.label, 1)} for axis in upwards],
+        "y": [_axis(axis) | {"label": chart.with_axes(chart.x, axis.key).y_label} for axis in upwards],
         "first": {"x": chart.x, "y": chart.y},
         "steps": chart.wide,
         "marks": marks,
     }
-    curves = {curve: number for number, curve in enumerate(dict.fromkeys(m["curve"] for m in marks if m["curve"]))}
-    for mark in marks:
-        mark["curve"] = curves.get(mark["curve"], -1)
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=True).translate(_IN_ATTRIBUTE)
+    return json.dumps(document, separators=(",", ":")).translate(_IN_ATTRIBUTE)
 
 
 _IN_ATTRIBUTE = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&'"})
@@ -123,7 +128,7 @@ def _by_part(section: Section) -> Figure | None:
     title = "GFLOPs by part"
     summary = "; ".join(f"{bar.label} {labels.fixed(sum(v for _, v in bar.pieces), 1)}" for bar in bars)
     svg = plots.stacked(f"{section.anchor}-parts", bars, parts, "GFLOPs", f"{title}. {summary}")
-    legend = tuple(Legend(part, f"--part-{i % plots.SERIES + 1}", "bar") for i, part in enumerate(parts))
+    legend = tuple(Legend(part, f"--part-{i % SERIES + 1}", "bar") for i, part in enumerate(parts))
     caption = f"Protocol {', '.join(sorted(used))}: one forward at batch 1."
     if any(bar.ghost is not None for bar in bars):
         caption += " Hollow: the published total, which the paper counted by a rule of its own."

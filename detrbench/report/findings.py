@@ -15,9 +15,9 @@ from detrbench.compare.verdicts import Verdict
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.published import MET
-from detrbench.report import columns, labels, pairs
+from detrbench.report import columns, labels, pairs, wording
+from detrbench.report.identity import Identity
 from detrbench.report.sections import Entry, Section, number
-
 
 TRAINED_ONCE = "on these weights"  # an AP verdict says nothing of the method, of which there is one training
 
@@ -144,13 +144,15 @@ def _gflops(entry: Entry, part: str | None = None) -> float | None:
 
 def _names(section: Section) -> dict[str, str]:
     """What a finding calls each row: the method, with its keep ratio; with the row's id where that is not enough."""
-    said = {e.id: _name(e) for e in section.entries}
+    measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    short = wording.short_names([entry.identity for entry in measured])
+    said = {entry.id: _name(entry.identity, short) for entry in measured}
     return {key: text if list(said.values()).count(text) == 1 else f"{text} ({key})" for key, text in said.items()}
 
 
-def _name(entry: Entry) -> str:
-    found = entry.identity
-    return found.name if found.kept is None else f"{found.name} at {found.kept:g}"
+def _name(found: Identity, short: Mapping[tuple[str, ...], str]) -> str:
+    name = short[found.series]
+    return name if found.kept is None else f"{name} at {found.kept:g}"
 
 
 def _comparison(new: Entry, old: Entry, names: Mapping[str, str]) -> Finding | None:
@@ -169,7 +171,11 @@ def _comparison(new: Entry, old: Entry, names: Mapping[str, str]) -> Finding | N
         ratio = f"{labels.fixed(latency.difference.evidence.value, 2)} times{_interval(latency, 2)}"
         clauses.append(Clause(f"latency {_sides(latency)} ms, {ratio}", latency.verdict))
         notes += latency.difference.notes
-    return Finding(f"{names[new.id]} against {names[old.id]}", tuple(clauses), tuple(dict.fromkeys(notes))) if clauses else None
+    return (
+        Finding(f"{names[new.id]} against {names[old.id]}", tuple(clauses), tuple(dict.fromkeys(notes)))
+        if clauses
+        else None
+    )
 
 
 def _compared(new: Entry, old: Entry, name: str) -> ComparisonRow | None:

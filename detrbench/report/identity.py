@@ -116,7 +116,7 @@ def of_detector(model: str, options: Mapping[str, Any]) -> Identity | None:
         return None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _resolved(model: str, options: str) -> Identity:
     spec = models.resolve(model, json.loads(options))
     parts, base = spec.parts, _base(spec)

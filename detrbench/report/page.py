@@ -20,7 +20,6 @@ from detrbench.report import (
     overview,
     pictures,
     provenance,
-    sections,
     tables,
 )
 from detrbench.report.album import Album
@@ -79,7 +78,9 @@ def render(found: list[Section], album: Album | None = None) -> str:
     detectors = overview.detectors(ordered)
     machines = list(provenance.machines(ordered))
     page: str = environment.get_template("page.html.j2").render(
-        groups=[(group.title, [_view(section, len(ordered) == 1, album) for section in group.sections]) for group in groups],
+        groups=[
+            (group.title, [_view(section, len(ordered) == 1, album) for section in group.sections]) for group in groups
+        ],
         machines=machines,
         all=_overview(ordered, detectors),
         suites=[provenance.line(section) for section in ordered],
@@ -160,7 +161,10 @@ def _overview(found: list[Section], detectors: overview.Detectors) -> Overview:
     rules = list(dict.fromkeys(rule for section in found for rule in provenance.rules(section, ("complexity",))))
     return Overview(
         headline=figures.of_chart(headline) if headline else None,
-        conditions=[_condition(section, several, headline is None) for section in gathered[:MOST_CONDITIONS]],
+        conditions=[
+            _condition(section, f"measured-{number}", several or headline is None)
+            for number, section in enumerate(gathered[:MOST_CONDITIONS])
+        ],
         detectors=overview.detector_table(detectors) if several and detectors.section.entries else None,
         common=next((rule.convention for rule in rules if rule.protocol == measures.COMMON), "") if several else "",
         counts=counts.table(counted) if several and counted.entries else None,
@@ -171,13 +175,13 @@ def _overview(found: list[Section], detectors: overview.Detectors) -> Overview:
     )
 
 
-def _condition(section: Section, several: bool, first: bool) -> Condition:
-    """`first`: there is no headline, so that the chart of this condition is the widest of the page."""
-    chart = charts.measured(section, f"measured-{section.condition}-{len(section.entries)}")
+def _condition(section: Section, key: str, drawn: bool) -> Condition:
+    """`drawn`: it has a chart, which a single suite that has a headline shows beside its table."""
+    chart = charts.measured(section, key) if drawn else None
     shared = len(section.spec["suites"]) > 1
     return Condition(
         title=section.condition,
         banner=provenance.generated([section]),
-        figure=figures.of_chart(dataclasses.replace(chart, wide=True)) if chart and (several or first) else None,
+        figure=figures.of_chart(dataclasses.replace(chart, wide=True)) if chart else None,
         table=overview.condition_table(section) if shared else None,
     )

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detrbench.report import labels
-from detrbench.report.svg import INK, MUTED, PAPER, SERIES, Marks, draw_svg, lay_out, part_colour, series_colour
+from detrbench.report.svg import INK, MUTED, PAPER, Marks, draw_svg, lay_out, part_colour, series_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -122,7 +123,8 @@ def _name_ends(axes: Axes, lines: list[Curve]) -> None:
     lay_out(axes.get_figure(root=True))
     to_pixels, from_pixels = axes.transData.transform, axes.transData.inverted().transform
     ends = sorted(((to_pixels((line.x[-1], line.y[-1]))[1], line) for line in lines), key=lambda end: end[0])
-    right, heights = max(line.x[-1] for line in lines), []
+    right = max(line.x[-1] for line in lines)
+    heights: list[float] = []
     for height, _ in ends:
         heights.append(max(height, heights[-1] + 12.5) if heights else height)
     above = axes.bbox.y1

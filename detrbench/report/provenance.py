@@ -57,8 +57,8 @@ def line(section: Section) -> Line:
 
 
 def generated(found: list[Section]) -> str:
-    """What is to be said where an AP is none of COCO: "generated images, 96 px: not COCO"; empty where there is none."""
-    said = {}
+    """What to say of AP that is none of COCO: "generated images, 96 px: not COCO"; empty where there is none."""
+    said: dict[str, None] = {}
     for section in found:
         data = section.settings.get("data")
         if section.is_measured("accuracy") and data is not None and data != "coco":

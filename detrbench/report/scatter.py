@@ -7,9 +7,10 @@ import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from detrbench.report import charts
-from detrbench.report.charts import COSTS, Chart, Mark
+from detrbench.report import wording
+from detrbench.report.charts import Chart
 from detrbench.report.identity import STAR
+from detrbench.report.marks import COSTS, Mark
 from detrbench.report.svg import INK, MUTED, PAPER, Marks, draw_svg, lay_out, save, series_colour
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def drawing(chart: Chart) -> str:
     def draw(axes: Axes, marks: Marks) -> None:
         _draw(axes, chart, marks, 1.2 if chart.wide else 1.0)
 
-    told = "; ".join(charts.tip(mark, chart.x, chart.y) for mark in chart.shown[:60])
+    told = "; ".join(wording.tip(mark, chart.x, chart.y) for mark in chart.shown[:60])
     return draw_svg(chart.key, draw, f"{chart.title}. {chart.sentence} {told}", WIDE if chart.wide else NARROW)
 
 
@@ -81,7 +82,7 @@ def _steps(axes: Axes, chart: Chart, marks: Marks, scale: float) -> list[tuple[l
         return []
     right = _right(chart)
     drawn = []
-    for epochs, best in charts.lengths(chart):
+    for epochs, best in wording.lengths(chart.shown, chart.x, chart.y):
         xs, ys = [m.x[chart.x] for m in best], [m.y[chart.y] for m in best]
         xs, ys = [*xs, right], [*ys, ys[-1]]
         axes.plot(xs, ys, color=MUTED, linewidth=1.0 * scale, linestyle=(0, (4, 3)), drawstyle="steps-post",
@@ -112,21 +113,21 @@ def _point(axes: Axes, chart: Chart, mark: Mark, marks: Marks, scale: float) -> 
     if chart.x in mark.spans:
         axes.plot(mark.spans[chart.x], [y, y], color=colour, linewidth=1.2 * scale, alpha=0.6)
     size = 6.5 * scale * (1.6 if mark.identity.marker == STAR else 1.0)
-    gid = marks.add(mark.row.rpartition(": ")[2] if not chart.wide else mark.row, charts.tip(mark, chart.x, chart.y),
-                    method=mark.identity.family)  # fmt: skip
-    axes.plot([x], [y], marker=mark.identity.marker, markersize=size, markerfacecolor=colour if mark.measured else PAPER,
-              markeredgecolor=colour, markeredgewidth=1.4 * scale, linestyle="", zorder=3, gid=gid)  # fmt: skip
+    face = colour if mark.measured else PAPER
+    gid = marks.add(mark.row, wording.tip(mark, chart.x, chart.y), method=mark.identity.family)
+    axes.plot(
+        [x], [y], marker=mark.identity.marker, markersize=size, markerfacecolor=face, markeredgecolor=colour,
+        markeredgewidth=1.4 * scale, linestyle="", zorder=3, gid=gid,
+    )  # fmt: skip
 
 
-def _labels(
-    axes: Axes, chart: Chart, marks: Marks, lines: list[tuple[list[float], list[float]]], scale: float
-) -> None:
+def _labels(axes: Axes, chart: Chart, marks: Marks, lines: list[tuple[list[float], list[float]]], scale: float) -> None:
     """Names of curves and baselines, and lengths of training; one for which there is no room is left out."""
     import textalloc
 
-    said = [(m.x[chart.x], m.y[chart.y], text, INK, m.identity.family) for m, text in charts.named(chart.shown)]
+    said = [(m.x[chart.x], m.y[chart.y], text, INK, m.identity.family) for m, text in wording.named(chart.shown)]
     if chart.wide:
-        ends = [(best[-1], epochs) for epochs, best in charts.lengths(chart)]
+        ends = [(best[-1], epochs) for epochs, best in wording.lengths(chart.shown, chart.x, chart.y)]
         said += [(_right(chart), m.y[chart.y], f"{epochs} epochs", MUTED, "") for m, epochs in ends]
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -137,15 +138,16 @@ def _labels(
     arguments: Mapping[str, Any] = {
         "x_scatter": [m.x[chart.x] for m in chart.shown], "y_scatter": [m.y[chart.y] for m in chart.shown],
         "scatter_sizes": [8.0 * scale] * len(chart.shown), "x_lines": [x for x, _ in lines] or None,
-        "y_lines": [y for _, y in lines] or None, "textsize": 9 * scale, "textcolor": [colour for *_, colour, _ in said],
-        "linecolor": MUTED, "linewidth": 0.6 * scale, "draw_all": False, "max_distance": 0.13, "min_distance": 0.012,
-        "xlims": (left + inside, right - inside), "ylims": (low, high), "margin": 0.01, "nbr_candidates": 300, "avoid_label_lines_overlap": True, "avoid_crossing_label_lines": True,
+        "y_lines": [y for _, y in lines] or None, "xlims": (left + inside, right - inside), "ylims": (low, high),
+        "textsize": 9 * scale, "textcolor": [colour for *_, colour, _ in said], "linecolor": MUTED,
+        "linewidth": 0.6 * scale, "draw_all": False, "max_distance": 0.13, "min_distance": 0.012, "margin": 0.01,
+        "nbr_candidates": 300, "avoid_label_lines_overlap": True, "avoid_crossing_label_lines": True,
     }  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where it finds no room at all
-        _, _, texts, leaders = textalloc.allocate(
+        placed: tuple[list[Any], ...] = textalloc.allocate(
             axes, [s[0] for s in said], [s[1] for s in said], [s[2] for s in said], **arguments
         )
-    for text, leader, (*_, family) in zip(texts, leaders, said, strict=True):
+    for text, leader, (*_, family) in zip(*placed[2:], said, strict=True):
         if text is not None:
             text.set_gid(marks.tag("label", method=family))
         if leader is not None:

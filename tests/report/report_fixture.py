@@ -152,20 +152,23 @@ def write_table6(root: Path, scale: str = "smoke", trained: bool = True) -> Path
         "description": "Invented figures: fixture data.",
         "published": "focus_detr/table6",
         "measure": ["complexity", "accuracy", "latency", "memory", "dam"],
+        "report": {"sweep": "keep_ratio"},
         "scales": {scale: SETTINGS},
     }
     (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
     names = {"sparse": "Sparse DETR", "sparse-dino": "DINO + Sparse DETR", "focus": "Focus-DETR (DINO)"}
+    models = {"sparse": "sparse_detr_r50", "sparse-dino": "sparse_dino_r50", "focus": "focus_detr_r50"}
     for family, (prefix, name) in enumerate(names.items()):
         for i, keep in enumerate((0.1, 0.2, 0.3, 0.4, 0.5)):
+            kept = {"keep_ratios": [keep] * 6} if prefix == "focus" else {"keep_ratio": keep}
             cell = {
                 "id": f"{prefix}-{keep}",
                 "suite": "table6_keep_ratio",
                 "scale": scale,
                 "index": 5 * family + i,
-                "model": "sparse_detr_r50",
-                "options": {"keep_ratio": keep, "backbone": "tiny"},
-                "complexity_options": {"keep_ratio": keep, "backbone": "resnet50"},
+                "model": models[prefix],
+                "options": {**kept, "backbone": "tiny"},
+                "complexity_options": {**kept, "backbone": "resnet50"},
                 "row": {"model": name, "keep_ratio": keep},
                 "protocols": ["sparse_table1"],
                 "resolved": SETTINGS,
@@ -208,10 +211,10 @@ def write_quickstart(root: Path) -> Path:
     folder = root / "quickstart" / "smoke"
     folder.mkdir(parents=True)
     suite = {"name": "quickstart", "title": "Quickstart", "measure": ["complexity", "accuracy", "latency"],
-             "scales": {"smoke": SETTINGS}}  # fmt: skip
+             "report": {"sweep": "keep_ratio"}, "scales": {"smoke": SETTINGS}}  # fmt: skip
     (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
     for i, (name, model, keep) in enumerate(
-        [("deformable", "deformable_detr_r50", None), ("sparse-0.1", "sparse_detr_r50", 0.1),
+        [("deformable", "efficient_detr_r50", None), ("sparse-0.1", "sparse_detr_r50", 0.1),
          ("sparse-0.3", "sparse_detr_r50", 0.3), ("sparse-0.5", "sparse_detr_r50", 0.5)]
     ):  # fmt: skip
         options = {"backbone": "tiny", **({"keep_ratio": keep} if keep else {})}

@@ -51,7 +51,7 @@ def test_page_shows_them_is_stable_and_needs_no_torch(traced: Path) -> None:
     html = render(traced, ["quickstart"])
     assert done.stdout == html
     images = re.findall(
-        r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)" width="\d+" height="\d+">', html
+        r'<img loading="lazy" src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)" width="\d+" height="\d+">', html
     )
     assert len(images) == html.count("<img ") == 5
     assert "Inside the detectors" in html
