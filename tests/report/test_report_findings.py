@@ -168,12 +168,15 @@ def test_the_span_of_costs_is_told(results: Path, suite: str) -> None:
 def test_a_method_is_held_against_its_baseline_under_the_protocol_of_its_table(tmp_path: Path) -> None:
     """DAC-DETR's Figure 3 prints the method first; its table's protocol says more AP, `common` says less."""
     report_fixture.write_shipped(tmp_path, "smoke", ["dac_figure3"])
-    for id_, figures in (("deformable", {"dac": 27.7, "common": 33.5}), ("deformable-dac", {"dac": 33.5, "common": 27.7})):
+    for id_, figures in (
+        ("deformable", {"dac": 27.7, "common": 33.5}),
+        ("deformable-dac", {"dac": 33.5, "common": 27.7}),
+    ):
         (path,) = tmp_path.glob(f"*/smoke/cells/{id_}-????????")
         records = {rule: {**report_fixture.accuracy(ap, 200), "protocol": rule} for rule, ap in figures.items()}
         report_fixture.write_records(path, "accuracy", records)
     found = section(tmp_path, "dac_figure3")
-    assert [entry.id for entry in found.entries][0] == "deformable-dac"
+    assert found.entries[0].id == "deformable-dac"
     assert pairs_of(found) == [("deformable-dac", "deformable")]
     (made,) = findings.about(found).comparisons
     assert made.subject == "DAC-DETR against Deformable DETR"
