@@ -10,7 +10,8 @@ from typing import Literal
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.report import labels
-from detrbench.report.sections import Entry, Record, Section, number
+from detrbench.report.entries import Entry, Record, number
+from detrbench.report.sections import Section
 
 Kind = Literal["text", "published", "measured", "difference", "absent"]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from detrbench.report import labels
 from detrbench.report.columns import EMPTY, Column, Make, TableCell
-from detrbench.report.sections import Entry, Section
+from detrbench.report.entries import Entry
+from detrbench.report.sections import Section
 
 
 def _keys(section: Section) -> list[str]:

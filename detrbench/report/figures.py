@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from detrbench.measures import COMMON
 from detrbench.report import charts, columns, labels, plots, scatter, wording
 from detrbench.report.charts import Chart
+from detrbench.report.entries import Entry, number
 from detrbench.report.identity import METHODS, STAR
 from detrbench.report.marks import Axis
 from detrbench.report.plots import Bar, Curve, Range
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.sections import Section
 from detrbench.report.svg import SERIES
 
 

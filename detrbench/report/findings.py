@@ -16,8 +16,9 @@ from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.published import MET
 from detrbench.report import columns, labels, pairs, wording
+from detrbench.report.entries import Entry, number
 from detrbench.report.identity import Identity
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.sections import Section
 
 TRAINED_ONCE = "on these weights"  # an AP verdict says nothing of the method, of which there is one training
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from detrbench import published as published_tables
 from detrbench.measures import COMMON
 from detrbench.report import labels
+from detrbench.report.entries import Entry, number
 from detrbench.report.identity import Identity
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.sections import Section
 
 
 @dataclass(frozen=True)

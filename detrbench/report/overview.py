@@ -16,7 +16,8 @@ from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.report import columns, labels, pairs, tables
 from detrbench.report.columns import EMPTY, Column, TableCell
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.entries import Entry, number
+from detrbench.report.sections import Section
 from detrbench.report.tables import Table
 from detrbench.results.store import CellResult
 

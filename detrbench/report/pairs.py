@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from detrbench.report.sections import Entry, Section
+from detrbench.report.entries import Entry
+from detrbench.report.sections import Section
 
 Pair = tuple[Entry, Entry]  # (new, old): the first is said to be better or worse than the second
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from detrbench.measures import CHOSEN, label
-from detrbench.report import labels, sections
+from detrbench.report import labels
+from detrbench.report.entries import number
 from detrbench.report.sections import Section
 
 
@@ -45,7 +46,7 @@ class Line:
 def line(section: Section) -> Line:
     taken = [(measure, sum(measure in cell.records for cell in section.cells)) for measure in section.measures]
     records = [r for cell in section.cells for r in cell.records.get("accuracy", {}).values()]
-    images = sorted({int(n) for r in records if (n := sections.number(r, "num_images")) is not None})
+    images = sorted({int(n) for r in records if (n := number(r, "num_images")) is not None})
     return Line(
         section=section,
         rows=len(section.entries),

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from detrbench.measures import label
 from detrbench.report import columns, descriptors, identity, labels, query_columns
 from detrbench.report.columns import EMPTY, Column, TableCell
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.entries import Entry, number
+from detrbench.report.sections import Section
 
 
 @dataclass(frozen=True)

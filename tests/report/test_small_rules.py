@@ -13,7 +13,8 @@ from detrbench.compare.verdicts import verdict_on
 from detrbench.published import PublishedRow
 from detrbench.report import findings, pairs, tables
 from detrbench.report.columns import Column, TableCell
-from detrbench.report.sections import Entry, Section
+from detrbench.report.entries import Entry
+from detrbench.report.sections import Section
 from detrbench.results.store import CellResult
 from detrbench.statistics import Evidence
 
