@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import report_fixture
+from pypdf import PdfReader
 
 from detrbench.report import render
 
@@ -302,6 +303,26 @@ def test_prints(page: Path, tmp_path: Path) -> None:
     assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 5
     boxes = {tuple(round(float(x)) for x in box.split()) for box in re.findall(rb"/MediaBox\s*\[([^\]]*)\]", content)}
     assert boxes == {(0, 0, 842, 595)}
+
+
+def test_printed_tables_go_on_under_their_headings(headline: Path, tmp_path: Path) -> None:
+    pdf = tmp_path / "report.pdf"
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--print-to-pdf={pdf}",
+        "--no-pdf-header-footer",
+    ]
+    subprocess.run([*command, headline.as_uri()], capture_output=True, timeout=120, check=True)
+    pages = [page.extract_text() for page in PdfReader(pdf).pages]
+    assert all(len(text) > 60 for text in pages)  # none is blank
+    assert len(pages) <= 16
+    rows = [text for text in pages if "published only" in text]
+    assert len(rows) > 3  # tables that go on over the page
+    for text in rows:
+        assert "Detector" in text
+        assert "published" in text.replace("published only", "")
 
 
 def test_readable_without_javascript(page: Path) -> None:

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import report_fixture
 import yaml
 
 from detrbench.errors import UsageError
@@ -132,6 +133,12 @@ def test_drawings(results: Path) -> None:
         assert "<title>" in drawing
         assert "DejaVu" not in drawing
         assert not re.search(r"#0[123]0", drawing)
+
+
+@pytest.mark.full
+def test_five_tables_stay_small(tmp_path: Path) -> None:
+    names = ["table3_correlation", "table6_keep_ratio", "table11_dual_attention", "lite_table5", "dac_figure3"]
+    assert len(render(report_fixture.write_shipped(tmp_path, "smoke", names))) < 1_500_000
 
 
 def test_csv_has_one_line_a_row(results: Path) -> None:
