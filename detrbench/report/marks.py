@@ -102,7 +102,7 @@ def measured_marks(section: Section) -> Iterator[Mark]:
         figures = {key: number(record, "stats", key) for key in ("AP50", "APS")}
         figures |= {
             "AP": number(record, "ap", "value"),
-            "Corr": number(entry.record("dam", entry.first("dam")), "corr", "value"),
+            "Corr": number(entry.record("dam", entry.either("dam")), "corr", "value"),
         }
         known = {key: value for key, value in figures.items() if value is not None}
         costs = _timed(entry) | (_counted(entry) if entry.counted_is_evaluated else {})
@@ -140,13 +140,11 @@ def _spans(entry: Entry) -> dict[str, tuple[float, float]]:
 
 
 def _published_figures(entry: Entry) -> dict[str, float]:
-    """AP as printed; not where the paper's own Corr is another figure than ours."""
+    """As printed; nothing of a row without AP."""
     if entry.published is None:
         return {}
     values = entry.published.values
-    found = {key: number(values, key) for key in ("AP", "AP50", "APS")}
-    if "corr_mean" not in entry.published.not_reproduced:
-        found["Corr"] = number(values, "corr_mean")
+    found = {key: number(values, key) for key in ("AP", "AP50", "APS")} | {"Corr": number(values, "corr_mean")}
     return {key: value for key, value in found.items() if value is not None} if found["AP"] is not None else {}
 
 

@@ -136,11 +136,16 @@ def test_a_point_tells_ratio_epochs_table_and_both_counts(tmp_path: Path) -> Non
     ), tips
 
 
-def test_a_paper_whose_corr_is_another_figure_lends_no_corr(tmp_path: Path) -> None:
-    (section,) = found(report_fixture.write_shipped(tmp_path, "smoke", ["table3_correlation"]))
-    published, measured = charts.of_section(section)
-    assert not any("Corr" in m.y for m in published.marks)
-    assert all("Corr" in m.y for m in measured.marks)
+def test_corr_is_that_of_the_papers_definition_where_there_is_one(tmp_path: Path) -> None:
+    root = report_fixture.write_shipped(tmp_path, "smoke", ["table3_correlation"])
+    for path in root.glob("*/*/cells/*/dam.json"):
+        envelope = json.loads(path.read_text())
+        own = {**envelope["records"]["common"], "corr": report_fixture.estimate(0.7, "share", 200, 0.01)}
+        envelope["records"]["focus_table3"] = own
+        path.write_text(json.dumps(envelope))
+    published, measured = charts.of_section(found(root)[0])
+    assert {m.y["Corr"] for m in measured.marks} == {0.7}
+    assert sorted(m.y["Corr"] for m in published.marks if "Corr" in m.y) == [0.5081, 0.5176, 0.5784, 0.7211]
 
 
 def test_what_was_measured_under_one_condition_is_gathered_whatever_its_suite(tmp_path: Path) -> None:
