@@ -123,10 +123,11 @@ def accuracy(section: Section, names: list[str]) -> list[Column]:
             continue
         path = {"AP": ("ap", "value"), "AP50": ("ap50", "value")}.get(name, ("stats", name))
         measured = _measured("accuracy", 1, *path, protocol=lambda entry: entry.either("accuracy"), named=named)
-        if section.has_comparable:
+        if not section.is_apart:
             columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
+        if section.has_comparable:
             columns.append(Column(f"{name}.difference", group, "difference", _ap_difference(section, name, path)))
-        else:
+        if section.is_apart:
             apart.append(
                 Column(f"{name}.measured", measured_apart(section), f"{name}{_rule(section)}", measured, apart=True)
             )
@@ -231,7 +232,7 @@ def corr(section: Section) -> list[Column]:
     if not section.is_measured("dam"):
         return [published]
     common = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.first("dam"))
-    apart = not section.has_comparable
+    apart = section.is_apart
     group, label = (measured_apart(section), "Corr") if apart else ("Corr", f"measured, {section.condition}")
     if not any(entry.own("dam") for entry in section.entries):
         return [published, Column("corr", group, label, common, apart=apart)]

@@ -38,7 +38,7 @@ class SectionView:
     """A section with everything the template shows.
 
     A `compact` one has nothing but counts that its table already holds: its drawings are folded away unless its suite
-    asks for them. `pictures` are drawings of images, loaded when they are opened: each with where it lies, a file's
+    asks for them or declares a sweep. `pictures` are drawings of images, loaded when they are opened: each with where it lies, a file's
     name or a data: URI. `generated` says that its AP is not one of COCO, where that is so.
     """
 
@@ -113,7 +113,8 @@ def _view(section: Section, only: bool, album: Album | None) -> SectionView:
         details=tables.detail_tables(section),
         figures=[figure for figure in drawn if not (only and figure is drawn[0] and figure.data)],
         compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
-        and not section.asks("plots"),
+        and not section.asks("plots")
+        and section.sweep is None,
         findings=findings.about(section),
         pictures=[(each, album.keep(section.anchor, each) if album else each.picture.source) for each in exhibits],
         generated=provenance.generated([section]),

@@ -134,6 +134,11 @@ class Section:
         """Whether the measured AP of any row may stand against the published one."""
         return any(self.comparable(entry) for entry in self.entries)
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether there are published figures that none of the measured ones may be read beside."""
+        return self.published is not None and not self.has_comparable
+
 
 def read(store: ResultsStore, suites: list[str] | None = None) -> list[Section]:
     """The sections of a results folder, sorted by suite and scale; `suites` keeps those named.

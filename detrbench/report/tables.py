@@ -149,9 +149,10 @@ def fill(
             notes.setdefault(note, labels.letter(len(notes)))
         found = entry.identity
         printed = identity.of_printed(entry.label, {}).method
-        detector = found.name if found.known and found.method != printed else ""
+        name = found.name if found.known and entry.published is None else entry.label
+        detector = found.name if found.known and entry.published and found.method != printed else ""
         starts = key == "main" and i > 0 and _group(entry) != _group(entries[i - 1])
-        rows.append(Row(entry.id, entry.label, detector, found.colour, entry.cell is not None, status, cells, starts))
+        rows.append(Row(entry.id, name, detector, found.colour, entry.cell is not None, status, cells, starts))
     missing = tuple(f"{label(m)}: {why}" for m, why in section.missing()) if key == "main" else ()
     return Table(key, caption, tuple(column for column, _ in kept), tuple(rows), folded, notes, missing)
 
