@@ -19,7 +19,7 @@
 
   // Round numbers along an axis.
   const ticks = (low, high, log) => {
-    if (log) {
+    if (log && high / low > 4) {
       const found = [];
       for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
         for (const lead of [1, 1.5, 2, 3, 5, 7]) found.push(lead * 10 ** power);
@@ -176,7 +176,10 @@
         if (canvas.firstElementChild !== still) canvas.replaceChildren(still);
       } else redraw();
       mark("gone", state.only);
-      for (const item of methods) item.querySelector("button").setAttribute("aria-pressed", String(item.dataset.method === state.only));
+      for (const item of methods) {
+        item.querySelector("button").setAttribute("aria-pressed", String(item.dataset.method === state.only));
+        item.hidden = !canvas.querySelector(`.point[data-method="${item.dataset.method}"]`);
+      }
       for (const [key, field] of Object.entries(fields)) field[key === "log" ? "checked" : "value"] = state[key];
       rove();
     };

@@ -147,6 +147,8 @@ seen.walked = walked.size;
 pick(across, "gflops_published");
 seen.redrawn = canvas.firstElementChild !== still;
 seen.published = points().length;
+seen.dead = [...figure.querySelectorAll(".legend [data-method]")].filter((item) => !item.hidden)
+  .filter((item) => !canvas.querySelector(`.point[data-method="${item.dataset.method}"]`)).length;
 seen.address = location.hash;
 log.checked = true; log.dispatchEvent(new Event("change"));
 seen.log = canvas.querySelector("svg").textContent.includes("logarithmic");
@@ -353,6 +355,7 @@ def test_the_headline_is_used(headline: Path) -> None:
     assert "epochs" in seen["tip"]
     assert seen["redrawn"]
     assert seen["published"] > 10
+    assert seen["dead"] == 0
     assert seen["address"] == "#chart=headline&x=gflops_published"
     assert seen["log"]
     assert seen["overlaps"] == []
