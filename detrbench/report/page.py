@@ -38,8 +38,8 @@ class SectionView:
     """A section with everything the template shows.
 
     A `compact` one has nothing but counts that its table already holds: its drawings are folded away unless its suite
-    asks for them or declares a sweep. `pictures` are drawings of images, loaded when they are opened: each with where it lies, a file's
-    name or a data: URI. `generated` says that its AP is not one of COCO, where that is so.
+    asks for them or declares a sweep. `pictures` are drawings of images, loaded when they are opened: each with where
+    it lies, a file's name or a data: URI. `generated` says that its AP is not one of COCO, where that is so.
     """
 
     section: Section

@@ -90,6 +90,20 @@ def test_page_is_self_contained_and_well_formed(results: Path) -> None:
         assert phrase in html
 
 
+def test_the_headline_comes_first_and_what_was_measured_apart_has_a_banner(results: Path) -> None:
+    html = render(results)
+    order = re.findall(r'<section id="([^"]+)"', html)
+    assert order == ["headline", "measured", "table6_keep_ratio-smoke", "quickstart-smoke", "all", "counts", "overview",
+                     "environment"]  # fmt: skip
+    headline, measured = (html.index(f'<section id="{name}"') for name in ("headline", "measured"))
+    first = html.index("generated images, 128 px: not COCO")
+    assert first < headline  # the scale is said before any figure
+    assert "smoke scale: shapes 128 px" not in html[headline:measured]
+    suite = html[html.index('<section id="table6_keep_ratio-smoke"') : html.index('<section id="quickstart-smoke"')]
+    assert suite.index('class="banner"') < suite.index("<table")
+    assert "not COCO" in suite[suite.index("<table") :]  # the block's own heading
+
+
 def test_equal_results_give_equal_bytes(results: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     folders = sorted(results.rglob("*"))
