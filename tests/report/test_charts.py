@@ -47,7 +47,9 @@ def test_below_paper_scale_ap_stands_at_costs_of_the_evaluated_detector(results:
 
 
 def test_a_smoke_ap_never_stands_in_the_headline(results: Path) -> None:
-    chart = charts.headline(found(results))
+    for path in results.glob("table6*/*/cells/*/cell.yaml"):  # the very detector that the published AP is of
+        path.write_text(path.read_text().replace("backbone: tiny", "backbone: resnet50"))
+    chart = charts.headline(found(results, "table6_keep_ratio"))
     assert chart is not None
     assert len(chart.shown) == 5
     assert not any(m.measured for m in chart.marks)

@@ -154,7 +154,7 @@ def test_rows_that_began_with_other_weights_say_so(results: Path, began: dict[st
     path = next(results.glob("quickstart/smoke/cells/sparse-0.3-*"))
     training = report_fixture.training(40.0, epochs=12) | {"began_with": [began]}
     report_fixture.write_records(path, "training", {"training": training})
-    notes = [n for n in comparison(results, "sparse-0.3 against deformable").notes if "began" in n]
+    notes = [n for n in comparison(results, "Sparse DETR at 0.3 against Deformable DETR").notes if "began" in n]
     assert notes == ([note] if note else [])
 
 
