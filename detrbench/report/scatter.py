@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from detrbench.report import wording
 from detrbench.report.charts import Chart
-from detrbench.report.identity import STAR
+from detrbench.report.identity import METHODS, STAR
 from detrbench.report.marks import COSTS, Mark
 from detrbench.report.svg import INK, MUTED, PAPER, Marks, draw_svg, lay_out, save, series_colour
 
@@ -44,7 +44,28 @@ def write(chart: Chart, path: Path, width: str) -> None:
     Raises:
         EnvironmentLacking: pgf without a LaTeX to measure text with.
     """
-    save(lambda axes, marks: _draw(axes, chart, marks, 0.72), path, WIDTHS[width])
+
+    def draw(axes: Axes, marks: Marks) -> None:
+        _key(axes, chart, 0.72)  # a page has its legend beside the drawing
+        _draw(axes, chart, marks, 0.72)
+
+    save(draw, path, WIDTHS[width])
+
+
+def _key(axes: Axes, chart: Chart, scale: float) -> None:
+    """Methods by colour and bases by shape, above the axes."""
+    shown = chart.shown
+    looks = [(name, series_colour(METHODS.index(name)), "o", True) for name in wording.families(shown)]
+    bases = {mark.identity.base: mark.identity.marker for mark in shown if not mark.identity.is_baseline}
+    looks += [(f"on {base}", INK, shape, False) for base, shape in bases.items()]
+    for name, colour, shape, filled in looks:
+        face = colour if filled else PAPER
+        axes.plot([], [], marker=shape, markersize=4.5 * scale * 1.4, markerfacecolor=face, markeredgecolor=colour,
+                  linestyle="", label=name)  # fmt: skip
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8 * scale, frameon=False, handletextpad=0.1,
+        columnspacing=1.0, borderaxespad=0.0, labelcolor=INK,
+    )  # fmt: skip
 
 
 def _draw(axes: Axes, chart: Chart, marks: Marks, scale: float) -> None:

@@ -109,6 +109,8 @@ def test_files_for_a_paper(tmp_path: Path) -> None:
     text = (tmp_path / "one.svg").read_text()
     assert not re.search(r"#0[123]0[0-9a-f]{3}\b", text)  # no placeholder of the page's colours is left
     assert "#06635d" in text  # Focus-DETR in light
+    for name in ("Sparse DETR", "Focus-DETR", "on DINO"):  # its own key: a paper has no page around it
+        assert f">{name}<" in text
     width = re.search(r'width="([\d.]+)pt"', text)
     assert width
     assert float(width[1]) == pytest.approx(72 * scatter.WIDTHS["column"][0])
