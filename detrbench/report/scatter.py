@@ -64,7 +64,7 @@ def _key(axes: Axes, chart: Chart, scale: float) -> None:
                   linestyle="", label=name)  # fmt: skip
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), ncols=3, fontsize=8 * scale, frameon=False, handletextpad=0.1,
-        columnspacing=1.0, borderaxespad=0.0, labelcolor=INK,
+        columnspacing=1.0, borderaxespad=0.0,
     )  # fmt: skip
 
 
