@@ -11,7 +11,6 @@ import typer
 
 from detrbench.cli import output
 from detrbench.errors import NothingSelected, UsageError
-from detrbench.files import write_atomic
 from detrbench.results.store import ResultsStore
 
 EXAMPLES = output.examples(
@@ -56,14 +55,15 @@ def command(
         raise UsageError(f"expected one folder of results, got {len(folders)}", hint=hint)
     folder = folders[0] if folders else results_folder
     _check(names, folder)
-    text = report.render(folder, names or None, form.value, output.note)
     if target is None and form is ReportFormat.html:
         target = Path("report.html")
     if target is None or str(target) == "-":
-        sys.stdout.write(text)
+        sys.stdout.write(report.render(folder, names or None, form.value, output.note))
         return
-    write_atomic(target, text)
-    print(target.resolve())
+    page, *pictures = report.write(folder, target, names or None, form.value, output.note)
+    print(page.resolve())
+    if pictures:
+        output.note(f"{len(pictures)} pictures beside it, in {pictures[0].parent.name}/")
 
 
 def _check(names: list[str], folder: Path) -> None:

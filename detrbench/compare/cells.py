@@ -135,14 +135,16 @@ def _rows(name: str, a: CellResult, b: CellResult) -> Iterable[ComparisonRow]:
     return [row for row in found if row is not None]
 
 
-def compare_quantity(quantity: Quantity, a: CellResult, b: CellResult, name: str) -> ComparisonRow | None:
-    """A quantity of B held against that of A, under `common` or else under a protocol that both have.
+def compare_quantity(
+    quantity: Quantity, a: CellResult, b: CellResult, name: str, preferred: str = COMMON
+) -> ComparisonRow | None:
+    """A quantity of B held against that of A, under the preferred protocol or else under another that both have.
 
     Returns:
         The row called `name`, or None where neither cell has the quantity.
     """
     shared = set(a.records.get(quantity.measure, {})) & set(b.records.get(quantity.measure, {}))
-    protocol = COMMON if COMMON in shared else min(shared, default=None)
+    protocol = next((p for p in (preferred, COMMON) if p in shared), min(shared, default=None))
     old, new = (differences.read(cell, quantity, protocol) for cell in (a, b))
     if old is None and new is None:
         return None

@@ -10,8 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detrbench.errors import unknown_name
+
+if TYPE_CHECKING:
+    from detrbench.report.album import Album
 
 FORMATS = ("html", "md", "csv", "latex", "json")
 
@@ -21,6 +25,7 @@ def render(
     suites: list[str] | None = None,
     format: str = "html",
     warn: Callable[[str], None] | None = None,
+    album: Album | None = None,
 ) -> str:
     """The report of a results folder as text.
 
@@ -29,6 +34,7 @@ def render(
         suites: names of suites to show; None for all.
         format: one of FORMATS.
         warn: receives one line for each file that could not be read and was left out.
+        album: keeps a page's pictures; without one they stand in the page.
 
     Raises:
         UsageError: an unknown format, or a suite that has no results.
@@ -39,7 +45,7 @@ def render(
     from detrbench.results.store import ResultsStore
 
     found = sections.read(ResultsStore(results_root, warn), suites)
-    return page.render(found) if format == "html" else formats.WRITERS[format](found)
+    return page.render(found, album) if format == "html" else formats.WRITERS[format](found)
 
 
 def write(
@@ -48,9 +54,20 @@ def write(
     suites: list[str] | None = None,
     format: str = "html",
     warn: Callable[[str], None] | None = None,
-) -> Path:
-    """Renders into a file, whole or not at all, and returns its path."""
-    from detrbench.files import write_atomic
+) -> list[Path]:
+    """Renders into a file, whole or not at all; the pictures of a page go into `<name>_pictures/` beside it.
 
-    write_atomic(output, render(results_root, suites, format, warn))
-    return output
+    Returns:
+        The file, then the pictures.
+
+    Raises:
+        Unwritable: no space, no permission.
+    """
+    from detrbench.files import write_atomic
+    from detrbench.report.album import Album
+
+    album = Album(output)
+    text = render(results_root, suites, format, warn, album)
+    pictures = list(album.write())  # first, so that the page never shows what is not there
+    write_atomic(output, text)
+    return [output, *pictures]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,8 @@ from typing import Literal
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.report import labels
-from detrbench.report.sections import Entry, Record, Section, number
+from detrbench.report.entries import Entry, Record, number
+from detrbench.report.sections import Section
 
 Kind = Literal["text", "published", "measured", "difference", "absent"]
 
@@ -36,7 +38,11 @@ Make = Callable[[Entry], TableCell]
 
 @dataclass(frozen=True)
 class Column:
-    """A column: `group` stands above `label`; `make` fills a row's cell; `part` is its colour's number in bars."""
+    """A column: `group` stands above `label`; `make` fills a row's cell; `part` is its colour's number in bars.
+
+    `switch` names what of ours a reader switches on beside a paper's own columns; empty for what is always shown.
+    `apart` stands in a block that must not be read with its neighbours.
+    """
 
     key: str
     group: str
@@ -44,6 +50,8 @@ class Column:
     make: Make
     numeric: bool = True
     part: int | None = None
+    switch: str = ""
+    apart: bool = False
 
 
 EMPTY = TableCell(labels.ABSENT, "absent")
@@ -96,9 +104,7 @@ def _measured(
 
 def accuracy_heading(section: Section) -> str:
     """Which measured AP this is; two scales never share a heading, and NMS before the evaluation is another rule."""
-    rules = _accuracy_rules(section)
-    rule = f", protocol {rules[0]}" if len(rules) == 1 and rules != [COMMON] else ""
-    return f"measured, {section.condition}{rule}"
+    return f"measured, {section.condition}{_rule(section)}"
 
 
 def _accuracy_rules(section: Section) -> list[str]:
@@ -107,7 +113,9 @@ def _accuracy_rules(section: Section) -> list[str]:
 
 
 def accuracy(section: Section, names: list[str]) -> list[Column]:
-    columns = []
+    """Published beside measured with their difference; each in a block of its own where no row may be compared."""
+    columns: list[Column] = []
+    apart: list[Column] = []
     named = len(_accuracy_rules(section)) > 1
     for name in names:
         group = name if len(names) > 1 else "AP"
@@ -116,10 +124,27 @@ def accuracy(section: Section, names: list[str]) -> list[Column]:
             continue
         path = {"AP": ("ap", "value"), "AP50": ("ap50", "value")}.get(name, ("stats", name))
         measured = _measured("accuracy", 1, *path, protocol=lambda entry: entry.either("accuracy"), named=named)
-        columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
-        if any(section.comparable(entry) for entry in section.entries):
+        if not section.is_apart:
+            columns.append(Column(f"{name}.measured", group, accuracy_heading(section), measured))
+        if section.has_comparable:
             columns.append(Column(f"{name}.difference", group, "difference", _ap_difference(section, name, path)))
-    return columns
+        if section.is_apart:
+            apart.append(
+                Column(f"{name}.measured", measured_apart(section), f"{name}{_rule(section)}", measured, apart=True)
+            )
+    if apart and len(names) > 1:
+        columns = [dataclasses.replace(c, group="published, COCO val2017", label=n) for c, n in zip(columns, names)]
+    return [*columns, *apart]
+
+
+def measured_apart(section: Section) -> str:
+    """The heading of the block that holds what was measured under conditions of its own."""
+    return f"measured, {section.condition}{': not COCO' if section.settings.get('data') != 'coco' else ''}"
+
+
+def _rule(section: Section) -> str:
+    rules = _accuracy_rules(section)
+    return f", protocol {rules[0]}" if len(rules) == 1 and rules != [COMMON] else ""
 
 
 def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Make:
@@ -164,7 +189,7 @@ def gflops(section: Section, named: bool = True) -> list[Column]:
         columns.append(Column("gflops.own", "GFLOPs", heading, own))
         columns.append(Column("gflops.difference", "GFLOPs", "difference", difference))
     if section.is_measured("complexity"):
-        columns.append(Column("gflops.common", "GFLOPs", "ours, common", common))
+        columns.append(Column("gflops.common", "GFLOPs, common", "ours", common, switch="common GFLOPs"))
     return columns
 
 
@@ -182,12 +207,11 @@ def speed(section: Section) -> list[Column]:
         values = [number(e.record("latency", e.first("latency")), "median_ms", "value") for e in section.entries]
         decimals = 1 if max([value or 0.0 for value in values], default=0.0) >= 20 else 2
         median = _measured("latency", decimals, "median_ms", "value", protocol=lambda entry: entry.first("latency"))
-        columns.append(Column("latency", "Speed", "median, ms", median))
-        columns.append(
-            Column("fps", "Speed", "FPS", _measured("latency", 1, "fps", protocol=lambda entry: entry.first("latency")))
-        )
+        fps = _measured("latency", 1, "fps", protocol=lambda entry: entry.first("latency"))
+        columns.append(Column("latency", "Latency, ours", "median, ms", median, switch="latency"))
+        columns.append(Column("fps", "Latency, ours", "FPS", fps, switch="latency"))
     published = _published("fps", "fps_batch4")
-    return [*columns, Column("fps.published", "Speed", "FPS published, other hardware", published)]
+    return [Column("fps.published", "Speed", "FPS published, other hardware", published), *columns]
 
 
 def memory(section: Section) -> list[Column]:
@@ -198,8 +222,8 @@ def memory(section: Section) -> list[Column]:
     forward = _measured("memory", decimals, "forward_mib", protocol=lambda entry: entry.first("memory"))
     step = _measured("memory", decimals, "training_step_mib", protocol=lambda entry: entry.first("memory"))
     return [
-        Column("memory.forward", "Memory, MiB", "forward", forward),
-        Column("memory.training", "Memory, MiB", "training step", step),
+        Column("memory.forward", "Memory, MiB", "forward", forward, switch="memory"),
+        Column("memory.training", "Memory, MiB", "training step", step, switch="memory"),
     ]
 
 
@@ -209,13 +233,17 @@ def corr(section: Section) -> list[Column]:
     if not section.is_measured("dam"):
         return [published]
     common = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.first("dam"))
+    apart = section.is_apart
+    group, label = (measured_apart(section), "Corr") if apart else ("Corr", f"measured, {section.condition}")
     if not any(entry.own("dam") for entry in section.entries):
-        return [published, Column("corr", "Corr", f"measured, {section.condition}", common)]
+        return [published, Column("corr", group, label, common, apart=apart)]
     paper = _measured("dam", 3, "corr", "value", protocol=lambda entry: entry.own("dam"))
+    over_all = "Corr over all of the decoder's attention"
+    other = (group, over_all) if apart else (over_all, label)
     return [
         published,
-        Column("corr.paper", "Corr", f"measured, {section.condition}", paper),
-        Column("corr", "Corr over all of the decoder's attention", f"measured, {section.condition}", common),
+        Column("corr.paper", group, label, paper, apart=apart),
+        Column("corr", *other, common, apart=apart),
     ]
 
 

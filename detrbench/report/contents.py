@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detrbench.report.sections import Section
 
-OWN = "Without a published table"
+OWN, LAST = "Without a published table", 9999
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,11 @@ class Group:
 
 
 def groups(found: list[Section]) -> list[Group]:
-    """All sections, each in one group; suites that answer to no paper come first, for they need no paper at hand."""
+    """All sections, each in one group; suites that answer to no paper come last."""
     groups: dict[tuple[int, str], list[Section]] = {}
     for section in found:
         paper = section.published
-        key = (paper.year, f"{paper.paper}, {paper.venue} {paper.year}") if paper else (0, OWN)
+        key = (paper.year, f"{paper.paper}, {paper.venue} {paper.year}") if paper else (LAST, OWN)
         groups.setdefault(key, []).append(section)
     return [
         Group(title, tuple(sorted(groups[year, title], key=_natural)))

@@ -9,8 +9,9 @@ from detrbench.measures import COMMON
 from detrbench.published import MET
 from detrbench.report import columns, labels, overview, tables
 from detrbench.report.columns import EMPTY, Column, TableCell
+from detrbench.report.entries import Entry, number
 from detrbench.report.findings import Clause, Finding
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.sections import Section
 from detrbench.report.tables import Table
 
 MOST = 12  # detectors of which a sentence is made; the table has them all

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from detrbench.report import labels
 from detrbench.report.columns import EMPTY, Column, Make, TableCell
-from detrbench.report.sections import Entry, Section
+from detrbench.report.entries import Entry
+from detrbench.report.sections import Section
 
 
 def _keys(section: Section) -> list[str]:
     """Columns that say which row is which: the published ones, then options of the cells."""
     published = section.published.columns if section.published else ()
     options = [key for entry in section.entries for key in entry.options]
-    # Each threshold has columns of its own, see `query_columns`.
-    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in ("model", "threshold")]
+    # Each threshold has columns of its own, see `query_columns`; whose conventions hold is no column of a paper.
+    without = {"model", "threshold", *(("source",) if published else ())}
+    keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in without]
     return list(dict.fromkeys(keys))
 
 

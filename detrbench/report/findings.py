@@ -6,6 +6,7 @@ A difference of AP is paired over the images that both rows share, one of latenc
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from detrbench.compare.cells import ComparisonRow, compare_quantity
@@ -14,19 +15,25 @@ from detrbench.compare.verdicts import Verdict
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.published import MET
-from detrbench.report import columns, labels, pairs
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report import columns, labels, pairs, wording
+from detrbench.report.entries import Entry, number
+from detrbench.report.identity import Identity
+from detrbench.report.sections import Section
+
+MOST = 3  # findings that stand open, facts of the whole table among them
+TRAINED_ONCE = "on these weights"  # an AP verdict says nothing of the method, of which there is one training
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One statement: `text`, and the verdict on it where there is one."""
+    """One statement: `text`, and the verdict on it where there is one, with what it holds for: "on these weights"."""
 
     text: str
     verdict: Verdict | None = None
+    scope: str = ""
 
     def __str__(self) -> str:
-        return f"{self.text}: {self.verdict}" if self.verdict else self.text
+        return f"{self.text}: {' '.join(filter(None, (self.verdict, self.scope)))}" if self.verdict else self.text
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class SuiteFindings:
     facts: tuple[Finding, ...]
     comparisons: tuple[Finding, ...]
     basis: str
-    open: int = 8
+    open: int
 
     def __bool__(self) -> bool:
         return bool(self.facts or self.comparisons)
@@ -60,14 +67,16 @@ class SuiteFindings:
 
 def about(section: Section) -> SuiteFindings:
     """Sentences about one section, from its figures alone."""
-    comparisons = [made for new, old in pairs.worth_comparing(section) if (made := _comparison(new, old)) is not None]
+    names = _names(section)
+    pairs_found = pairs.worth_comparing(section)
+    comparisons = [made for new, old in pairs_found if (made := _comparison(new, old, names)) is not None]
     notes = [note for made in comparisons for note in made.notes]
     said = [note for note in dict.fromkeys(notes) if len(comparisons) > 1 and notes.count(note) == len(comparisons)]
     quieter = [replace(made, notes=tuple(note for note in made.notes if note not in said)) for made in comparisons]
     basis = _basis(section, said) if comparisons else ""
     estimated = section.is_measured("accuracy") or section.is_measured("latency")
     facts = (*_gflops_met(section), *_span(section))
-    return SuiteFindings(facts, tuple(quieter), basis, open=8 if estimated else 0)
+    return SuiteFindings(facts, tuple(quieter), basis, open=max(MOST - len(facts), 1) if estimated else 0)
 
 
 def _basis(section: Section, notes: list[str]) -> str:
@@ -82,7 +91,7 @@ def _basis(section: Section, notes: list[str]) -> str:
         paired = (
             "" if any(note.startswith("unpaired") for note in notes) else ", both on the same images drawn together"
         )
-        words.append(f"AP at {section.condition}, protocol {COMMON}{paired}.")
+        words.append(f"AP at {section.condition}, under {_rules(section)}{paired}.")
         if section.is_measured("training"):
             words.append("Intervals are over images; each row was trained once, and another seed may move it further.")
     if measured:
@@ -90,6 +99,12 @@ def _basis(section: Section, notes: list[str]) -> str:
         words.append("Better or worse: it lies on one side of no difference. Unclear: neither.")
     words += [f"{note[:1].upper()}{note[1:]}." for note in notes]
     return " ".join(words)
+
+
+def _rules(section: Section) -> str:
+    """The protocols under which pairs of rows were compared in AP."""
+    found = {_rule(new, old, "accuracy") for new, old in pairs.worth_comparing(section)}
+    return " or ".join(f"protocol {name}" for name in sorted(found, key=lambda name: (name == COMMON, name)))
 
 
 def _gflops_met(section: Section) -> list[Finding]:
@@ -129,14 +144,27 @@ def _gflops(entry: Entry, part: str | None = None) -> float | None:
     return number(record, "gflops_by_part", part) if part else number(record, "gflops")
 
 
-def _comparison(new: Entry, old: Entry) -> Finding | None:
+def _names(section: Section) -> dict[str, str]:
+    """What a finding calls each row: the method, with its keep ratio; with the row's id where that is not enough."""
+    measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    short = wording.short_names([entry.identity for entry in measured])
+    said = {entry.id: _name(entry.identity, short) for entry in measured}
+    return {key: text if list(said.values()).count(text) == 1 else f"{text} ({key})" for key, text in said.items()}
+
+
+def _name(found: Identity, short: Mapping[tuple[str, ...], str]) -> str:
+    name = short[found.series]
+    return name if found.kept is None else f"{name} at {found.kept:g}"
+
+
+def _comparison(new: Entry, old: Entry, names: Mapping[str, str]) -> Finding | None:
     ap, gflops, latency = (_compared(new, old, name) for name in ("ap", "gflops", "latency"))
     clauses, notes = [], []
     cost = f"{_sides(gflops)} GFLOPs" if gflops else ""
     if ap and ap.difference:
         gain = labels.fixed(ap.difference.evidence.value, 1, sign=True)
         at = f" at {cost}" if cost else ""
-        clauses.append(Clause(f"{gain} AP{_interval(ap, 1)}{at}", ap.verdict))
+        clauses.append(Clause(f"{gain} AP{_interval(ap, 1)}{at}", ap.verdict, TRAINED_ONCE))
         notes += [*_training(new, old), *ap.difference.notes]
     elif gflops and gflops.difference:
         change = labels.fixed(100 * (gflops.difference.evidence.value - 1), 1, sign=True)
@@ -145,17 +173,27 @@ def _comparison(new: Entry, old: Entry) -> Finding | None:
         ratio = f"{labels.fixed(latency.difference.evidence.value, 2)} times{_interval(latency, 2)}"
         clauses.append(Clause(f"latency {_sides(latency)} ms, {ratio}", latency.verdict))
         notes += latency.difference.notes
-    return Finding(f"{new.id} against {old.id}", tuple(clauses), tuple(dict.fromkeys(notes))) if clauses else None
+    return (
+        Finding(f"{names[new.id]} against {names[old.id]}", tuple(clauses), tuple(dict.fromkeys(notes)))
+        if clauses
+        else None
+    )
 
 
 def _compared(new: Entry, old: Entry, name: str) -> ComparisonRow | None:
     """One quantity of both rows, where both have it under one protocol."""
     if new.cell is None or old.cell is None:
         return None
-    row = compare_quantity(QUANTITIES[name], old.cell, new.cell, new.id)
+    row = compare_quantity(QUANTITIES[name], old.cell, new.cell, new.id, _rule(new, old, QUANTITIES[name].measure))
     if row is None or row.a is None or row.b is None or row.a.protocol != row.b.protocol:
         return None
     return row
+
+
+def _rule(new: Entry, old: Entry, measure: str) -> str:
+    """The protocol of the table where both rows have it, for AP; all else is compared under `common`."""
+    mine = new.either(measure)
+    return mine if measure == "accuracy" and mine and mine == old.either(measure) else COMMON
 
 
 def _sides(row: ComparisonRow) -> str:

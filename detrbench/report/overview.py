@@ -16,7 +16,8 @@ from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.report import columns, labels, pairs, tables
 from detrbench.report.columns import EMPTY, Column, TableCell
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.entries import Entry, number
+from detrbench.report.sections import Section
 from detrbench.report.tables import Table
 from detrbench.results.store import CellResult
 
@@ -181,12 +182,17 @@ def conditions(found: list[Section]) -> list[Section]:
     The same detector trained alike in two suites is one row.
     """
     groups: dict[str, dict[str, Entry]] = {}
+    sweeps: dict[str, str] = {}
     for section in found:
         for entry in section.entries:
             if entry.cell is None or number(entry.record("accuracy", COMMON), "ap", "value") is None:
                 continue
-            groups.setdefault(_condition(section, entry), {}).setdefault(_trained(entry.cell), entry)
-    return [_gathered(list(rows.values())) for rows in sorted(groups.values(), key=len, reverse=True)]
+            condition = _condition(section, entry)
+            groups.setdefault(condition, {}).setdefault(_trained(entry.cell), entry)
+            if section.sweep:
+                sweeps.setdefault(condition, section.sweep)
+    ordered = sorted(groups.items(), key=lambda item: len(item[1]), reverse=True)
+    return [_gathered(list(rows.values()), sweeps.get(condition)) for condition, rows in ordered]
 
 
 def _trained(cell: CellResult) -> str:
@@ -203,13 +209,11 @@ def _condition(section: Section, entry: Entry) -> str:
     how = {field.name for field in dataclasses.fields(Recipe)} | set(_TRAINED)
     cell = entry.cell.cell if entry.cell else {}
     data = {key: value for key, value in (cell.get("resolved") or {}).items() if key not in how}
-    counted = cell.get("complexity_options") or {}
-    changed = {k: v for k, v in (cell.get("options") or {}).items() if counted.get(k, v) != v}
     images = entry.record("accuracy", COMMON).get("num_images")
-    return json.dumps([section.scale, data, changed, images], sort_keys=True, default=str)
+    return json.dumps([section.scale, data, entry.changed, images], sort_keys=True, default=str)
 
 
-def _gathered(entries: list[Entry]) -> Section:
+def _gathered(entries: list[Entry], sweep: str | None) -> Section:
     cells = [entry.cell for entry in entries if entry.cell is not None]
     suites = list(dict.fromkeys(cell.suite for cell in cells))
     several = len(suites) > 1
@@ -217,7 +221,7 @@ def _gathered(entries: list[Entry]) -> Section:
         dataclasses.replace(entry, id=f"{cell.suite}: {entry.id}" if several else entry.id)
         for entry, cell in zip(entries, cells, strict=True)
     ]
-    return Section("all", cells[0].scale, {"title": "AP", "suites": suites}, None, rows)
+    return Section("all", cells[0].scale, {"title": "AP", "suites": suites, "report": {"sweep": sweep}}, None, rows)
 
 
 def condition_table(section: Section) -> Table:

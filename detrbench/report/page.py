@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,18 +11,18 @@ from detrbench import measures
 from detrbench.measures import CHOSEN
 from detrbench.pictures.gallery import Exhibit
 from detrbench.report import (
+    charts,
     contents,
     counts,
     figures,
     findings,
-    frontier,
     labels,
     overview,
     pictures,
     provenance,
-    sections,
     tables,
 )
+from detrbench.report.album import Album
 from detrbench.report.figures import Figure
 from detrbench.report.findings import Finding, SuiteFindings
 from detrbench.report.provenance import Rule
@@ -38,8 +38,8 @@ class SectionView:
     """A section with everything the template shows.
 
     A `compact` one has nothing but counts that its table already holds: its drawings are folded away unless its suite
-    asks for them. `pictures` are drawings of images, between the figures and the folded tables: each with a `title`,
-    a `caption`, the text `alt` for those who do not see it, and `source`, a data: URI.
+    asks for them or declares a sweep. `pictures` are drawings of images, loaded when they are opened: each with where
+    it lies, a file's name or a data: URI. `generated` says that its AP is not one of COCO, where that is so.
     """
 
     section: Section
@@ -48,14 +48,20 @@ class SectionView:
     figures: list[Figure]
     compact: bool
     findings: SuiteFindings
-    pictures: list[Exhibit]
+    pictures: list[tuple[Exhibit, str]]
+    generated: str
     rules: list[Rule]
     settings: list[tuple[str, str]]
     measured_rows: int
 
 
-def render(found: list[Section]) -> str:
-    """The page for these sections; equal sections give equal bytes."""
+def render(found: list[Section], album: Album | None = None) -> str:
+    """The page for these sections; equal sections give equal bytes.
+
+    Args:
+        found: the suites.
+        album: where pictures are kept beside the page; without one all of them stand in it.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -70,17 +76,17 @@ def render(found: list[Section]) -> str:
     groups = contents.groups(found)
     ordered = [section for group in groups for section in group.sections]
     detectors = overview.detectors(ordered)
-    colours = sections.families([*ordered, detectors.section])
     machines = list(provenance.machines(ordered))
     page: str = environment.get_template("page.html.j2").render(
-        groups=[(group.title, [_view(section, colours) for section in group.sections]) for group in groups],
+        groups=[
+            (group.title, [_view(section, len(ordered) == 1, album) for section in group.sections]) for group in groups
+        ],
         machines=machines,
-        all=_overview(ordered, detectors, colours),
+        all=_overview(ordered, detectors),
         suites=[provenance.line(section) for section in ordered],
         measure_label=measures.label,
-        colours=colours,
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),
-        script=(FOLDER / "script.js").read_text(encoding="utf-8"),
+        script="\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("script.js", "chart.js")),
         label=labels.label,
     )
     return page.strip() + "\n"
@@ -98,16 +104,20 @@ def _prose(text: object) -> str:
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
+def _view(section: Section, only: bool, album: Album | None) -> SectionView:
+    drawn = figures.drawings(section)
+    exhibits = pictures.gallery_of(section)
     return SectionView(
         section=section,
         table=tables.main_table(section),
         details=tables.detail_tables(section),
-        figures=figures.drawings(section, colours),
+        figures=[figure for figure in drawn if not (only and figure is drawn[0] and figure.data)],
         compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
-        and not section.asks("plots"),
+        and not section.asks("plots")
+        and section.sweep is None,
         findings=findings.about(section),
-        pictures=pictures.gallery_of(section),
+        pictures=[(each, album.keep(section.anchor, each) if album else each.picture.source) for each in exhibits],
+        generated=provenance.generated([section]),
         rules=list(provenance.rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],
         measured_rows=sum(bool(cell.records) for cell in section.cells),
@@ -116,37 +126,63 @@ def _view(section: Section, colours: Mapping[str, int]) -> SectionView:
 
 @dataclass(frozen=True)
 class Overview:
-    """What stands before the suites.
+    """What spans the suites.
 
-    `detectors` holds every method under one protocol, `conditions` AP by what it was measured on, `counts` how
-    published figures were counted, `rules` the counting rules in words; each table is None where it would be empty.
+    `headline` is AP against GFLOPs over all of them, `conditions` what was measured on anything but COCO, each with its
+    banner, chart and table; `detectors` holds every method under one protocol, `counts` how published figures were
+    counted, `rules` the counting rules in words; each is None or empty where there is nothing to show.
     """
 
+    headline: Figure | None
+    conditions: list[Condition]
     detectors: Table | None
     common: str
-    figures: list[Figure]
-    conditions: list[Table]
     counts: Table | None
     facts: list[Finding]
     rules: list[Rule]
     dates: str
+    banner: str
 
 
-def _overview(found: list[Section], detectors: overview.Detectors, colours: Mapping[str, int]) -> Overview:
-    if len(found) < 2:  # all of one suite is that suite
-        return Overview(None, "", [], [], None, [], [], provenance.dates(found))
-    conditions, counted = overview.conditions(found), counts.counted_rows(found)
-    drawn = [frontier.measured(section, colours) for section in conditions]
-    drawn = [frontier.published(found, detectors, colours), *drawn[:MOST_CONDITIONS]]
-    several = [section for section in conditions if len(section.spec["suites"]) > 1]
+@dataclass(frozen=True)
+class Condition:
+    """What was measured at one scale, on one kind of data; `table` is None where it is that of a single suite."""
+
+    title: str
+    banner: str
+    figure: Figure | None
+    table: Table | None
+
+
+def _overview(found: list[Section], detectors: overview.Detectors) -> Overview:
+    headline = charts.headline(found)
+    several = len(found) > 1  # all of one suite is that suite
+    gathered = [section for section in overview.conditions(found) if provenance.generated([section])]
+    counted = counts.counted_rows(found)
     rules = list(dict.fromkeys(rule for section in found for rule in provenance.rules(section, ("complexity",))))
     return Overview(
-        detectors=overview.detector_table(detectors) if detectors.section.entries else None,
-        common=next((rule.convention for rule in rules if rule.protocol == measures.COMMON), ""),
-        figures=[figure for figure in drawn if figure is not None],
-        conditions=[overview.condition_table(section) for section in several],
-        counts=counts.table(counted) if counted.entries else None,
-        facts=counts.facts(counted),
+        headline=figures.of_chart(headline) if headline else None,
+        conditions=[
+            _condition(section, f"measured-{number}", several or headline is None)
+            for number, section in enumerate(gathered[:MOST_CONDITIONS])
+        ],
+        detectors=overview.detector_table(detectors) if several and detectors.section.entries else None,
+        common=next((rule.convention for rule in rules if rule.protocol == measures.COMMON), "") if several else "",
+        counts=counts.table(counted) if several and counted.entries else None,
+        facts=counts.facts(counted) if several else [],
         rules=sorted(rules, key=lambda rule: rule.protocol),
         dates=provenance.dates(found),
+        banner=provenance.generated(found),
+    )
+
+
+def _condition(section: Section, key: str, drawn: bool) -> Condition:
+    """`drawn`: it has a chart, which a single suite that has a headline shows beside its table."""
+    chart = charts.measured(section, key) if drawn else None
+    shared = len(section.spec["suites"]) > 1
+    return Condition(
+        title=section.condition,
+        banner=provenance.generated([section]),
+        figure=figures.of_chart(dataclasses.replace(chart, wide=True)) if chart else None,
+        table=overview.condition_table(section) if shared else None,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
-from detrbench.errors import DetrbenchError
-from detrbench.report.sections import Entry, Section
+from detrbench.report.entries import Entry
+from detrbench.report.sections import Section
 
 Pair = tuple[Entry, Entry]  # (new, old): the first is said to be better or worse than the second
 
@@ -17,8 +17,9 @@ def worth_comparing(section: Section) -> list[Pair]:
     A row with another row's weights stands against that row. Then other methods at the same keep ratio, then each row
     that was trained itself against its baseline.
 
-    Only rows on the same base are paired: the same decoder behind the same backbone. The baseline is the first row;
-    where that has a keep ratio of its own, neighbouring ratios of one method are paired instead.
+    Only rows on the same base are paired: the same decoder behind the same backbone. The baseline of a row is the dense
+    detector that it was made from, wherever that stands in the table, else the first dense row, else the first; where
+    that has a keep ratio of its own, neighbouring ratios of one method are paired instead.
     """
     groups: dict[tuple[str, str] | None, list[Entry]] = {}
     for entry in section.entries:
@@ -39,32 +40,35 @@ def _same_weights(rows: list[Entry]) -> Iterator[Pair]:
 
 
 def _same_ratio(rows: list[Entry]) -> Iterator[Pair]:
-    by_ratio: dict[object, list[Entry]] = {}
+    by_ratio: dict[float, list[Entry]] = {}
     for entry in rows:
-        if entry.option("keep_ratio") is not None:
-            by_ratio.setdefault(str(entry.option("keep_ratio")), []).append(entry)
+        if entry.identity.kept is not None:
+            by_ratio.setdefault(entry.identity.kept, []).append(entry)
     for first, *others in by_ratio.values():
-        yield from ((other, first) for other in others if other.family != first.family)
+        yield from ((other, first) for other in others if other.identity.method != first.identity.method)
 
 
 def _against_baseline(rows: list[Entry]) -> Iterator[Pair]:
-    first, *others = rows
-    if first.option("keep_ratio") is None:
-        yield from ((other, first) for other in others if other.weights_of is None)
+    dense = [entry for entry in rows if entry.identity.is_baseline]
+    first = (dense or rows)[0]
+    if first.identity.kept is None:
+        for other in rows:
+            if other is not first and other.weights_of is None:
+                yield other, next((entry for entry in dense if _is_base(entry, other)), first)
         return
-    families: dict[str, list[Entry]] = {}
+    methods: dict[tuple[str, ...], list[Entry]] = {}
     for entry in rows:
-        families.setdefault(entry.family, []).append(entry)
-    for mine in families.values():
+        methods.setdefault(entry.identity.series, []).append(entry)
+    for mine in methods.values():
         yield from ((new, old) for old, new in pairwise(mine))
+
+
+def _is_base(dense: Entry, other: Entry) -> bool:
+    """Whether a dense row is what another was made from."""
+    return not other.identity.is_baseline and dense.identity.series[1:] == other.identity.series[1:]
 
 
 def base(entry: Entry) -> tuple[str, str] | None:
     """(decoder, backbone) of a row at the paper's setting; None for a detector that is not known here."""
-    from detrbench import models
-
-    try:
-        spec = models.resolve(str(entry.cell.cell.get("model")) if entry.cell else "", entry.options)
-    except DetrbenchError:
-        return None
-    return spec.parts["decoder"], spec.parts["backbone"]
+    found = entry.identity
+    return (found.decoder, found.backbone) if found.known else None

@@ -7,34 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from detrbench.report import labels
-from detrbench.report.svg import INK, MUTED, PAPER, SERIES, Marks, draw_svg, lay_out, part_colour, series_colour
+from detrbench.report.svg import INK, MUTED, PAPER, Marks, draw_svg, lay_out, part_colour, series_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-MARKERS = "osD^vPX*"
-
-
-def marker(number: int) -> str:
-    """The marker of a family's number: the palette's next round of colours has the next marker."""
-    return MARKERS[(number + number // SERIES) % len(MARKERS)]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a scatter: `row` is the table row it belongs to, `tip` what hovering says."""
-
-    x: float
-    y: float
-    family: str
-    row: str
-    tip: str
-    mark: str = ""
-    y_low: float | None = None
-    y_high: float | None = None
-    x_low: float | None = None
-    x_high: float | None = None
-    ghost: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,44 +34,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a plot by epoch."""
+    """One line of a plot by epoch; `colour` is the number of its method."""
 
     label: str
-    family: str
+    colour: int
     row: str
     x: tuple[float, ...]
     y: tuple[float, ...]
-
-
-def scatter(
-    name: str,
-    points: list[Point],
-    colours: Mapping[str, int],
-    x_label: str,
-    y_label: str,
-    title: str,
-    frontier: bool = False,
-) -> str:
-    """AP against a cost: measured points with their intervals, published ones as ghosts.
-
-    Families are joined by lines; with `frontier` instead one line joins the points that none beats on both axes.
-    """
-
-    def draw(axes: Axes, marks: Marks) -> None:
-        if frontier:
-            best = unbeaten(points)
-            xs, ys = [p.x for p in best], [p.y for p in best]
-            axes.plot(xs, ys, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)), drawstyle="steps-post", alpha=0.7)
-        for ghost in (True, False):
-            for family in dict.fromkeys(point.family for point in points):
-                mine = sorted((p for p in points if p.family == family and p.ghost is ghost), key=lambda p: (p.x, p.y))
-                _draw_family(axes, mine, colours[family], ghost, marks, joined=not frontier)
-        axes.margins(0.1, 0.14)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(_short(y_label, 60))
-        _write_marks(axes, points)
-
-    return draw_svg(name, draw, title, (5.2, 3.5))
 
 
 def stacked(name: str, bars: list[Bar], parts: list[str], unit: str, title: str) -> str:
@@ -135,8 +80,7 @@ def spreads(name: str, rows: list[Range], kinds: Mapping[str, str], x_label: str
             for (kind, shape), value in zip(kinds.items(), row.values, strict=True):
                 if value is not None:
                     gid = marks.add(row.row, f"{row.label}, {kind}: {labels.fixed(value, 1)} AP")
-                    colour = series_colour(list(kinds).index(kind))
-                    axes.plot([value], [y], marker=shape, markersize=6, color=colour, linestyle="", gid=gid)
+                    axes.plot([value], [y], marker=shape, markersize=6, color=series_colour(7), linestyle="", gid=gid)
         axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
@@ -154,16 +98,14 @@ def _draw_ghost(axes: Axes, bar: Bar, total: float, y: int, marks: Marks, unit: 
     )  # fmt: skip
 
 
-def curves(name: str, lines: list[Curve], colours: Mapping[str, int], y_label: str, title: str) -> str:
+def curves(name: str, lines: list[Curve], y_label: str, title: str) -> str:
     """A figure by epoch, each line named at its end."""
 
     def draw(axes: Axes, marks: Marks) -> None:
         for line in lines:
             last = f"{line.label}: {labels.fixed(line.y[-1], 1)} after epoch {labels.fixed(line.x[-1], 0)}"
-            colour, same = (
-                series_colour(colours[line.family]),
-                [other for other in lines if other.family == line.family],
-            )
+            colour = series_colour(line.colour)
+            same = [other for other in lines if other.colour == line.colour]
             dashes = ["-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)), (0, (8, 2, 2, 2))][same.index(line) % 5]
             dot = "o" if len(line.x) < 4 else None
             gid = marks.add(line.row, last)
@@ -176,69 +118,21 @@ def curves(name: str, lines: list[Curve], colours: Mapping[str, int], y_label: s
     return draw_svg(name, draw, title, (5.2, 3.5))
 
 
-def unbeaten(points: list[Point]) -> list[Point]:
-    """The points than which no other has both more AP and less cost, cheapest first."""
-    best: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.x, -p.y)):
-        if not best or point.y > best[-1].y:
-            best.append(point)
-    return best
-
-
-def _draw_family(axes: Axes, points: list[Point], number: int, ghost: bool, marks: Marks, joined: bool = True) -> None:
-    if not points:
-        return
-    colour = series_colour(number)
-    xs, ys = [p.x for p in points], [p.y for p in points]
-    if joined:
-        axes.plot(xs, ys, color=colour, linewidth=1.0, linestyle=":" if ghost else "-", alpha=0.55 if ghost else 0.8)
-    for p in points:
-        if p.y_low is not None and p.y_high is not None:
-            axes.plot([p.x, p.x], [p.y_low, p.y_high], color=colour, linewidth=1.2, alpha=0.6)
-        if p.x_low is not None and p.x_high is not None:
-            axes.plot([p.x_low, p.x_high], [p.y, p.y], color=colour, linewidth=1.2, alpha=0.6)
-        face = PAPER if ghost else colour
-        axes.plot(
-            [p.x], [p.y], marker=marker(number), markersize=6.5, markerfacecolor=face, markeredgecolor=colour,
-            markeredgewidth=1.2, linestyle="", alpha=0.75 if ghost else 1.0, gid=marks.add(p.row, p.tip),
-        )  # fmt: skip
-
-
-def _write_marks(axes: Axes, points: list[Point]) -> None:
-    """Writes each point's short mark beside it, leaving out those that would fall on another mark or point."""
-    lay_out(axes.get_figure(root=True))
-    centres = [axes.transData.transform((p.x, p.y)) for p in points]
-    right = axes.bbox.x1
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in centres]
-    for p, (x, y) in zip(points, centres, strict=True):
-        text = _short(p.mark, 24)
-        wide, high = 5.2 * len(text) + 2, 11
-        for dx, dy in ((8, -12), (8, 3), (-8, 3), (-8, -12)):
-            left, low = x + dx - (wide if dx < 0 else 0), y + dy
-            box = (left, low, left + wide, low + high)
-            if text and box[2] < right + 4 and not any(_touch(box, other) for other in taken):
-                axes.annotate(
-                    text, (p.x, p.y), (dx, dy), textcoords="offset pixels",
-                    ha="left" if dx > 0 else "right", fontsize=9, color=MUTED,
-                )  # fmt: skip
-                taken.append(box)
-                break
-
-
-def _touch(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    """Whether two boxes (left, bottom, right, top) share a point."""
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
 def _name_ends(axes: Axes, lines: list[Curve]) -> None:
     """Names lines at their right end, pushed apart so that no two names touch."""
     lay_out(axes.get_figure(root=True))
     to_pixels, from_pixels = axes.transData.transform, axes.transData.inverted().transform
     ends = sorted(((to_pixels((line.x[-1], line.y[-1]))[1], line) for line in lines), key=lambda end: end[0])
-    right, previous = max(line.x[-1] for line in lines), float("-inf")
-    for height, line in ends:
-        previous = max(height, previous + 12.5)
-        y = from_pixels((0, previous))[1]
+    right = max(line.x[-1] for line in lines)
+    heights: list[float] = []
+    for height, _ in ends:
+        heights.append(max(height, heights[-1] + 12.5) if heights else height)
+    above = axes.bbox.y1
+    for i in reversed(range(len(heights))):  # what was pushed out at the top pushes down again
+        heights[i] = above = min(heights[i], above)
+        above -= 12.5
+    for height, (_, line) in zip(heights, ends, strict=True):
+        y = from_pixels((0, height))[1]
         axes.annotate(
             _short(line.label), (right, y), (6, 0), textcoords="offset pixels", va="center", fontsize=9,
             annotation_clip=False,

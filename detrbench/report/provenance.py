@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from detrbench.measures import CHOSEN, label
-from detrbench.report import labels, sections
+from detrbench.report import labels
+from detrbench.report.entries import number
 from detrbench.report.sections import Section
 
 
@@ -45,7 +46,7 @@ class Line:
 def line(section: Section) -> Line:
     taken = [(measure, sum(measure in cell.records for cell in section.cells)) for measure in section.measures]
     records = [r for cell in section.cells for r in cell.records.get("accuracy", {}).values()]
-    images = sorted({int(n) for r in records if (n := sections.number(r, "num_images")) is not None})
+    images = sorted({int(n) for r in records if (n := number(r, "num_images")) is not None})
     return Line(
         section=section,
         rows=len(section.entries),
@@ -54,6 +55,17 @@ def line(section: Section) -> Line:
         images=", ".join(labels.fixed(n, 0) for n in images) or labels.ABSENT,
         dates=dates([section]) or labels.ABSENT,
     )
+
+
+def generated(found: list[Section]) -> str:
+    """What to say of AP that is none of COCO: "generated images, 96 px: not COCO"; empty where there is none."""
+    said: dict[str, None] = {}
+    for section in found:
+        data = section.settings.get("data")
+        if section.is_measured("accuracy") and data is not None and data != "coco":
+            size = section.settings.get("image_size")
+            said[f"generated images{f', {size} px' if size else ''}: not COCO"] = None
+    return "; ".join(said)
 
 
 def dates(found: list[Section]) -> str:

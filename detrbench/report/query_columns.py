@@ -8,7 +8,8 @@ from typing import Any
 
 from detrbench.report import labels
 from detrbench.report.columns import EMPTY, Column, TableCell
-from detrbench.report.sections import Entry, Record, Section, number, point
+from detrbench.report.entries import Entry, Record, number
+from detrbench.report.sections import Section, point
 
 PUBLISHED = "queries_per_object_approx"  # the column of published tables; `threshold` says of which score
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,112 +13,12 @@ from detrbench.measures import COMMON
 from detrbench.models.parts import ALL_KINDS
 from detrbench.published import PublishedRow, PublishedTable
 from detrbench.report import labels
+from detrbench.report.entries import Entry, Record, mapping
 from detrbench.results.store import CellResult, ResultsStore
 
-NOT_RUN = "not run yet"  # what the results folder says of a measure that nobody has asked for
 # Columns that number the points of a published curve; the cell that answers to one of its points answers to all.
 CURVE = ("epoch", "threshold")
 COCO_VAL_IMAGES = 5000  # val2017; an AP over fewer images is no AP that a paper published
-
-Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row: a published row, a measured cell, or both. `id` is unique in its section."""
-
-    id: str
-    label: str
-    published: PublishedRow | None
-    cell: CellResult | None
-
-    @property
-    def family(self) -> str:
-        """What shares a colour: the method, without its keep ratio."""
-        return self.label
-
-    def record(self, measure: str, protocol: str | None) -> Record:
-        """A record of this row's cell, empty where there is none."""
-        if self.cell is None or protocol is None:
-            return {}
-        return self.cell.records.get(measure, {}).get(protocol, {})
-
-    def own(self, measure: str) -> str | None:
-        """The protocol of this row's records that answers to the published table; None where only `common` is there."""
-        if self.cell is None:
-            return None
-        found = [name for name in self.cell.records.get(measure, {}) if name != COMMON]
-        listed = [name for name in self.cell.cell.get("protocols") or [] if name in found]
-        return next(iter([*listed, *sorted(found)]), None)
-
-    def either(self, measure: str) -> str | None:
-        """The published table's protocol, else `common` where that is there."""
-        has_common = self.cell is not None and COMMON in self.cell.records.get(measure, {})
-        return self.own(measure) or (COMMON if has_common else None)
-
-    def first(self, measure: str) -> str | None:
-        """`common` where this row has it, else its first protocol by name."""
-        names = sorted(self.cell.records.get(measure, {})) if self.cell is not None else []
-        return COMMON if COMMON in names else next(iter(names), None)
-
-    def why(self, measure: str) -> str:
-        """Why there is no figure of this measure, as a reader sees it."""
-        if self.cell is None:
-            return "published only"
-        state, why = self.cell.state(measure)
-        if state == "running":
-            return "not measured: the run has not finished"
-        return f"{'failed' if state == 'failed' else 'not measured'}: {why or 'no record'}"
-
-    def official(self, measure: str) -> str | None:
-        """Which released weights stand behind a figure, where it is not of a training of ours."""
-        envelope = self.cell.envelopes.get(measure, {}) if self.cell else {}
-        return f"official weights {envelope['official']}" if envelope.get("official") else None
-
-    def status(self, measures: list[str]) -> str | None:
-        """One phrase for a row that has no measured figure at all, else None."""
-        if self.cell is None:
-            return "published only"
-        if self.cell.records:
-            return None
-        reasons = {self.why(measure) for measure in measures}
-        telling = {reason for reason in reasons if not reason.endswith(NOT_RUN)} or reasons
-        if len(telling) != 1:
-            return None
-        reason = telling.pop()
-        return "not built yet" if "not built yet" in reason else reason
-
-    @property
-    def options(self) -> Record:
-        """The options of the detector at the paper's setting."""
-        cell = self.cell.cell if self.cell else {}
-        return _mapping(cell.get("complexity_options")) or _mapping(cell.get("options"))
-
-    @property
-    def weights_of(self) -> str | None:
-        """The row whose weights this one is measured with, where it was not trained itself."""
-        return self.cell.cell.get("weights_of") if self.cell else None
-
-    @property
-    def began_with(self) -> str | None:
-        """What a reader of an AP should know of what its training began with; ImageNet weights go without saying."""
-        said = []
-        for weights in self.record("training", "training").get("began_with") or []:
-            if weights["file"] is None:
-                said.append(f"its {weights['part']} began at {weights['source']} (init: none)")
-            elif not str(weights["source"]).startswith("https:"):
-                heads = ", its class heads anew" if weights["replaced"] else ""
-                said.append(
-                    f"its {weights['part']} began with {weights['file']}, sha256 {weights['sha256'][:8]}...{heads}"
-                )
-        return "; ".join(said) or None
-
-    def option(self, key: str) -> Any:
-        """A describing value: as published, else as the cell was made."""
-        value = self.published.values.get(key) if self.published else None
-        if value is None and self.cell is not None:
-            value = self.options.get(key)
-        return value
 
 
 @dataclass(frozen=True)
@@ -150,7 +51,7 @@ class Section:
         listed = self.spec.get("measure")
         if isinstance(listed, list):
             return [str(measure) for measure in listed]
-        found = {m for cell in self.cells for m in [*cell.records, *_mapping(cell.status.get("measures"))]}
+        found = {m for cell in self.cells for m in [*cell.records, *mapping(cell.status.get("measures"))]}
         return sorted(found - {"training"})
 
     def is_measured(self, measure: str) -> bool:
@@ -163,29 +64,53 @@ class Section:
         gone = [measure for measure in self.measures if not self.is_measured(measure)] if rows else []
         return [(measure, "; ".join(dict.fromkeys(entry.why(measure) for entry in rows))) for measure in gone]
 
+    @property
+    def sweep(self) -> str | None:
+        """What the rows of one detector run through, as the suite declares it: `keep_ratio`."""
+        declared = mapping(self.spec.get("report")).get("sweep")
+        return str(declared) if declared else None
+
+    def swept(self, entry: Entry) -> float | None:
+        """Where a row stands in the sweep; a detector with a keep ratio for each layer at their mean."""
+        if self.sweep is None:
+            return None
+        value = entry.identity.kept if self.sweep == "keep_ratio" else entry.option(self.sweep)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+    def curve(self, entry: Entry) -> str:
+        """Equal for rows that the sweep joins: alike in all but the swept value; empty for a row outside of it."""
+        if self.swept(entry) is None:
+            return ""
+        through = {self.sweep, "keep_ratio", "keep_ratios"} if self.sweep == "keep_ratio" else {self.sweep}
+        options = {key: value for key, value in entry.options.items() if key not in through}
+        printed = entry.published.values if entry.published else {}
+        described = {k: v for k, v in printed.items() if k not in through and k not in labels.FIGURES}
+        weights = entry.weights_of or (entry.id if any(e.weights_of == entry.id for e in self.entries) else "")
+        return json.dumps([*entry.identity.series, options, described, weights], sort_keys=True, default=str)
+
     def asks(self, kind: str) -> bool:
         """Whether the suite itself lists tables or plots."""
-        return bool(_mapping(self.spec.get("report")).get(kind))
+        return bool(mapping(self.spec.get("report")).get(kind))
 
     def wanted(self, kind: str, known: tuple[str, ...]) -> tuple[str, ...]:
         """Which of the known tables or plots the suite's `report` lists; all where it lists none."""
-        listed = _mapping(self.spec.get("report")).get(kind)
+        listed = mapping(self.spec.get("report")).get(kind)
         return tuple(name for name in known if name in listed) if listed else known
 
     @property
     def settings(self) -> Record:
         """The scale's settings: as the cells were made, where they agree, else as the suite has them."""
-        resolved = [_mapping(cell.cell.get("resolved")) for cell in self.cells]
+        resolved = [mapping(cell.cell.get("resolved")) for cell in self.cells]
         shared = {k: v for k, v in resolved[0].items() if all(r.get(k) == v for r in resolved)} if resolved else {}
-        return shared or _mapping(_mapping(self.spec.get("scales")).get(self.scale))
+        return shared or mapping(mapping(self.spec.get("scales")).get(self.scale))
 
     @property
     def changed(self) -> dict[str, str]:
         """Options that this scale changes against the paper's setting, where all cells change them alike."""
         changes = [
-            {k: labels.shown(k, v) for k, v in _mapping(cell.cell.get("options")).items() if counted.get(k, v) != v}
-            for cell in self.cells
-            if (counted := _mapping(cell.cell.get("complexity_options")))
+            {key: labels.shown(key, value) for key, value in entry.changed.items()}
+            for entry in self.entries
+            if entry.cell is not None
         ]
         return {k: v for k, v in changes[0].items() if all(c.get(k) == v for c in changes)} if changes else {}
 
@@ -203,6 +128,16 @@ class Section:
         """Whether a row's measured AP may stand against the published one: paper scale, all of COCO val2017."""
         images = entry.record("accuracy", entry.either("accuracy")).get("num_images")
         return self.scale == "paper" and self.settings.get("data") == "coco" and images == COCO_VAL_IMAGES
+
+    @property
+    def has_comparable(self) -> bool:
+        """Whether the measured AP of any row may stand against the published one."""
+        return any(self.comparable(entry) for entry in self.entries)
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether there are published figures that none of the measured ones may be read beside."""
+        return self.published is not None and not self.has_comparable
 
 
 def read(store: ResultsStore, suites: list[str] | None = None) -> list[Section]:
@@ -252,7 +187,7 @@ def _name(row: PublishedRow) -> str:
 
 def _label(cell: CellResult) -> str:
     """The model of a row that no table has, with the parts that it has instead of the model's own."""
-    options = _mapping(cell.cell.get("options"))
+    options = mapping(cell.cell.get("options"))
     swapped = [f"{kind} {options[kind]}" for kind in ALL_KINDS if kind != "backbone" and kind in options]
     return ", ".join([str(cell.cell.get("model", cell.id)), *swapped])
 
@@ -270,27 +205,6 @@ def _curve(row: PublishedRow) -> tuple[tuple[str, str], ...] | int:
     if not any(name in row.values for name in CURVE):
         return row.index
     return tuple((key, str(v)) for key, v in row.values.items() if key not in CURVE and key not in labels.FIGURES)
-
-
-def families(sections: list[Section]) -> dict[str, int]:
-    """Each family's colour number, the same all over the report: measured families first, by first appearance."""
-    names: dict[str, int] = {}
-    for wanted in (True, False):
-        for section in sections:
-            for entry in section.entries:
-                if (entry.cell is not None) is wanted:
-                    names.setdefault(entry.family, len(names))
-    return names
-
-
-def number(record: Record, *path: str) -> float | None:
-    """A finite number inside a record, or None."""
-    value: Any = record
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        return None
-    return float(value)
 
 
 def _rest(cells: list[CellResult], chosen: Mapping[str, PublishedRow | None]) -> Iterator[CellResult]:
@@ -316,7 +230,3 @@ def _row(table: PublishedTable | None, cell: CellResult, problems: list[str]) ->
     except UsageError as error:
         problems.append(f"{cell.id}: {error.message}")
         return None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

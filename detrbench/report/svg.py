@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from detrbench.errors import EnvironmentLacking, unknown_name
+from detrbench.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SERIES = 8  # colours in the palette; a ninth family takes the first again, with another marker
+STYLE_SHEET = Path(__file__).resolve().parent.parent / "reports" / "style.css"
+SERIES = 8  # colours in the palette
 
 INK, MUTED, RULE, PAPER = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"}
@@ -46,7 +51,7 @@ _STYLE: dict[Any, Any] = {
 
 
 def series_colour(number: int) -> str:
-    """The placeholder of a family's colour."""
+    """The placeholder of a method's colour."""
     return f"#0200{number % SERIES:02x}"
 
 
@@ -60,16 +65,26 @@ class Marks:
     """What the drawing's group ids stand for, filled while drawing and written into the SVG afterwards."""
 
     salt: str
-    titles: dict[str, tuple[str, str]] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
 
-    def add(self, row: str, tip: str) -> str:
-        name = f"{self.salt}-{len(self.titles)}"
-        self.titles[name] = (row, tip)
+    def add(self, row: str, tip: str, **data: object) -> str:
+        """The id of a point that says `tip`, belongs to a table row, and carries `data` for the script."""
+        more = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
+        return self._group(f'class="point" data-row="{escape(row)}"{more}', f"<title>{escape(tip)}</title>")
+
+    def tag(self, kind: str, **data: object) -> str:
+        """The id of something else that the style or the script finds by its class: a curve, a label."""
+        more = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
+        return self._group(f'class="{kind}"{more}', "")
+
+    def _group(self, attributes: str, inside: str) -> str:
+        name = f"{self.salt}-{len(self.groups)}"
+        self.groups[name] = f"<g {attributes}>{inside}"
         return name
 
 
 def draw_svg(name: str, draw: Callable[[Axes, Marks], None], title: str, size: tuple[float, float]) -> str:
-    """A drawing as an SVG element.
+    """A drawing as an SVG element, coloured by the page's style sheet.
 
     Args:
         name: distinct in its page.
@@ -79,25 +94,85 @@ def draw_svg(name: str, draw: Callable[[Axes, Marks], None], title: str, size: t
     """
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
 
     marks = Marks(re.sub(r"[^A-Za-z0-9-]", "-", name))
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure: Figure = Figure(figsize=size, dpi=72, layout="constrained")
+        figure = _drawn(draw, marks, size)
         FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
-        axes.grid(visible=True)
-        axes.set_axisbelow(True)
-        axes.tick_params(length=0)
         figure.patch.set_visible(False)
-        axes.patch.set_visible(False)
-        draw(axes, marks)
-        lay_out(figure)
-        figure.set_layout_engine("none")  # saving would do it twice more
         buffer = io.StringIO()
         nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
     return _finish(buffer.getvalue(), title, marks)
+
+
+def _drawn(draw: Callable[[Axes, Marks], None], marks: Marks, size: tuple[float, float]) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure: Figure = Figure(figsize=size, dpi=72, layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(visible=True)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0)
+    axes.patch.set_visible(False)
+    draw(axes, marks)
+    lay_out(figure)
+    figure.set_layout_engine("none")  # saving would do it twice more
+    return figure
+
+
+FILES = (".pdf", ".svg", ".png", ".pgf")  # what a drawing can be saved as
+
+
+def save(draw: Callable[[Axes, Marks], None], path: Path, size: tuple[float, float]) -> None:
+    """A drawing as a file for a paper, in the page's light colours; whole or not at all.
+
+    Args:
+        draw: fills the axes.
+        path: its suffix is one of FILES.
+        size: width and height in inches.
+
+    Raises:
+        UsageError: another suffix.
+        EnvironmentLacking: pgf without LaTeX.
+    """
+    import matplotlib
+
+    if path.suffix not in FILES:
+        raise unknown_name("format of a figure", path.suffix or path.name, FILES)
+    colours = _light_colours()
+    style = {key: colours.get(value, value) if isinstance(value, str) else value for key, value in _STYLE.items()}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({**style, "svg.hashsalt": path.stem, "pdf.fonttype": 42}):
+        figure = _drawn(draw, Marks("figure"), size)
+        _recolour(figure, colours)
+        dates = {".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+        try:
+            figure.savefig(buffer, format=path.suffix[1:], dpi=300, metadata=dates.get(path.suffix))
+        except (RuntimeError, FileNotFoundError) as error:
+            if path.suffix != ".pgf":
+                raise
+            hint = "install xelatex (Debian: texlive-xetex), or write a pdf"
+            raise EnvironmentLacking(f"pgf needs LaTeX to measure text: {error}", hint=hint) from error
+    write_atomic(path, buffer.getvalue())
+
+
+def _light_colours() -> dict[str, str]:
+    """Placeholder to colour, as the style sheet has them for light."""
+    style = STYLE_SHEET.read_text(encoding="utf-8")
+    found = {name: re.search(rf"{name}: (#[0-9a-f]{{6}})", style) for name in _VARIABLES.values()}
+    colours = {placeholder: match[1] for placeholder, name in _VARIABLES.items() if (match := found[name])}
+    return colours | {PAPER: "#ffffff"}
+
+
+def _recolour(figure: Figure, colours: Mapping[str, str]) -> None:
+    from matplotlib.colors import to_hex
+
+    for artist in figure.findobj():
+        for what in ("color", "markerfacecolor", "markeredgecolor"):
+            value = getattr(artist, f"get_{what}", lambda: None)()
+            if isinstance(value, str) and value not in ("auto", "none") and to_hex(value) in colours:
+                getattr(artist, f"set_{what}")(colours[to_hex(value)])
 
 
 def lay_out(figure: Figure | None) -> None:
@@ -111,9 +186,8 @@ def _finish(svg: str, title: str, marks: Marks) -> str:
     """Cuts the XML head, puts colours and fonts under the page's style, names the drawing and its points."""
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    for name, (row, tip) in marks.titles.items():
-        named = f'<g class="point" data-row="{escape(row)}"><title>{escape(tip)}</title>'
-        svg = svg.replace(f'<g id="{name}">', named, 1)
+    for name, group in marks.groups.items():
+        svg = svg.replace(f'<g id="{name}">', group, 1)
     svg = re.sub(r"<[^>]*>", lambda tag: _restyle(tag[0]), svg)
     svg = svg.replace("<svg ", f'<svg class="plot" role="img" aria-label="{escape(title)}" ', 1)
     return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"

@@ -9,21 +9,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from detrbench.measures import label
-from detrbench.report import columns, descriptors, labels, query_columns
+from detrbench.report import columns, descriptors, identity, labels, query_columns
 from detrbench.report.columns import EMPTY, Column, TableCell
-from detrbench.report.sections import Entry, Section, number
+from detrbench.report.entries import Entry, number
+from detrbench.report.sections import Section
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: `name` and `id` label it, `status` says why it has no measured figure at all."""
+    """One row: `name` and `id` label it, `status` says why it has no measured figure at all.
+
+    `detector` is its name in all of the report, where the paper prints another; `colour` is the number of its method;
+    `starts` a group of rows.
+    """
 
     id: str
     name: str
-    family: str
+    detector: str
+    colour: int
     measured: bool
     status: str | None
     cells: tuple[TableCell, ...]
+    starts: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,13 @@ class Table:
     first: str = "Detector"
 
     @property
+    def switches(self) -> list[str]:
+        """What of ours can be switched on, where the table has other columns beside."""
+        found = list(dict.fromkeys(column.switch for column in self.columns if column.switch))
+        own = [column for column in self.columns if not column.switch and column.key.endswith(".published")]
+        return found if own and self.key == "main" else []
+
+    @property
     def groups(self) -> list[tuple[str, int]]:
         """Headings that span columns: (group, number of columns)."""
         spans: list[tuple[str, int]] = []
@@ -60,13 +74,15 @@ def main_table(section: Section) -> Table:
         *descriptors.describing_columns(section),
         *columns.tokens(),
         *columns.accuracy(section, ["AP"]),
+        *columns.corr(section),
+        *query_columns.per_object(section),
         *columns.gflops(section),
         *columns.params(section),
         *columns.speed(section),
         *columns.memory(section),
-        *columns.corr(section),
-        *query_columns.per_object(section),
     ]
+    apart = [column for column in made if column.apart]
+    made = [column for column in made if column not in apart] + apart  # a block of its own, behind the paper's columns
     caption = section.published.caption if section.published else section.title
     return fill("main", caption, section, made, section.entries, descriptors.folded(section))
 
@@ -105,7 +121,7 @@ def per_class(section: Section) -> Table:
         return EMPTY if value is None else TableCell(labels.fixed(value, 1), "measured", round(value, 1))
 
     heads = tuple(Column(f"per_class.{entry.id}", "", entry.id, lambda _: EMPTY) for entry in known)
-    rows = tuple(Row("", name, "", True, None, tuple(cell(entry, name) for entry in known)) for name in names)
+    rows = tuple(Row("", name, "", 0, True, None, tuple(cell(entry, name) for entry in known)) for name in names)
     return Table("per_class", f"AP by category, {section.condition}", heads, rows, first="Category")
 
 
@@ -131,9 +147,22 @@ def fill(
         cells = tuple(_quiet(cells[i]) if status else cells[i] for _, cells in kept)
         for note in (cell.note for cell in cells if cell.note):
             notes.setdefault(note, labels.letter(len(notes)))
-        rows.append(Row(entry.id, entry.label, entry.family, entry.cell is not None, status, cells))
+        found = entry.identity
+        printed = identity.of_printed(entry.label, {}).method
+        name = found.name if found.known and entry.published is None else entry.label
+        detector = found.name if found.known and entry.published and found.method != printed else ""
+        starts = key == "main" and i > 0 and _group(entry) != _group(entries[i - 1])
+        rows.append(Row(entry.id, name, detector, found.colour, entry.cell is not None, status, cells, starts))
     missing = tuple(f"{label(m)}: {why}" for m, why in section.missing()) if key == "main" else ()
     return Table(key, caption, tuple(column for column, _ in kept), tuple(rows), folded, notes, missing)
+
+
+def _group(entry: Entry) -> tuple[object, ...]:
+    """Rows of one group of the paper's: as it prints groups, bases and backbones, else by what is built on what."""
+    printed = entry.published.values if entry.published else {}
+    keys = [key for key in ("group", "base", "backbone") if printed.get(key)]
+    said = tuple(printed[key] for key in keys)
+    return said if keys and keys != ["backbone"] else (*said, entry.identity.base)
 
 
 def _is_constant(column: Column, cells: list[TableCell], entries: list[Entry]) -> bool:

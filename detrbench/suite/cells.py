@@ -107,10 +107,25 @@ class LoadedSuite:
             yield cell
 
     def check(self) -> None:
-        """Finds what only shows when the suite is expanded: at every scale, options, rows, protocols."""
+        """Finds what only shows when the suite is expanded: at every scale, options, rows, protocols; the sweep."""
         for scale in self.suite.scales:
-            for cell in self.cells(scale):
+            cells = self.cells(scale)
+            for cell in cells:
                 check_options(cell)
+            self._check_sweep(cells)
+
+    def _check_sweep(self, cells: Iterable[Cell]) -> None:
+        """What rows run through is an option of one of the detectors, or a column of the published table."""
+        sweep = self.suite.report.sweep
+        if sweep is None:
+            return
+        known = set(published.load(self.suite.published).columns) if self.suite.published else set()
+        for cell in cells:
+            known |= set(_options_of(cell)) if cell.model in models.names() else set(cell.options)
+        known |= {"keep_ratio"} if "keep_ratios" in known else set()  # the report takes the mean of a list
+        if sweep not in known:
+            with located(self.document, ("report", "sweep")):
+                raise unknown_name("option or published column", sweep, known)
 
     def _check_unique(self, cells: Iterable[Cell]) -> None:
         seen: set[str] = set()

@@ -168,10 +168,14 @@ class SuiteVariant(Strict):
 
 
 class Report(Strict):
-    """Which tables and plots the report shows; empty lists mean its usual ones."""
+    """Which tables and plots the report shows; empty lists mean its usual ones.
+
+    `sweep` names the option, or the published column, that a detector's rows run through: they are joined by a line.
+    """
 
     tables: list[str] = []
     plots: list[str] = []
+    sweep: str | None = None
 
 
 class Suite(Strict):

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import report_fixture
 
-from detrbench.report import plots
+from detrbench.report import plots, scatter
 
-PLOTS = ("scatter", "stacked", "spreads", "curves")
+PLOTS = ((scatter, "drawing"), (plots, "stacked"), (plots, "spreads"), (plots, "curves"))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,8 +28,8 @@ def _each_plot_is_drawn_once() -> Iterator[None]:
         return remembered
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in PLOTS:
-            patch.setattr(plots, name, once(getattr(plots, name)))
+        for module, name in PLOTS:
+            patch.setattr(module, name, once(getattr(module, name)))
         yield
 
 

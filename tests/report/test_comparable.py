@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from detrbench.published import PublishedRow
-from detrbench.report import columns, sections
-from detrbench.report.sections import Entry, Section
+from detrbench.report import columns
+from detrbench.report.entries import Entry, number
+from detrbench.report.sections import Section
 from detrbench.results.store import CellResult
 
 
@@ -57,7 +58,7 @@ def test_gflops_are_compared_in_percent_of_the_published_figure() -> None:
     records = {"complexity": {"common": {"gflops": 300.0}, "sparse_table1": {"gflops": 201.0}}}
     entry = dataclasses.replace(found.entries[0], cell=dataclasses.replace(cell, records=records))
     assert columns.gflops_difference(entry) == pytest.approx(0.5)
-    assert sections.number(entry.record("complexity", entry.first("complexity")), "gflops") == 300
+    assert number(entry.record("complexity", entry.first("complexity")), "gflops") == 300
 
 
 def test_training_is_shown_in_minutes() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import report_fixture
+from pypdf import PdfReader
 
 from detrbench.report import render
 
@@ -46,10 +47,11 @@ seen.filtered = order(); seen.count = input.nextSibling.textContent;
 input.value = ""; input.dispatchEvent(new Event("input"));
 const tip = document.querySelector("[role=tooltip]");
 const point = document.querySelector("#table6_keep_ratio-smoke .point[data-row='sparse-0.1']");
-point.dispatchEvent(new PointerEvent("pointerenter", { clientX: 40, clientY: 40 }));
+const over = { bubbles: true, clientX: 40, clientY: 40 };
+point.dispatchEvent(new PointerEvent("pointerover", over));
 seen.tip = tip.hidden ? null : tip.textContent;
 seen.lit = [...body.rows].filter((row) => row.classList.contains("lit")).map((row) => row.dataset.row);
-point.dispatchEvent(new PointerEvent("pointerleave"));
+point.dispatchEvent(new PointerEvent("pointerout", over));
 seen.tipAfter = tip.hidden;
 const all = document.querySelector("#all table.sortable");
 const ids = () => [...all.tBodies[0].rows].filter((row) => !row.hidden).map((row) => row.dataset.row);
@@ -61,11 +63,18 @@ const words = document.querySelector("#all .filter input");
 words.value = "tiny ratio=0.3"; words.dispatchEvent(new Event("input"));
 seen.kept = ids();
 words.value = ""; words.dispatchEvent(new Event("input"));
+seen.hidden = document.querySelectorAll("[data-switch].off").length;
+const first = document.querySelector("#table6_keep_ratio-smoke .tools");
+for (const box of first.querySelectorAll("label:not(.filter) input")) box.click();
+seen.switched = first.nextElementSibling.querySelectorAll(".off").length;
+seen.copied = {};
+navigator.clipboard.writeText = (text) => { seen.last = text; return Promise.resolve(); };
+for (const button of first.querySelectorAll("button")) { button.click(); seen.copied[button.textContent] = seen.last; }
 seen.bars = [...all.querySelectorAll(".bar")].map((bar) => bar.getBoundingClientRect().height);
 const named = (e) => (e.getAttribute("aria-label") ?? e.closest("label")?.textContent ?? e.textContent).trim();
 seen.unnamed = [...document.querySelectorAll("button, input, a, summary, [role=region], [role=img]")]
   .filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 80));
-seen.unreachable = [...document.querySelectorAll("button, input, a, summary, .scroll")]
+seen.unreachable = [...document.querySelectorAll("button, input, select, a, summary, .scroll")]
   .filter((e) => e.tabIndex < 0).map((e) => e.outerHTML.slice(0, 80));
 seen.unscoped = [...document.querySelectorAll("th:not([scope])")].length;
 seen.captionless = [...document.querySelectorAll("table.sortable")]
@@ -77,6 +86,15 @@ seen.requests = performance.getEntriesByType("resource").map((entry) => entry.na
 seen.dark = matchMedia("(prefers-color-scheme: dark)").matches;
 
 document.querySelectorAll("details").forEach((part) => (part.open = true));
+const labels = [...document.querySelectorAll(".plot")].map((plot) => [...plot.querySelectorAll(".label")]);
+seen.labels = labels.flat().length;
+const boxed = (e) => e.getBoundingClientRect();
+const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+seen.overlaps = labels.flatMap((mine) => mine.flatMap((one, i) => mine.slice(0, i)
+  .filter((other) => meet(boxed(one), boxed(other))).map((other) => `${one.textContent} | ${other.textContent}`)));
+seen.dead = [...document.querySelectorAll("figure[data-chart] .legend [data-method]")]
+  .filter((item) => !item.closest("figure").querySelector(`.point[data-method="${item.dataset.method}"]`))
+  .map((item) => item.textContent);
 const channels = (text) => text.match(/[\d.]+/g).map(Number);
 const luminance = (rgb) => rgb.slice(0, 3)
   .map((c) => c / 255).map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
@@ -103,21 +121,84 @@ document.body.append(result);
 """
 
 
+# Uses the headline as a reader does; every step leaves what it saw.
+CHART = r"""
+const seen = { errors };
+const figure = document.querySelector("#headline figure");
+const canvas = figure.querySelector(".canvas");
+const [across, upwards] = figure.querySelectorAll(".controls select");
+const log = figure.querySelector(".controls input");
+const points = () => [...canvas.querySelectorAll(".point:not(.gone)")];
+const pick = (field, value) => { field.value = value; field.dispatchEvent(new Event("change")); };
+const still = canvas.firstElementChild;
+seen.choices = [...across.options].map((o) => o.value).concat([...upwards.options].map((o) => o.value));
+seen.still = points().length;
+seen.tabbable = points().filter((point) => point.tabIndex === 0).length;
+points()[0].focus();
+seen.tip = document.querySelector("[role=tooltip]").textContent;
+const walked = new Set([document.activeElement]);
+for (const key of ["ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown"]) {
+  for (let i = 0; i < 40; i += 1) {
+    document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    walked.add(document.activeElement);
+  }
+}
+seen.walked = walked.size;
+pick(across, "gflops_published");
+seen.redrawn = canvas.firstElementChild !== still;
+seen.published = points().length;
+seen.dead = [...figure.querySelectorAll(".legend [data-method]")].filter((item) => !item.hidden)
+  .filter((item) => !canvas.querySelector(`.point[data-method="${item.dataset.method}"]`)).length;
+seen.address = location.hash;
+log.checked = true; log.dispatchEvent(new Event("change"));
+seen.log = canvas.querySelector("svg").textContent.includes("logarithmic");
+const boxed = (e) => e.getBoundingClientRect();
+const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+seen.overlaps = [];
+for (const x of across.options) for (const y of upwards.options) {
+  pick(across, x.value); pick(upwards, y.value);
+  const labels = [...canvas.querySelectorAll(".label")];
+  seen.overlaps.push(...labels.flatMap((one, i) => labels.slice(0, i).filter((other) => meet(boxed(one), boxed(other)))
+    .map((other) => `${x.value} ${y.value}: ${one.textContent} | ${other.textContent}`)));
+}
+log.checked = false; log.dispatchEvent(new Event("change"));
+pick(across, "gflops"); pick(upwards, "AP");
+seen.restored = canvas.firstElementChild === still;
+const focus = [...figure.querySelectorAll(".legend [data-method] button")].find((b) => b.textContent.includes("Focus"));
+focus.click();
+seen.only = [...new Set(points().map((point) => point.dataset.method))];
+seen.pressed = focus.getAttribute("aria-pressed");
+seen.onlyAddress = location.hash;
+focus.click();
+focus.parentNode.dispatchEvent(new PointerEvent("pointerenter"));
+seen.dim = [...new Set([...canvas.querySelectorAll(".point.dim")].map((point) => point.dataset.method))];
+focus.parentNode.dispatchEvent(new PointerEvent("pointerleave"));
+seen.bright = canvas.querySelectorAll(".dim").length;
+const result = document.createElement("pre");
+result.id = "probe"; result.textContent = JSON.stringify(seen);
+document.body.append(result);
+"""
+
+
 @functools.cache
-def look(page: Path, *flags: str, frame: int | None = None, paper: bool = False) -> dict[str, Any]:
-    """Opens a page with the probe in it and returns what the probe saw.
+def look(
+    page: Path, *flags: str, frame: int | None = None, paper: bool = False, probe: str = PROBE, at: str = ""
+) -> dict[str, Any]:
+    """Opens a page with a probe in it and returns what the probe saw.
 
     Args:
         page: the report.
         flags: of the browser.
         frame: width of the frame in which the page is shown.
         paper: lay it out as for print.
+        probe: a script that leaves an element with the id `probe`.
+        at: what stands in the address after #.
     """
     text = page.read_text()
     if paper:
         text = text.replace("@media print", "@media all")
     text = text.replace("<head>", "<head><script>const errors = []; onerror = (e) => errors.push(e)</script>", 1)
-    text = text.replace("</body>", f"<script>{PROBE}</script></body>")
+    text = text.replace("</body>", f"<script>{probe}</script></body>")
     if frame:
         tell = "<script>parent.document.body.append(document.querySelector('#probe'))</script></body>"
         text = text.replace("</body>", tell)
@@ -127,7 +208,7 @@ def look(page: Path, *flags: str, frame: int | None = None, paper: bool = False)
     probed = page.with_name("probed.html")
     probed.write_text(text)
     profile = page.with_name("profile")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, "--dump-dom", probed.as_uri()]
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, "--dump-dom", f"{probed.as_uri()}#{at}"]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     shutil.rmtree(profile, ignore_errors=True)
     found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
@@ -163,6 +244,26 @@ def test_sort_filter_hover(page: Path) -> None:
     assert len(set(seen["totals"])) > 3
     assert seen["kept"] == ["sparse_detr_r50 backbone=tiny keep_ratio=0.3"]
     assert min(seen["bars"]) > 3
+
+
+def test_labels_do_not_overlap_and_legends_have_points(page: Path) -> None:
+    for flags in ({}, {"frame": 390}):
+        seen = look(page, "--window-size=1400,900", **flags)
+        assert seen["labels"] >= 8
+        assert seen["overlaps"] == []
+        assert seen["dead"] == []
+
+
+def test_ours_is_switched_on(page: Path) -> None:
+    seen = look(page, "--window-size=1400,900")
+    assert seen["hidden"] > 30
+    assert seen["switched"] == 0
+    assert seen["copied"]["LaTeX"].startswith("% needs \\usepackage{booktabs}\n\\begin{tabular}{l")
+    assert "common" in seen["copied"]["CSV"].splitlines()[0]
+    lines = seen["copied"]["Markdown"].splitlines()
+    assert len({line.count("|") for line in lines}) == 1
+    assert len(lines) == 15 + 2
+    assert any("| 105 |" in line for line in lines)
 
 
 def test_everything_has_a_name_and_can_be_reached_by_keyboard(page: Path) -> None:
@@ -206,8 +307,77 @@ def test_prints(page: Path, tmp_path: Path) -> None:
     assert boxes == {(0, 0, 842, 595)}
 
 
+def test_printed_tables_go_on_under_their_headings(headline: Path, tmp_path: Path) -> None:
+    pdf = tmp_path / "report.pdf"
+    command = [
+        CHROMIUM,
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--print-to-pdf={pdf}",
+        "--no-pdf-header-footer",
+    ]
+    subprocess.run([*command, headline.as_uri()], capture_output=True, timeout=120, check=True)
+    pages = [page.extract_text() for page in PdfReader(pdf).pages]
+    assert all(len(text) > 60 for text in pages)  # none is blank
+    assert len(pages) <= 16
+    rows = [text for text in pages if "published only" in text]
+    assert len(rows) > 3  # tables that go on over the page
+    for text in rows:
+        assert "Detector" in text
+        assert "published" in text.replace("published only", "")
+
+
 def test_readable_without_javascript(page: Path) -> None:
     """Everything that the tables say is in the file before any script runs."""
     text = re.sub(r"<script>.*?</script>", "", page.read_text(), flags=re.DOTALL)
     for phrase in ("Sparse DETR", "105.4", "not built yet", "doubtful", "AP by training epoch", "<title>sparse-0.1"):
         assert phrase in text
+
+
+@pytest.fixture(scope="module")
+def headline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("headline")
+    root = report_fixture.write_shipped(
+        folder / "results", "paper", ["figure7_ap_gflops", "table1_main", "lite_table3"]
+    )
+    path = folder / "report.html"
+    path.write_text(render(root))
+    return path
+
+
+def test_the_headline_is_used(headline: Path) -> None:
+    seen = look(headline, "--window-size=1400,900", probe=CHART)
+    assert seen["errors"] == []
+    assert {"gflops", "gflops_published", "params", "AP", "AP50", "APS"} <= set(seen["choices"])
+    assert seen["tabbable"] == 1
+    assert seen["walked"] > seen["still"] / 3
+    assert "published GFLOPs" in seen["tip"]
+    assert "epochs" in seen["tip"]
+    assert seen["redrawn"]
+    assert seen["published"] > 10
+    assert seen["dead"] == 0
+    assert seen["address"] == "#chart=headline&x=gflops_published"
+    assert seen["log"]
+    assert seen["overlaps"] == []
+    assert seen["restored"]
+    assert (seen["only"], seen["pressed"]) == (["Focus-DETR"], "true")
+    assert seen["onlyAddress"] == "#chart=headline&only=Focus-DETR"
+    assert "Focus-DETR" not in seen["dim"]
+    assert len(seen["dim"]) > 2
+    assert seen["bright"] == 0
+
+
+def test_the_headline_opens_as_its_address_says(headline: Path) -> None:
+    probe = (
+        CHART.partition("const still =")[0]
+        + """
+    seen.x = across.value; seen.log = log.checked; seen.only = [...new Set(points().map((p) => p.dataset.method))];
+    const result = document.createElement("pre");
+    result.id = "probe"; result.textContent = JSON.stringify(seen);
+    document.body.append(result);
+    """
+    )
+    at = "chart=headline&x=params&log=true&only=Sparse+DETR"
+    seen = look(headline, "--window-size=1400,900", probe=probe, at=at)
+    assert (seen["x"], seen["log"], seen["only"]) == ("params", True, ["Sparse DETR"])
+    assert look(headline, "--window-size=1400,900", probe=probe, at="chart=headline&x=nothing")["x"] == "gflops"

@@ -14,6 +14,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import report_fixture
 import yaml
 
 from detrbench.errors import UsageError
@@ -89,6 +90,20 @@ def test_page_is_self_contained_and_well_formed(results: Path) -> None:
         assert phrase in html
 
 
+def test_the_headline_comes_first_and_what_was_measured_apart_has_a_banner(results: Path) -> None:
+    html = render(results)
+    order = re.findall(r'<section id="([^"]+)"', html)
+    assert order == ["headline", "measured", "table6_keep_ratio-smoke", "quickstart-smoke", "all", "counts", "overview",
+                     "environment"]  # fmt: skip
+    headline, measured = (html.index(f'<section id="{name}"') for name in ("headline", "measured"))
+    first = html.index("generated images, 128 px: not COCO")
+    assert first < headline  # the scale is said before any figure
+    assert "smoke scale: shapes 128 px" not in html[headline:measured]
+    suite = html[html.index('<section id="table6_keep_ratio-smoke"') : html.index('<section id="quickstart-smoke"')]
+    assert suite.index('class="banner"') < suite.index("<table")
+    assert "not COCO" in suite[suite.index("<table") :]  # the block's own heading
+
+
 def test_equal_results_give_equal_bytes(results: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     folders = sorted(results.rglob("*"))
@@ -124,14 +139,20 @@ def test_hostile_text_stays_text(results: Path) -> None:
 
 def test_drawings(results: Path) -> None:
     drawings = re.findall(r'<svg class="plot".*?</svg>', render(results), re.DOTALL)
-    assert len(drawings) == 11 + 3  # of the two suites, and over all: published AP, AP of each condition
+    assert len(drawings) == 9 + 3  # of the two suites, and over all: published AP, AP of each condition
     for drawing in drawings:
-        assert len(drawing) < 20_000
+        assert len(drawing) < 40_000
         assert 'role="img"' in drawing
         assert "aria-label=" in drawing
         assert "<title>" in drawing
         assert "DejaVu" not in drawing
         assert not re.search(r"#0[123]0", drawing)
+
+
+@pytest.mark.full
+def test_five_tables_stay_small(tmp_path: Path) -> None:
+    names = ["table3_correlation", "table6_keep_ratio", "table11_dual_attention", "lite_table5", "dac_figure3"]
+    assert len(render(report_fixture.write_shipped(tmp_path, "smoke", names))) < 1_500_000
 
 
 def test_csv_has_one_line_a_row(results: Path) -> None:
@@ -203,7 +224,7 @@ def test_truncated_files_are_told_and_left_out(results: Path, tmp_path: Path) ->
     path = next(results.glob("quickstart/smoke/cells/sparse-0.1-*/accuracy.json"))
     path.write_text(path.read_text()[:50])
     warnings: list[str] = []
-    output = write(results, tmp_path / "out" / "report.html", warn=warnings.append)
+    (output,) = write(results, tmp_path / "out" / "report.html", warn=warnings.append)
     assert output.read_text().startswith("<!doctype html>")
     assert [str(path) in warning for warning in warnings] == [True]
 

@@ -12,7 +12,7 @@ import pytest
 from made_up_scenes import scene
 
 from detrbench.pictures.scene import pack
-from detrbench.report import pictures, render, sections
+from detrbench.report import pictures, render, sections, write
 from detrbench.results.store import ResultsStore
 
 KEEP = {"deformable": 1.0, "sparse-0.5": 0.5, "sparse-0.3": 0.3}
@@ -51,11 +51,24 @@ def test_page_shows_them_is_stable_and_needs_no_torch(traced: Path) -> None:
     html = render(traced, ["quickstart"])
     assert done.stdout == html
     images = re.findall(
-        r'<img src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)" width="\d+" height="\d+">', html
+        r'<img loading="lazy" src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)" width="\d+" height="\d+">', html
     )
     assert len(images) == html.count("<img ") == 5
     assert "Inside the detectors" in html
     assert len(html) < 2_000_000
+
+
+def test_pictures_lie_beside_a_page_that_is_written(traced: Path, tmp_path: Path) -> None:
+    page, *kept = write(traced, tmp_path / "out" / "mine.html", ["quickstart"])
+    html = page.read_text()
+    assert "data:image" not in html
+    sources = re.findall(r'<img loading="lazy" src="([^"]+)"', html)
+    assert sorted(sources) == sorted(f"mine_pictures/{path.name}" for path in kept)
+    assert len(kept) == 5
+    for path in kept:
+        assert path.parent == page.parent / "mine_pictures"
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert len(html) < 600_000
 
 
 def test_without_traces_there_is_no_heading(results: Path) -> None:

@@ -46,8 +46,12 @@ def test_a_published_table_without_models_names_its_rows_by_their_first_word() -
 def test_smoke_ap_is_never_compared(results: Path) -> None:
     table = tables.main_table(section(results))
     assert "AP.difference" not in [column.key for column in table.columns]
-    heading = next(column.label for column in table.columns if column.key == "AP.measured")
-    assert heading == "measured, smoke scale: shapes 128 px"
+    *published, measured, corr = table.columns
+    assert (measured.key, corr.key) == ("AP.measured", "corr")  # a block of its own, behind all that is published
+    assert measured.group == corr.group == "measured, smoke scale: shapes 128 px: not COCO"
+    assert not [column for column in published if column.apart]
+    full = next(made for made in tables.detail_tables(section(results)) if made.key == "accuracy")
+    assert [name for name, _ in full.groups] == ["published, COCO val2017", measured.group]
 
 
 @pytest.mark.parametrize(("images", "compared"), [(5000, True), (100, False)])
@@ -144,11 +148,11 @@ def test_footnote_letters() -> None:
 
 def test_a_suite_chooses_its_tables_and_plots(results: Path) -> None:
     path = results / "quickstart" / "smoke" / "suite.yaml"
-    path.write_text(path.read_text() + "report: {tables: [training], plots: [ap_latency, gflops_by_part]}\n")
+    asked = {"tables": ["training"], "plots": ["ap_gflops", "gflops_by_part"]}
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "report": asked}))
     found = section(results, "quickstart")
     assert [table.key for table in tables.detail_tables(found)] == ["training"]
-    drawn = figures.drawings(found, sections.families([found]))
-    assert [figure.key for figure in drawn] == ["ap_latency", "gflops_by_part"]
+    assert [figure.key for figure in figures.drawings(found)] == ["ap_gflops", "gflops_by_part"]
 
 
 def test_a_measure_that_no_row_has_is_a_sentence_not_columns(results: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,10 @@ from detrbench.compare.differences import Difference
 from detrbench.compare.quantities import QUANTITIES
 from detrbench.compare.verdicts import verdict_on
 from detrbench.published import PublishedRow
-from detrbench.report import findings, frontier, pairs, tables
+from detrbench.report import findings, pairs, tables
 from detrbench.report.columns import Column, TableCell
-from detrbench.report.plots import Point
-from detrbench.report.sections import Entry, Section
+from detrbench.report.entries import Entry
+from detrbench.report.sections import Section
 from detrbench.results.store import CellResult
 from detrbench.statistics import Evidence
 
@@ -51,19 +50,6 @@ def test_only_what_was_measured_is_folded_where_it_never_differs(kind: str, fold
     table = tables.fill("main", "", section(*rows), [column], rows)
     assert table.columns == (() if folds else (column,))
     assert table.folded == ((("Group, x", "1"),) if folds else ())
-
-
-def test_only_the_unbeaten_are_named_in_the_drawing() -> None:
-    points = [
-        Point(1.0, 40.0, "a", "cheap", "", "Cheap"),
-        Point(2.0, 45.0, "a", "good", "", "Good"),
-        Point(3.0, 44.0, "a", "beaten", "", "Beaten"),
-    ]
-    drawn = frontier._draw("key", "Title", "", points, {"a": 0}, "AP")
-    named = re.findall(r"<!-- (\w+) -->|>(\w+)</text>", drawn.svg)
-    words = {word for pair in named for word in pair if word}
-    assert {"Cheap", "Good"} <= words
-    assert "Beaten" not in words
 
 
 def test_what_cannot_be_compared_has_no_verdict() -> None:

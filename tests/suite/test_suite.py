@@ -182,6 +182,7 @@ def test_a_cell_says_at_which_sizes_it_trains(
         ("name: demo", "name: a/b", "1:1", "expected a name of letters", None),
         ("title: A demonstration", "title: A demonstration\ndefault_scale: papr", "3:1", "unknown scale", "paper"),
         ("title: A demonstration", "title: A\nmeasure: [latncy]", "3:11", "expected 'complexity'", None),
+        ("title: A demonstration", "title: A\nreport: {sweep: kep_ratio}", "3:10", "unknown option or", "keep_ratio"),
         ("title: A demonstration", "title: A\ntitle: B", "3:1", "given twice", None),
     ],
 )

@@ -1,0 +1,54 @@
+"""`detrbench figure`: one chart as a file for a paper."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from detrbench.cli import output
+from detrbench.errors import NothingSelected
+from detrbench.results.store import ResultsStore
+
+EXAMPLES = output.examples(
+    "detrbench figure ap_gflops -o fig.pdf",
+    "detrbench figure ap_latency table6_keep_ratio -o fig.svg --width page",
+    "detrbench figure corr_gflops table3_correlation -o fig.pgf",
+)
+
+
+class Width(str, Enum):
+    """How wide a figure stands in a paper."""
+
+    column = "column"
+    page = "page"
+
+
+def command(
+    name: Annotated[str, typer.Argument(metavar="FIGURE", help="What against which cost: ap_gflops, ap50_params, ...")],
+    suites: Annotated[
+        list[str] | None, typer.Argument(metavar="[SUITE]...", help="Suites to show. Default: all.")
+    ] = None,
+    target: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Ends in .pdf, .svg, .png or .pgf.")
+    ] = Path("figure.pdf"),
+    width: Annotated[
+        Width, typer.Option(help="One column of a two-column paper (3.35 inches), or the page (6.9 inches).")
+    ] = Width.column,
+    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Draw AP against GFLOPs, or any other figure against any other cost, at the width of a paper's column."""
+    from detrbench.report import charts, scatter, sections
+
+    store = ResultsStore(results, output.note)
+    if not store.suites():
+        raise NothingSelected(f"no results in {results}", hint="detrbench run quickstart, or --results DIR")
+    chart = charts.named(sections.read(store, suites), name)
+    scatter.write(chart, target, width.value)
+    print(target.resolve())
+    for line in filter(None, (chart.sentence, chart.caption)):
+        output.note(line)

@@ -1,0 +1,126 @@
+"""The drawing of a chart: what is joined and named, that nothing overlaps, and the files for a paper."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import pytest
+import report_fixture
+from test_report_browser import CHROMIUM, FLAGS
+
+from detrbench.errors import EnvironmentLacking, UsageError
+from detrbench.report import charts, overview, scatter, sections, svg
+from detrbench.report.charts import Chart
+from detrbench.results.store import ResultsStore
+from detrbench.suite import loading as suites
+
+# Labels of one drawing that meet each other or a number at an axis, or that stand outside.
+OVERLAPS = r"""
+const boxed = (e) => e.getBoundingClientRect();
+const meet = (a, b) => a.left < b.right - .5 && b.left < a.right - .5 && a.top < b.bottom - .5 && b.top < a.bottom - .5;
+const found = [...document.querySelectorAll(".plot")].map((plot) => {
+  const labels = [...plot.querySelectorAll(".label text")];
+  const texts = [...plot.querySelectorAll("text")];
+  const frame = boxed(plot);
+  const bad = [];
+  for (const label of labels) {
+    for (const other of texts) {
+      if (other !== label && meet(boxed(label), boxed(other))) bad.push(`${label.textContent} | ${other.textContent}`);
+    }
+    const box = boxed(label);
+    const out = box.left < frame.left || box.right > frame.right + 1 || box.top < frame.top - 1;
+    if (out) bad.push(`${label.textContent} outside`);
+  }
+  return { labels: labels.length, points: plot.querySelectorAll(".point").length, bad };
+});
+document.body.innerHTML = "<pre id=probe></pre>";
+document.querySelector("#probe").textContent = JSON.stringify(found);
+"""
+
+
+def overlaps(made: list[Chart], folder: Path) -> list[dict[str, object]]:
+    """What a browser sees of the labels of each chart."""
+    drawn = "".join(f"<figure style='width: {1100 if c.wide else 560}px'>{scatter.drawing(c)}</figure>" for c in made)
+    page = folder / "drawings.html"
+    page.write_text(f"<style>{svg.STYLE_SHEET.read_text()}</style><body>{drawn}<script>{OVERLAPS}</script>")
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    shutil.rmtree(folder / "profile", ignore_errors=True)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
+    assert found, dom[-300:]
+    seen: list[dict[str, object]] = json.loads(unescape(found[1]))
+    return seen
+
+
+def chart(root: Path, *names: str) -> Chart:
+    made = charts.headline(sections.read(ResultsStore(report_fixture.write_shipped(root, "paper", list(names)))))
+    assert made is not None
+    return made
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
+@pytest.mark.parametrize("names", [
+    ["figure7_ap_gflops", "lite_table4", "table3_correlation"],
+    pytest.param(suites.names(), marks=pytest.mark.full),
+], ids=["three", "all"])  # fmt: skip
+def test_no_label_meets_another_or_an_axis(tmp_path: Path, names: list[str]) -> None:
+    made = []
+    for scale in ("paper", "smoke"):
+        found = sections.read(ResultsStore(report_fixture.write_shipped(tmp_path / scale, scale, names)))
+        gathered = [charts.measured(section, f"all-{i}") for i, section in enumerate(overview.conditions(found))]
+        every = [charts.headline(found), *gathered, *(c for section in found for c in charts.of_section(section))]
+        made += [one for one in every if one is not None]
+    seen = overlaps(made, tmp_path)
+    assert len(seen) == len(made) > 5
+    assert all(one["labels"] for one in seen)
+    assert [(c.key, one["bad"]) for c, one in zip(made, seen, strict=True) if one["bad"]] == []
+
+
+def test_lines_join_sweeps_and_nothing_else(tmp_path: Path) -> None:
+    drawn = scatter.drawing(chart(tmp_path / "swept", "table6_keep_ratio"))
+    assert sorted(re.findall(r'class="curve" data-method="([^"]+)"', drawn)) == [
+        "Focus-DETR",
+        "Sparse DETR",
+        "Sparse DETR",
+    ]
+    assert drawn.count('class="point"') == 15
+    assert 'class="curve"' not in scatter.drawing(chart(tmp_path / "not", "lite_table5"))
+
+
+def test_a_frontier_for_each_length_of_training(tmp_path: Path) -> None:
+    drawn = scatter.drawing(chart(tmp_path, "table10_convergence", "lite_table5"))
+    assert re.findall(r'class="steps" data-epochs="(\d+)"', drawn) == ["36"]
+    assert ">36 epochs<" in drawn
+
+
+def test_files_for_a_paper(tmp_path: Path) -> None:
+    made = chart(tmp_path, "table6_keep_ratio")
+    for suffix, head in ((".pdf", b"%PDF"), (".png", b"\x89PNG"), (".svg", b"<?xml")):
+        first, again = tmp_path / f"one{suffix}", tmp_path / "two" / f"one{suffix}"
+        scatter.write(made, first, "column")
+        scatter.write(made, again, "column")
+        assert first.read_bytes().startswith(head)
+        assert first.read_bytes() == again.read_bytes()
+    text = (tmp_path / "one.svg").read_text()
+    assert not re.search(r"#0[123]0[0-9a-f]{3}\b", text)  # no placeholder of the page's colours is left
+    assert "#06635d" in text  # Focus-DETR in light
+    for name in ("Sparse DETR", "Focus-DETR", "on DINO"):  # its own key: a paper has no page around it
+        assert f">{name}<" in text
+    width = re.search(r'width="([\d.]+)pt"', text)
+    assert width
+    assert float(width[1]) == pytest.approx(72 * scatter.WIDTHS["column"][0])
+    with pytest.raises(UsageError, match="format of a figure"):
+        scatter.write(made, tmp_path / "one.docx", "column")
+
+
+@pytest.mark.skipif(shutil.which("xelatex") is not None, reason="LaTeX is there")
+def test_pgf_without_latex_says_what_to_install(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacking, match="LaTeX") as caught:
+        scatter.write(chart(tmp_path, "table6_keep_ratio"), tmp_path / "one.pgf", "column")
+    assert "texlive-xetex" in str(caught.value.hint)
+    assert not (tmp_path / "one.pgf").exists()
