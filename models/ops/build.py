@@ -36,8 +36,8 @@ UNITS = {
 }
 INSTALL_CXX = "install g++ 9 or newer (Debian, Ubuntu: apt-get install g++) or set CXX to a C++ compiler"
 INSTALL_NVCC = "install the CUDA toolkit of torch's major version, or set CUDA_HOME to where it is"
-# A line in which a compiler or linker says what is wrong, not in which a driver says that something was.
-REASON = re.compile(r"^(?!collect2).*(\berror\b.*:|\bfatal\b.*:|cannot find|undefined reference)")
+# A line in which a compiler or linker says what is wrong.
+REASON = re.compile(r"\berror\b.*:|\bfatal\b.*:|cannot find|undefined reference")
 
 
 class CannotBuildError(Exception):
