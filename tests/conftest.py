@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
+os.environ["COLUMNS"] = "200"  # of a terminal; what runs the tests may have set less
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
