@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from detrbench.errors import CheckpointError
+from detrbench.words import shown
 
 CLASS_NAMES = "class_names"  # under which our own files say what their classes are called
 # Where repositories keep the weights inside their file, most specific first.
@@ -84,7 +85,9 @@ def _read_pickle(path: Path) -> Any:
         if any(sign in str(error).lower() for sign in FORBIDDEN):
             raise _other_objects(path) from error
         raise CheckpointError(f"{path}: damaged, or not a checkpoint", "fetch the file again") from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file fails in any way
         raise CheckpointError(
             f"{path}: truncated or not a checkpoint: {_first_line(error)}", "fetch the file again"
         ) from error
@@ -150,10 +153,23 @@ def _state_of(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise CheckpointError(f"{path}: holds no weights", f"expected a state dict, or one under {CONTAINERS}")
-    others = [name for name, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        raise CheckpointError(f"{path}: {others[0]!r} is no tensor", "expected a state dict")
+    for name, value in content.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path}: expected names, got {shown(name)}", "expected a state dict")
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {shown(name)} is no tensor", "expected a state dict")
+        if not _is_plain(value):
+            raise CheckpointError(
+                f"{path}: {shown(name)} is no plain tensor of numbers",
+                "expected dense floats or integers; sparse, quantised, nested and empty (meta) tensors hold no weights",
+            )
     return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _is_plain(value: Tensor) -> bool:
+    """Whether a tensor's numbers are there, one for each place."""
+    strided = value.layout is torch.strided and not value.is_nested and not value.is_quantized
+    return strided and not value.is_meta and not value.is_complex()
 
 
 def _first_line(error: Exception) -> str:

@@ -263,3 +263,34 @@ def test_class_names_travel_with_the_weights(tmp_path: Path) -> None:
     torch.save(small().state_dict(), tmp_path / "d.pth")
     assert checkpoints.class_names(tmp_path / "c.safetensors") is None
     assert checkpoints.class_names(tmp_path / "d.pth") is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        torch.zeros(256, 256).to_sparse(),
+        torch.quantize_per_tensor(torch.zeros(256), 0.1, 0, torch.qint8),
+        torch.zeros(256, device="meta"),
+        torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]),
+        torch.zeros(256, dtype=torch.complex64),
+    ],
+    ids=["sparse", "quantised", "meta", "nested", "complex"],
+)
+def test_odd_tensors_are_refused(tmp_path: Path, value: torch.Tensor) -> None:
+    torch.save({**small().state_dict(), "neck.level_embed": value}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError):
+        models.load_checkpoint(small(), tmp_path / "m.pth")
+
+
+def test_names_have_to_be_names(tmp_path: Path) -> None:
+    torch.save({0: torch.zeros(2)}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="expected names, got 0"):
+        models.load_checkpoint(small(), tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("name", ["m.pth", "m.safetensors", "m.pkl"])
+@pytest.mark.parametrize("content", [b"", b"\x80", b"P", b"PK\x03\x04", b"{}"])
+def test_files_of_a_few_bytes_are_no_checkpoints(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError):
+        models.load_checkpoint(small(), tmp_path / name)
