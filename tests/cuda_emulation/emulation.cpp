@@ -22,7 +22,7 @@ static void __sanitizer_finish_switch_fiber(void*, const void**, size_t*) {}
 namespace emulation {
 namespace {
 
-constexpr size_t kStack = 256 << 10;
+constexpr size_t kStack = 64 << 10;
 constexpr size_t kLargestExchange = 16;
 
 enum class State { kReady, kWarp, kExchange, kBlock, kLeft };

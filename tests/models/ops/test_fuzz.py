@@ -29,12 +29,12 @@ from torch import Tensor
 
 from detrbench.models import ops
 
-BLOCK = 1000  # calls of one test
+BLOCK, CALLS = 250, 10_000  # calls of one test; of all of them
 BLOCKS = [
     pytest.param(range(40), id="some"),
     *(
         pytest.param(range(first, first + BLOCK), id=f"from-{first}", marks=pytest.mark.full)
-        for first in range(BLOCK, 11 * BLOCK, BLOCK)
+        for first in range(BLOCK, CALLS + BLOCK, BLOCK)
     ),
 ]
 
