@@ -194,7 +194,7 @@ def look(
         probe: a script that leaves an element with the id `probe`.
         at: what stands in the address after #.
     """
-    text = page.read_text()
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.read_text())  # it would stop the probe
     if paper:
         text = text.replace("@media print", "@media all")
     text = text.replace("<head>", "<head><script>const errors = []; onerror = (e) => errors.push(e)</script>", 1)
@@ -224,6 +224,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "report.html"
     path.write_text(render(results))
     return path
+
+
+def test_the_page_runs_its_own_script_and_no_other(page: Path, tmp_path: Path) -> None:
+    text = page.read_text()
+    forged = tmp_path / "forged.html"
+    foreign = "<img src='data:,' onerror='document.title = 1'><script>document.title = 2</script></main>"
+    forged.write_text(text.replace("</main>", foreign).replace("<title>detrbench report", "<title>as it was"))
+    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", forged.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "<title>as it was</title>" in dom
+    body = text.partition("<body>")[2]
+    assert dom.partition("<body>")[2].count("<button") > body.count("<button")  # which its own script adds
 
 
 def test_sort_filter_hover(page: Path) -> None:
