@@ -20,6 +20,7 @@ import signal
 import sys
 import tempfile
 import time
+import types
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,8 @@ class Copy:
             import detrbench
 
             assert Path(str(detrbench.__file__)).parent.parent == self.folder, detrbench.__file__
+            # Processes that tests spawn would import this program as theirs.
+            sys.modules["__main__"] = types.ModuleType("__main__")
             code = int(pytest.main([*PYTEST, *arguments]))
         finally:
             sys.stdout.flush()
