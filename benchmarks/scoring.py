@@ -104,18 +104,17 @@ def main() -> None:
     data = MadeUp(rng, arguments.images)
     found = detected(rng, data, arguments.detections)
     scored, *figures = timed(lambda: scoring.score(found, data, rule))
-    drawn, *interval = timed(lambda: ap_interval.bootstrap(scored.matched.of_all_sizes()))
-    record, *rest = timed(lambda: scoring.summarise(scored, data, rule, drawn))
+    _, *interval = timed(lambda: ap_interval.bootstrap(scored.matched.of_all_sizes()))
+    evaluation, *ours = timed(lambda: scoring.evaluate(found, data, rule))
     judged, *theirs = timed(lambda: scoring.by_pycocotools(found, data, rule))
     if scored.stats != judged.stats.tolist():
         raise SystemExit(f"not equal: {scored.stats} and {judged.stats.tolist()}")
-    ours = [sum(part) for part in zip(figures, interval, rest)]
     result = {
         "images": len(data),
         "detections": len(found),
         "replicates": REPLICATES,
-        "ap": record.ap.value,
-        "interval": [record.ap.low, record.ap.high],
+        "ap": evaluation.record.ap.value,
+        "interval": [evaluation.record.ap.low, evaluation.record.ap.high],
         "seconds": {"figures": figures, "bootstrap": interval, "ours": ours, "pycocotools": theirs},
         "ratio_figures": theirs[0] / figures[0],
         "ratio_all": theirs[0] / ours[0],
@@ -123,7 +122,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(result, indent=1))
         return
-    print(f"{len(data)} images, {len(found)} detections, AP {record.ap.value:.2f}; the 12 figures are equal")
+    print(f"{len(data)} images, {len(found)} detections, AP {evaluation.record.ap.value:.2f}; the 12 figures are equal")
     for name, (wall, processor) in result["seconds"].items():
         print(f"{name:12} {wall:7.2f} s   processor {processor:7.2f} s")
     print(f"pycocotools takes {result['ratio_figures']:.1f} x the 12 figures, {result['ratio_all']:.1f} x all of ours")

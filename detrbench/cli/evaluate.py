@@ -84,10 +84,8 @@ def command(
 def _judge(one: Any, dataset: Any) -> None:
     from detrbench.measure import protocols, scoring
 
-    theirs = scoring.by_pycocotools(one.scored, dataset, protocols.get("accuracy")).stats.tolist()
-    ours = one.record.stats
-    points = {name: None if value < 0 else 100 * value for name, value in zip(ours, theirs)}
-    other = {name: value for name, value in points.items() if value != ours[name]}
+    theirs = scoring.points(scoring.by_pycocotools(one.scored, dataset, protocols.get("accuracy")).stats)
+    other = {name: value for name, value in theirs.items() if value != one.record.stats[name]}
     if other:
         raise Findings(f"{one.name}: pycocotools gives other figures: {other}", hint="please report the two files")
     output.note(f"{one.name}: pycocotools gives the same 12 figures")

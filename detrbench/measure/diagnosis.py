@@ -36,10 +36,9 @@ class Suspicion:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """The detections of the data set's own images, their AP in points as they are, and what looks wrong."""
+    """The detections of the data set's own images, and what looks wrong."""
 
     detections: Detections
-    ap: float | None
     suspicions: list[Suspicion]
 
 
@@ -59,19 +58,17 @@ def diagnose(detections: Detections, dataset: Dataset) -> Diagnosis:
         text = f"{len(foreign)} images are not in the data set (id {foreign[0]}, ...): are they of another split?"
         found.append(Suspicion("foreign_images", f"{text} their {np.count_nonzero(~here)} detections are left out"))
     if not len(own):
-        return Diagnosis(own, None, found)
-    ap = _ap(own, dataset)
-    found += [*_categories(own, dataset, ap), *_boxes(own, dataset, truth), *_coverage(own, truth)]
+        return Diagnosis(own, found)
+    found += [*_categories(own, dataset), *_boxes(own, dataset, truth), *_coverage(own, truth)]
     found += [*_scores(own), *_duplicates(own, dataset)]
-    return Diagnosis(own, ap, found)
+    return Diagnosis(own, found)
 
 
 def _ap(detections: Detections, dataset: Dataset) -> float | None:
-    value = scoring.score(detections, dataset, protocols.get("accuracy")).stats[0]
-    return None if value < 0 else 100 * value
+    return scoring.points(scoring.score(detections, dataset, protocols.get("accuracy")).stats)["AP"]
 
 
-def _categories(own: Detections, dataset: Dataset, ap: float | None) -> Iterator[Suspicion]:
+def _categories(own: Detections, dataset: Dataset) -> Iterator[Suspicion]:
     """Labels counted from 0 or from 1 where the data set's ids have gaps or begin elsewhere."""
     ids = np.array([category.id for category in dataset.categories])
     used = np.unique(own.category_ids)
@@ -85,7 +82,7 @@ def _categories(own: Detections, dataset: Dataset, ap: float | None) -> Iterator
         if np.array_equal(numbers, ids) or used[0] < first or used[-1] > numbers[-1]:
             continue
         mended = _ap(replace(own, category_ids=ids[own.category_ids - first]), dataset)
-        if mended is not None and mended > (ap or 0) + 1:
+        if mended is not None and mended > (_ap(own, dataset) or 0) + 1:
             text = (
                 f"category ids look like labels {first} to {numbers[-1]}, but the ids of the data set go to {ids[-1]}"
             )

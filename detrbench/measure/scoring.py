@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from detrbench import statistics
 from detrbench.data.samples import Dataset
 from detrbench.measure import ap_interval, matching
-from detrbench.measure.ap_interval import RECALLS, Replicates
+from detrbench.measure.ap_interval import RECALLS, Matches, Replicates
 from detrbench.measure.detections import Detections
 from detrbench.measure.matching import SIZES, Matched
 from detrbench.measure.protocols.accuracy import AccuracyProtocol
@@ -65,39 +65,36 @@ def _mean(values: Floats) -> float:
     return float(known.mean()) if len(known) else -1.0
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """The record of some detections, with what it is made of: which detections hit, and AP of resampled images."""
+
+    record: Accuracy
+    matches: Matches
+    drawn: Replicates
+
+
 def evaluate(
     detections: Detections,
     dataset: Dataset,
     protocol: AccuracyProtocol,
     replicates: int = statistics.REPLICATES,
     seed: int = 0,
-) -> Accuracy:
-    """Score detections as pycocotools does.
+) -> Evaluation:
+    """Score detections as pycocotools does; a figure that does not exist (no such objects) is None.
 
     Args:
         detections: of the data set's images; may be empty.
         dataset: gives the ground truth.
-        protocol: detections of one class that count in an image.
+        protocol: detections of one class that count in an image; named in the record.
         replicates: bootstrap resamples of images for the intervals of AP and AP50.
         seed: of the resamples; equal seeds draw equal images, so differences of detectors can be paired.
     """
     scored = score(detections, dataset, protocol)
-    drawn = ap_interval.bootstrap(scored.matched.of_all_sizes(), replicates, seed)
-    return summarise(scored, dataset, protocol, drawn)
-
-
-def summarise(scored: Scored, dataset: Dataset, protocol: AccuracyProtocol, drawn: Replicates) -> Accuracy:
-    """The record of what `score` returned; a figure that does not exist (no such objects) is None.
-
-    Args:
-        scored: from `score`.
-        dataset: names the categories.
-        protocol: is named in the record.
-        drawn: bootstrap replicates of AP and AP50, for their intervals.
-    """
-    stats = {name: _points(value) for name, value in zip(STATS, scored.stats)}
-    num_images = len(dataset)
-    return Accuracy(
+    matches = scored.matched.of_all_sizes()
+    drawn = ap_interval.bootstrap(matches, replicates, seed)
+    stats, num_images = points(scored.stats), len(dataset)
+    record = Accuracy(
         protocol=protocol.name,
         protocol_version=protocol.version,
         convention=f"{protocol.convention}; intervals: 1.96 standard deviations of the bootstrap over images",
@@ -107,6 +104,12 @@ def summarise(scored: Scored, dataset: Dataset, protocol: AccuracyProtocol, draw
         ap=_estimate(stats["AP"], drawn.ap, num_images),
         ap50=_estimate(stats["AP50"], drawn.ap50, num_images),
     )
+    return Evaluation(record, matches, drawn)
+
+
+def points(stats: Iterable[float]) -> dict[str, float | None]:
+    """Pycocotools' 12 figures by name, 0..100; None for one that does not exist."""
+    return {name: _points(value) for name, value in zip(STATS, stats)}
 
 
 def score(detections: Detections, dataset: Dataset, protocol: AccuracyProtocol) -> Scored:

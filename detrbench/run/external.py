@@ -13,7 +13,7 @@ from detrbench.data import layouts
 from detrbench.data.coco import CocoDataset
 from detrbench.errors import DataError, UsageError
 from detrbench.files import sha256, write_atomic
-from detrbench.measure import ap_images, ap_interval, detections, diagnosis, protocols, scoring
+from detrbench.measure import ap_images, detections, diagnosis, protocols, scoring
 from detrbench.measure.detections import Detections
 from detrbench.measure.diagnosis import Suspicion
 from detrbench.results.folder import CellFolder
@@ -86,26 +86,31 @@ def evaluate(predictions: Path, data: Path, dataset: CocoDataset, name: str, sto
         raise DataError(what, hint="give the --data that they are of; ids have to be those of the annotation file")
     protocol = protocols.get("accuracy")
     best = found.detections.best(protocol.top)
-    scored = scoring.score(best, dataset, protocol)
-    matches = scored.matched.of_all_sizes()
-    drawn = ap_interval.bootstrap(matches)
-    record = scoring.summarise(scored, dataset, protocol, drawn)
+    evaluation = scoring.evaluate(best, dataset, protocol)
     cell = _cell(name, data, store)
     folder, file_hash = store.folder(EXTERNAL, cell.scale, folder_name(cell)), sha256(predictions)
     key = predictions_key(file_hash, dataset.annotations_digest)  # what images look like is no matter
     folder.write_cell(cell.describe())
     detections.write(folder.detections, best, key)
     write_atomic(
-        folder.images, ap_images.pack({protocol.name: matches}, dataset.image_ids, key, {protocol.name: drawn})
+        folder.images,
+        ap_images.pack({protocol.name: evaluation.matches}, dataset.image_ids, key, {protocol.name: evaluation.drawn}),
     )
     source = {"file": predictions.name, "sha256": file_hash}
     environment, seconds = environments.capture_without_torch(), time.monotonic() - started
     folder.write_envelope(
-        "accuracy", key, {protocol.name: record}, environment, seconds, device="cpu", weights="elsewhere", source=source
+        "accuracy",
+        key,
+        {protocol.name: evaluation.record},
+        environment,
+        seconds,
+        device="cpu",
+        weights="elsewhere",
+        source=source,
     )
     folder.set_state(name, "accuracy", "done")
     _write_suite(cell, store)
-    return Evaluated(name, cell.scale, folder, record, best, found.suspicions)
+    return Evaluated(name, cell.scale, folder, evaluation.record, best, found.suspicions)
 
 
 def _cell(name: str, data: Path, store: ResultsStore) -> Cell:

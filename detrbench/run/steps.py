@@ -22,7 +22,6 @@ from detrbench.files import write_atomic
 from detrbench.measure import (
     accuracy,
     ap_images,
-    ap_interval,
     complexity,
     detections,
     latency,
@@ -113,7 +112,7 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
     def evaluate(detector: Any) -> dict[str, float | None]:
         rule, gathering = protocols.get("accuracy"), queries.Gathering(protocols.get("queries").thresholds)
         found = accuracy.collect(detector, val_set, [rule], device, transform=_eval(item), observe=gathering.add)
-        stats = scoring.evaluate(found[rule.name], val_set, rule, replicates=1).stats
+        stats = scoring.points(scoring.score(found[rule.name], val_set, rule).stats)
         return {"AP": stats["AP"], "AP50": stats["AP50"], **gathering.means()}
 
     def tell(at: loop.TrainProgress) -> None:
@@ -178,14 +177,11 @@ def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) 
             detector, dataset, rules, device, transform=_eval(item), progress=tell, num_workers=LOADERS
         )
         detections.write(item.folder.detections, found[COMMON], item.detections)
-    records, matches, drawn = {}, {}, {}
-    for rule in rules:
-        scored = scoring.score(found[rule.name], dataset, rule)
-        matches[rule.name] = scored.matched.of_all_sizes()
-        drawn[rule.name] = ap_interval.bootstrap(matches[rule.name])
-        records[rule.name] = scoring.summarise(scored, dataset, rule, drawn[rule.name])
+    evaluations = {rule.name: scoring.evaluate(found[rule.name], dataset, rule) for rule in rules}
+    matches = {name: each.matches for name, each in evaluations.items()}
+    drawn = {name: each.drawn for name, each in evaluations.items()}
     write_atomic(item.folder.images, ap_images.pack(matches, dataset.image_ids, item.key, drawn))
-    return records
+    return {name: each.record for name, each in evaluations.items()}
 
 
 def _count(report: Report, protocol: str, unit: str = "images") -> Callable[[int, int], None]:

@@ -121,7 +121,7 @@ def test_scores_by_hand() -> None:
         {"image_id": 3, "category_id": 9, "bbox": [50, 10, 20, 10], "score": 0.9},
         {"image_id": 5, "category_id": 9, "bbox": [10, 10, 20, 16], "score": 0.8},  # IoU 0.625
     ]
-    record = scoring.evaluate(Detections.of(found), OneBox(), COMMON, replicates=20)  # type: ignore[arg-type]
+    record = scoring.evaluate(Detections.of(found), OneBox(), COMMON, replicates=20).record  # type: ignore[arg-type]
     assert record.stats["AP50"] == record.ap50.value == pytest.approx((100 + 50) / 2)
     assert record.stats["AP75"] == pytest.approx(100 / 2)
     assert record.stats["AP"] == record.ap.value == pytest.approx((100 + 50 * 3 / 10) / 2)  # at 0.50, 0.55, 0.60
@@ -133,10 +133,13 @@ def test_scores_by_hand() -> None:
 def test_a_hundred_detections_of_a_class_count_in_an_image() -> None:
     good = {"image_id": 3, "category_id": 7, "bbox": [10, 10, 20, 10], "score": 0.1}
     false = [{"image_id": 3, "category_id": 7, "bbox": [50, 10, 20, 10], "score": 0.9}]
-    assert scoring.evaluate(Detections.of([*false * 99, good]), OneBox(), COMMON, replicates=2).per_class[
+    assert scoring.evaluate(Detections.of([*false * 99, good]), OneBox(), COMMON, replicates=2).record.per_class[
         "seven"
     ] == pytest.approx(1)  # type: ignore[arg-type]
-    assert scoring.evaluate(Detections.of([*false * 100, good]), OneBox(), COMMON, replicates=2).per_class["seven"] == 0  # type: ignore[arg-type]
+    assert (
+        scoring.evaluate(Detections.of([*false * 100, good]), OneBox(), COMMON, replicates=2).record.per_class["seven"]
+        == 0
+    )  # type: ignore[arg-type]
 
 
 def test_a_false_detection_counts_among_objects_of_its_own_size() -> None:
@@ -145,7 +148,7 @@ def test_a_false_detection_counts_among_objects_of_its_own_size() -> None:
         {"image_id": 3, "category_id": 7, "bbox": [10, 10, 20, 10], "score": 0.8},
         {"image_id": 3, "category_id": 7, "bbox": [10, 5, 60, 30], "score": 0.9},
     ]
-    record = scoring.evaluate(Detections.of(found), OneBox(), COMMON, replicates=2)  # type: ignore[arg-type]
+    record = scoring.evaluate(Detections.of(found), OneBox(), COMMON, replicates=2).record  # type: ignore[arg-type]
     assert record.per_class["seven"] == pytest.approx(50)
     assert record.stats["APS"] == pytest.approx(100 / 2)  # of category 9 nothing is found
 

@@ -114,7 +114,7 @@ def test_parts_of_resamples_do_not_change_anything(monkeypatch: pytest.MonkeyPat
 
 def test_record_of_a_random_case() -> None:
     dataset, detections = random_case(1, images=30)
-    record = scoring.evaluate(Detections.of(detections), dataset, COMMON)
+    record = scoring.evaluate(Detections.of(detections), dataset, COMMON).record
     assert list(record.stats) == list(scoring.STATS)
     assert record.num_images == record.ap.n == 30
     assert record.per_class["class 3"] is None  # has no object
@@ -131,21 +131,21 @@ def test_perfect_detections() -> None:
     detections = [
         detection(a["image_id"], a["category_id"], a["bbox"], 0.9) for a in dataset.annotations if not a["iscrowd"]
     ]
-    record = scoring.evaluate(Detections.of(detections), dataset, COMMON)
+    record = scoring.evaluate(Detections.of(detections), dataset, COMMON).record
     assert record.stats["AP"] == pytest.approx(100)
     assert record.ap.low == pytest.approx(100)
 
 
 def test_nothing_detected_is_zero() -> None:
     dataset, _ = random_case(3)
-    record = scoring.evaluate(Detections.of([]), dataset, COMMON)
+    record = scoring.evaluate(Detections.of([]), dataset, COMMON).record
     assert record.stats["AP"] == 0
     assert (record.ap.low, record.ap.high) == (0, 0)
 
 
 def test_nothing_annotated_is_none() -> None:
     dataset = Annotated(3, [])
-    record = scoring.evaluate(Detections.of([detection(1, 10, [0, 0, 5, 5], 0.5)]), dataset, COMMON)
+    record = scoring.evaluate(Detections.of([detection(1, 10, [0, 0, 5, 5], 0.5)]), dataset, COMMON).record
     assert set(record.stats.values()) == {None}
     assert set(record.per_class.values()) == {None}
     assert math.isnan(record.ap.value)
@@ -155,7 +155,7 @@ def test_nothing_annotated_is_none() -> None:
 
 def test_one_image_has_no_interval() -> None:
     dataset = Annotated(1, [annotation(1, 10, [0, 0, 50, 50])])
-    record = scoring.evaluate(Detections.of([detection(1, 10, [0, 0, 50, 50], 0.5)]), dataset, COMMON)
+    record = scoring.evaluate(Detections.of([detection(1, 10, [0, 0, 50, 50], 0.5)]), dataset, COMMON).record
     assert record.ap.value == pytest.approx(100)
     assert record.ap.low is None
 
@@ -167,7 +167,7 @@ def test_paired_difference_is_narrower_than_either_interval() -> None:
         scoring.score(Detections.of(d), dataset, COMMON).matched.of_all_sizes() for d in (detections, worse)
     )
     difference = ap_interval.paired_difference(first, second)
-    alone = scoring.evaluate(Detections.of(detections), dataset, COMMON).ap
+    alone = scoring.evaluate(Detections.of(detections), dataset, COMMON).record.ap
     assert alone.low is not None
     assert alone.high is not None
     low, high = difference.interval()

@@ -81,7 +81,7 @@ def test_the_kept_file_is_what_was_scored(tmp_path: Path, run: Callable[..., int
     dataset, common = work.dataset_of(planned.settings.data_spec, "val"), protocols.get("accuracy")
     found = detections.Detections.of(results)
     record = json.loads((cell / "accuracy.json").read_text())["records"]["common"]
-    assert scoring.evaluate(found, dataset, common).stats == record["stats"]
+    assert scoring.evaluate(found, dataset, common).record.stats == record["stats"]
     best = found.best(100)
     assert [best.image_ids.tolist().count(image) for image in dataset.image_ids] == [100] * 3
 

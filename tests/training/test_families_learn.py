@@ -100,7 +100,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> CocoDataset:
 def average_precision(detector: Detector, dataset: CocoDataset) -> float:
     rule = protocols.get("accuracy")
     found = accuracy.collect(detector, dataset, [rule], transform=SMALLER)[rule.name]
-    return scoring.evaluate(found, dataset, rule, replicates=2).stats["AP"] or 0.0
+    return scoring.evaluate(found, dataset, rule, replicates=2).record.stats["AP"] or 0.0
 
 
 @pytest.mark.full
