@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import shutil
@@ -55,13 +56,18 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            _sync_folder(path.parent)
+            move(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def move(source: Path, target: Path) -> None:
+    """Gives a whole file its name, on the disk for good: through a power cut it is there with all of its content."""
+    with source.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(source, target)
+    _sync_folder(target.parent)
 
 
 def is_special(path: Path) -> bool:
@@ -106,6 +112,17 @@ def sha256(path: Path, also: str = "") -> str:
             digest.update(block)
     digest.update(also.encode())
     return digest.hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """The same, read again only where size or time of change are others: a plan asks for one file once a row."""
+    status = path.stat()
+    return _sha256_of(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _sha256_of(path: Path, size: int, changed: int) -> str:
+    return sha256(path)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from detrbench.cli import output, run, validate
 from detrbench.cli.output import Json, Set
@@ -63,7 +62,7 @@ def command(
     suite = _suite(name, model, data, chosen)
     prepared = _prepare(suite, chosen, data, results_folder, device)
     if dry_run:
-        print(yaml.safe_dump(_written_out(suite, prepared), sort_keys=False, allow_unicode=True, width=110), end="")
+        output.print_yaml(_written_out(suite, prepared))
         output.note(run.headline(prepared))
         return
     output.note(_how(prepared.cells[0].settings))
@@ -99,12 +98,15 @@ def _say_what_was_understood(data: Path) -> None:
 
 
 def _suite(name: str | None, model: str, data: Path, chosen: dict[str, Any]) -> dict[str, Any]:
+    from detrbench.data.coco import CocoDataset
     from detrbench.data.spec import DataSpec
     from detrbench.run import work
     from detrbench.suite import own_data
 
     spec = DataSpec("coco", path=at_home(data).resolve(), limit=chosen.get("limit"))
-    facts = own_data.OwnData.of(work.dataset_of(spec, "train"))
+    train = work.dataset_of(spec, "train")
+    assert isinstance(train, CocoDataset)  # as every folder is read
+    facts = own_data.OwnData.of(train)
     return own_data.document(name or own_data.name_of(data), model, facts, chosen)
 
 

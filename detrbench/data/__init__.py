@@ -6,6 +6,7 @@ layouts/       one reader for each layout of a folder: COCO, Roboflow, YOLO     
 reading.py     reading JSON and images so that nothing broken passes           (torch-free)
 streaming.py   large JSON files, batch by batch                                (torch-free)
 validate.py    what a folder holds, and every mistake in it, with file and id  (torch-free)
+contents.py    what a folder's files hold, as one digest                       (torch-free)
 coco.py        folders of annotated images, in COCO's terms                    (torch-free)
 shapes.py      generated images; drawing.py renders them                       (torch-free)
 sizes.py       DETR's rule for the size of a resized image                     (torch-free)

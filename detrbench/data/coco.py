@@ -66,6 +66,11 @@ class CocoDataset:
         return cls(layouts.read(spec.path, split), spec.labels, spec.limit, drop_empty)
 
     @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N, 2) width and height of the images in pixels."""
+        return self._index.sizes[self._places]
+
+    @property
     def num_classes(self) -> int:
         if self.labels == "category_id":  # label 0 and the unused ids in between exist, as in COCO's 91
             return self.categories[-1].id + 1

@@ -14,7 +14,6 @@ import json
 import threading
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from PIL import Image
 
 from detrbench.data import drawing
 from detrbench.data.drawing import Floats, Random
-from detrbench.data.samples import Category, Dataset, Sample, Target
+from detrbench.data.samples import Category, Sample, Target
 from detrbench.data.seeding import derive_seed
 from detrbench.data.spec import DataSpec, Split
 
@@ -118,22 +117,6 @@ class ShapesDataset:
                     self._scenes[image_id] = scene
                     self._bytes_left -= scene.pixels.nbytes
         return scene
-
-
-def write_coco(dataset: Dataset, root: Path, split: Split) -> None:
-    """Writes a data set as COCO files: `annotations/instances_{split}2017.json` and lossless PNGs in `{split}2017/`.
-
-    The annotation file comes last: where it is there, the images are complete.
-    """
-    folder = root / f"{split}2017"
-    folder.mkdir(parents=True, exist_ok=True)
-    document = dataset.coco_ground_truth()
-    for index, record in enumerate(document["images"]):
-        record["file_name"] = f"{record['id']:012d}.png"
-        dataset[index].image.save(folder / record["file_name"])
-    annotations = root / "annotations" / f"instances_{split}2017.json"
-    annotations.parent.mkdir(exist_ok=True)
-    annotations.write_text(json.dumps(document), encoding="utf-8")
 
 
 @dataclass(frozen=True)

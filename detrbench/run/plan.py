@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from detrbench.errors import DetrbenchError
-from detrbench.files import sha256
+from detrbench.files import sha256_once
 from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
@@ -212,7 +212,7 @@ class _Weights:
         if self.official_sha256 is not None:
             return self.official_sha256
         if self.cell.checkpoint is not None:
-            return sha256(Path(self.cell.checkpoint))
+            return sha256_once(Path(self.cell.checkpoint))
         return self.trained_key or "random"
 
     def lacking(self, measure: str) -> str | None:

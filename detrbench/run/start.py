@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
-from detrbench import files, models
+from detrbench import models
 from detrbench.errors import UsageError
+from detrbench.files import sha256_once
 from detrbench.models.backbones import imagenet
 from detrbench.models.spec import DetectorSpec
 from detrbench.suite.cells import Cell
@@ -103,7 +103,7 @@ def _own(key: str, path: Path) -> WeightsFile:
     if not path.is_file():
         allowed = "imagenet, none or a file" if key == "init" else "a file"
         raise UsageError(f"{key}: expected {allowed}, got {str(path)!r}, which is not there")
-    return WeightsFile(path, _sha256(path), OWN)
+    return WeightsFile(path, sha256_once(path), OWN)
 
 
 def _refuse_frozen(spec: DetectorSpec, lr_backbone: float) -> None:
@@ -117,14 +117,3 @@ def _refuse_frozen(spec: DetectorSpec, lr_backbone: float) -> None:
         )
     if lr_backbone == 0:
         raise UsageError("init: none with lr_backbone: 0 would keep a random backbone; give lr_backbone a rate above 0")
-
-
-def _sha256(path: Path) -> str:
-    changed = path.stat()
-    return _digest(path, changed.st_size, changed.st_mtime_ns)
-
-
-@functools.cache
-def _digest(path: Path, size: int, changed: int) -> str:
-    """Of a file of that size and time: a plan asks for one file once a row."""
-    return files.sha256(path)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from detrbench import models, yaml12
-from detrbench.data.samples import Dataset
+from detrbench.data.coco import CocoDataset
 from detrbench.data.sizes import LONGEST, SHORTEST
 from detrbench.errors import UsageError, unknown_name
 from detrbench.files import at_home
@@ -48,11 +48,9 @@ class OwnData:
     side: int
 
     @classmethod
-    def of(cls, train: Dataset) -> OwnData:
+    def of(cls, train: CocoDataset) -> OwnData:
         """That of a training set."""
-        records = train.coco_ground_truth()["images"]
-        side = statistics.median_low([min(record["width"], record["height"]) for record in records])
-        return cls(len(records), side)
+        return cls(len(train), statistics.median_low(train.sizes.min(axis=1).tolist()))
 
 
 def document(name: str, model: str, data: OwnData, chosen: Mapping[str, Any]) -> dict[str, Any]:

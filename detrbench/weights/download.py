@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import http.client
 import json
-import os
 import time
 import urllib.error
 import urllib.request
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from detrbench.errors import EnvironmentLacking, FetchError
-from detrbench.files import Unwritable, sha256, unwritable, write_atomic
+from detrbench.files import Unwritable, move, sha256, unwritable, write_atomic
 
 Tell = Callable[[int, int | None], None]  # bytes that are here, bytes in all
 ATTEMPTS = 3  # in a row that bring nothing new
@@ -75,9 +74,7 @@ def download(source: Source, target: Path, check: Callable[[Path, str], None], t
         except Exception:
             _forget(part)
             raise
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, target)
+        move(part, target)
         _forget(part)
     return digest
 

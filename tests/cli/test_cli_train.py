@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import yaml
+from coco_files import write_coco
 from PIL import Image
 from terminal import tiny_weights
 
 from detrbench import cli
 from detrbench.data import DataSpec, open_dataset
-from detrbench.data.shapes import write_coco
 
 MODEL = "efficient_detr_tiny"
 OPTIONS = {"width": 8, "hidden_dim": 64, "num_heads": 2, "ffn_dim": 32, "num_queries": 10}

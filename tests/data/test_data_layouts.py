@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from coco_files import write_coco
 from PIL import Image
 
 from detrbench.data import DataSpec, layouts, open_dataset
-from detrbench.data.shapes import write_coco
 from detrbench.data.validate import SplitCounts, inspect
 from detrbench.errors import DataError, UsageError
 

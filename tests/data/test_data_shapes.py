@@ -8,11 +8,12 @@ import sys
 
 import numpy as np
 import pytest
+from coco_files import write_coco
 from PIL import ImageDraw
 
 from detrbench.data import DataSpec, open_dataset
 from detrbench.data.drawing import OUTLINES, overlap, shape_mask
-from detrbench.data.shapes import GENERATOR_VERSION, LEAST_VISIBLE, write_coco
+from detrbench.data.shapes import GENERATOR_VERSION, LEAST_VISIBLE
 
 SPEC = DataSpec("shapes", num_train=12, num_val=40, image_size=96)
 

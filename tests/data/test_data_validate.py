@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from coco_files import write_coco
 from PIL import Image
 
 from detrbench.data import DataSpec, open_dataset
 from detrbench.data.reading import read_json
-from detrbench.data.shapes import write_coco
 from detrbench.data.validate import SplitCounts, inspect
 from detrbench.errors import DataError
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coco_files import write_coco
 
 from detrbench.data import DataSpec, open_dataset
+from detrbench.data.coco import CocoDataset
 from detrbench.errors import UsageError
 from detrbench.suite import own_data
 from detrbench.suite.own_data import OwnData
@@ -79,8 +81,9 @@ def test_a_row_is_called_after_the_model_and_the_options_that_were_set() -> None
     assert id_of(**long) != id_of(**long, **{"model.num_heads": 4})
 
 
-def test_the_training_set_says_how_large_its_images_are() -> None:
-    train = open_dataset(DataSpec("shapes", num_train=5, image_size=64), "train")
+def test_the_training_set_says_how_large_its_images_are(tmp_path: Path) -> None:
+    write_coco(open_dataset(DataSpec("shapes", num_train=5, image_size=64), "train"), tmp_path, "train")
+    train = CocoDataset.open(DataSpec("coco", path=tmp_path), "train")
     sides = sorted(min(train[index].image.size) for index in range(5))
     assert OwnData.of(train) == OwnData(5, sides[2])
 
