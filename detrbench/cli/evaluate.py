@@ -93,11 +93,11 @@ def _judge(one: Any, dataset: Any) -> None:
 
 def _tell(one: Any) -> None:
     """The figures, and AP by category from the worst."""
+    from detrbench.report import labels
+
     record = one.record
-    between = "" if record.ap.low is None else f" [{record.ap.low:.1f}, {record.ap.high:.1f}]"
-    output.say(
-        f"{one.name}: AP {_shown(record.stats['AP'])}{between} on {record.num_images} images; {record.convention}"
-    )
+    ap = f"{_shown(record.stats['AP'])} {labels.interval(record.ap.low, record.ap.high, 1)}".rstrip()
+    output.say(f"{one.name}: AP {ap} on {record.num_images} images; {record.convention}")
     console = output.console()
     console.print(output.table([f">{stat}" for stat in record.stats], [[_shown(v) for v in record.stats.values()]]))
     by_category = sorted(((v, k) for k, v in record.per_class.items() if v is not None))

@@ -49,6 +49,6 @@ def command(
         raise NothingSelected(f"no results in {results}", hint="detrbench run quickstart, or --results DIR")
     chart = charts.named(sections.read(store, suites), name)
     scatter.write(chart, target, width.value)
-    print(target.resolve())
+    output.say(str(target.resolve()))
     for line in filter(None, (chart.sentence, chart.caption)):
         output.note(line)

@@ -61,7 +61,7 @@ def command(
         sys.stdout.write(report.render(folder, names or None, form.value, output.note))
         return
     page, *pictures = report.write(folder, target, names or None, form.value, output.note)
-    print(page.resolve())
+    output.say(str(page.resolve()))
     if pictures:
         output.note(f"{len(pictures)} pictures beside it, in {pictures[0].parent.name}/")
 

@@ -196,6 +196,6 @@ def _tell(result: CellResult, drawn: list[Path], page: Path, as_json: bool) -> N
 
 
 def _points(estimate: dict[str, Any]) -> str:
-    if estimate["low"] is None:
-        return f"{estimate['value']:.1f}"
-    return f"{estimate['value']:.1f} [{estimate['low']:.1f}, {estimate['high']:.1f}]"
+    from detrbench.report import labels
+
+    return f"{estimate['value']:.1f} {labels.interval(estimate['low'], estimate['high'], 1)}".rstrip()

@@ -67,8 +67,7 @@ def _legend(chart: Chart) -> tuple[Legend, ...]:
     items = [
         Legend(name, f"--series-{METHODS.index(name) + 1}", "bar", method=name) for name in wording.families(shown)
     ]
-    bases = {mark.identity.base: mark.identity.marker for mark in shown if not mark.identity.is_baseline}
-    items += [Legend(f"on {base}", "--ink", shape, hollow=True) for base, shape in bases.items()]
+    items += [Legend(f"on {base}", "--ink", shape, hollow=True) for base, shape in wording.bases(shown).items()]
     if any(mark.identity.is_baseline for mark in shown):
         items.append(Legend("what they start from", "--ink", STAR, hollow=True))
     kinds = {mark.measured for mark in shown}

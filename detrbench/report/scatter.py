@@ -56,8 +56,7 @@ def _key(axes: Axes, chart: Chart, scale: float) -> None:
     """Methods by colour and bases by shape, above the axes."""
     shown = chart.shown
     looks = [(name, series_colour(METHODS.index(name)), "o", True) for name in wording.families(shown)]
-    bases = {mark.identity.base: mark.identity.marker for mark in shown if not mark.identity.is_baseline}
-    looks += [(f"on {base}", INK, shape, False) for base, shape in bases.items()]
+    looks += [(f"on {base}", INK, shape, False) for base, shape in wording.bases(shown).items()]
     for name, colour, shape, filled in looks:
         face = colour if filled else PAPER
         axes.plot([], [], marker=shape, markersize=4.5 * scale * 1.4, markerfacecolor=face, markeredgecolor=colour,

@@ -69,17 +69,16 @@ class Marks:
 
     def add(self, row: str, tip: str, **data: object) -> str:
         """The id of a point that says `tip`, belongs to a table row, and carries `data` for the script."""
-        more = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
-        return self._group(f'class="point" data-row="{escape(row)}"{more}', f"<title>{escape(tip)}</title>")
+        return self._group("point", {"row": row, **data}, f"<title>{escape(tip)}</title>")
 
     def tag(self, kind: str, **data: object) -> str:
         """The id of something else that the style or the script finds by its class: a curve, a label."""
-        more = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
-        return self._group(f'class="{kind}"{more}', "")
+        return self._group(kind, data, "")
 
-    def _group(self, attributes: str, inside: str) -> str:
+    def _group(self, kind: str, data: Mapping[str, object], inside: str) -> str:
         name = f"{self.salt}-{len(self.groups)}"
-        self.groups[name] = f"<g {attributes}>{inside}"
+        more = "".join(f' data-{key}="{escape(str(value))}"' for key, value in data.items())
+        self.groups[name] = f'<g class="{kind}"{more}>{inside}'
         return name
 
 

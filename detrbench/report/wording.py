@@ -118,6 +118,11 @@ def tip(mark: Mark, x: str, y: str) -> str:
     return f"{mark.name}: {figure} at {', '.join(costs)}{after} ({mark.source})"
 
 
+def bases(marks: Iterable[Mark]) -> dict[str, str]:
+    """The bases that a chart's methods change, each with the marker that it gives them."""
+    return {mark.identity.base: mark.identity.marker for mark in marks if not mark.identity.is_baseline}
+
+
 def families(marks: Iterable[Mark]) -> list[str]:
     """The methods that a chart has points of, in the order of the palette."""
     there = {mark.identity.family for mark in marks}

@@ -25,6 +25,7 @@ from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
 from detrbench.errors import Diverged
 from detrbench.files import Unwritable, replacing, share
+from detrbench.models.checkpoints.fitting import not_finite
 from detrbench.models.detector import Detector
 from detrbench.results.records import TrainingHistory
 from detrbench.training import optimiser
@@ -210,9 +211,9 @@ def _read_state(file: Path, notice: Callable[[str], None]) -> dict[str, Any] | N
 
 
 def _check_finite(detector: nn.Module, what: str) -> None:
-    for name, value in detector.state_dict().items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise Diverged(f"training diverged: {what} ({name}) are not finite", "lower lr, or raise warmup_steps")
+    broken = not_finite(detector.state_dict())
+    if broken:
+        raise Diverged(f"training diverged: {what} ({broken[0]}) are not finite", "lower lr, or raise warmup_steps")
 
 
 def train_step(

@@ -83,18 +83,15 @@ def _fill(detector: Detector, path: Path, replace_class_heads: bool) -> LoadRepo
     return LoadReport(path, sha256(path), adapter.name, len(filled), tuple(ignored), provenance, replaced)
 
 
-def check(detector: Detector, state: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The file's tensors under the detector's names, and the names that carry no weight.
-
-    The detector may be on the meta device: names and shapes are all that is looked at.
+def check(detector: Detector, state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a file that does not fit a detector, which may be on the meta device: names and shapes are looked at.
 
     Raises:
-        CheckpointError: they do not fit; whatever does not is listed.
+        CheckpointError: whatever does not fit is listed.
     """
-    translated, ignored = adapter_for(state, path).translate(state, detector)
+    translated, _ = adapter_for(state, path).translate(state, detector)
     hint = "is it another variant, or are its options (num_classes, num_queries, ...) others?"
     check_fit(translated, detector.state_dict(), path, detector.spec.variant, hint)
-    return translated, ignored
 
 
 def adapter_for(state: Mapping[str, Tensor], path: Path) -> Adapter:

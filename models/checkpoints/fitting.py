@@ -68,11 +68,16 @@ def check_fit(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: P
     found = [f"{len(names)} {kind}: {_shorten(names)}" for kind, names in problems.items() if names]
     if found:
         raise CheckpointError(f"{path}: does not fit {what}: {'; '.join(found)}", hint)
-    broken = [name for name, value in given.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    broken = not_finite(given)
     if broken:
         raise CheckpointError(
             f"{path}: not finite: {_shorten(broken)}", hint="its training diverged, or the file is damaged"
         )
+
+
+def not_finite(state: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold something that is no finite number."""
+    return [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
 
 
 def _differs(tensor: Tensor, wanted: Tensor) -> bool:

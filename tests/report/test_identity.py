@@ -103,22 +103,22 @@ def test_a_row_with_another_option_is_on_another_curve(tmp_path: Path) -> None:
 DARK = re.compile(r"prefers-color-scheme: dark\) \{(.*?)\n\}", re.DOTALL)
 
 
-def colours(dark: bool, kind: str) -> list[tuple[float, ...]]:
+def defined(dark: bool, names: str) -> list[tuple[float, ...]]:
+    """The colours, 0..1, that the style sheet gives to variables of these names (a regular expression)."""
     style = svg.STYLE_SHEET.read_text()
     found = DARK.search(style)
     assert found
     text = found[1] if dark else style[: found.start()]
-    texts = re.findall(rf"--{kind}-\d+: #([0-9a-f]{{6}})", text)
+    texts = re.findall(rf"--(?:{names}): #([0-9a-f]{{6}})", text)
     return [tuple(int(value[i : i + 2], 16) / 255 for i in (0, 2, 4)) for value in texts]
+
+
+def colours(dark: bool, kind: str) -> list[tuple[float, ...]]:
+    return defined(dark, rf"{kind}-\d+")
 
 
 def papers(dark: bool) -> list[tuple[float, ...]]:
-    style = svg.STYLE_SHEET.read_text()
-    found = DARK.search(style)
-    assert found
-    text = found[1] if dark else style[: found.start()]
-    texts = re.findall(r"--(?:paper|raised): #([0-9a-f]{6})", text)
-    return [tuple(int(value[i : i + 2], 16) / 255 for i in (0, 2, 4)) for value in texts]
+    return defined(dark, "paper|raised")
 
 
 def linear(rgb: tuple[float, ...]) -> list[float]:
