@@ -18,6 +18,7 @@ from detrbench.published import MET
 from detrbench.report import columns, labels, pairs, wording
 from detrbench.report.entries import Entry, number
 from detrbench.report.identity import Identity
+from detrbench.report.pairs import Pair
 from detrbench.report.sections import Section
 
 MOST = 3  # findings that stand open, facts of the whole table among them
@@ -68,18 +69,18 @@ class SuiteFindings:
 def about(section: Section) -> SuiteFindings:
     """Sentences about one section, from its figures alone."""
     names = _names(section)
-    pairs_found = pairs.worth_comparing(section)
-    comparisons = [made for new, old in pairs_found if (made := _comparison(new, old, names)) is not None]
+    compared = pairs.worth_comparing(section)
+    comparisons = [made for new, old in compared if (made := _comparison(new, old, names)) is not None]
     notes = [note for made in comparisons for note in made.notes]
     said = [note for note in dict.fromkeys(notes) if len(comparisons) > 1 and notes.count(note) == len(comparisons)]
     quieter = [replace(made, notes=tuple(note for note in made.notes if note not in said)) for made in comparisons]
-    basis = _basis(section, said) if comparisons else ""
+    basis = _basis(section, compared, said) if comparisons else ""
     estimated = section.is_measured("accuracy") or section.is_measured("latency")
     facts = (*_gflops_met(section), *_span(section))
     return SuiteFindings(facts, tuple(quieter), basis, open=max(MOST - len(facts), 1) if estimated else 0)
 
 
-def _basis(section: Section, notes: list[str]) -> str:
+def _basis(section: Section, compared: list[Pair], notes: list[str]) -> str:
     """How the comparisons were made; `notes` hold for every one of them."""
     margins = [
         ("accuracy", f"{QUANTITIES['ap'].margin:g} AP"),
@@ -91,7 +92,7 @@ def _basis(section: Section, notes: list[str]) -> str:
         paired = (
             "" if any(note.startswith("unpaired") for note in notes) else ", both on the same images drawn together"
         )
-        words.append(f"AP at {section.condition}, under {_rules(section)}{paired}.")
+        words.append(f"AP at {section.condition}, under {_rules(compared)}{paired}.")
         if section.is_measured("training"):
             words.append("Intervals are over images; each row was trained once, and another seed may move it further.")
     if measured:
@@ -101,9 +102,9 @@ def _basis(section: Section, notes: list[str]) -> str:
     return " ".join(words)
 
 
-def _rules(section: Section) -> str:
+def _rules(compared: list[Pair]) -> str:
     """The protocols under which pairs of rows were compared in AP."""
-    found = {_rule(new, old, "accuracy") for new, old in pairs.worth_comparing(section)}
+    found = {_rule(new, old, "accuracy") for new, old in compared}
     return " or ".join(f"protocol {name}" for name in sorted(found, key=lambda name: (name == COMMON, name)))
 
 

@@ -27,15 +27,10 @@ _TRAINED = ("labels", "keep_empty", "train_scales", "crop")
 
 @dataclass(frozen=True)
 class Detectors:
-    """Distinct detectors as rows of one section; `suites` says where each row stands, `ids` which row is which."""
+    """Distinct detectors as rows of one section; `suites` says where each row stands."""
 
     section: Section
     suites: Mapping[str, list[str]]
-    ids: Mapping[str, str]
-
-    def row_of(self, entry: Entry) -> str | None:
-        """The id of the row that holds a suite's row; None where that was not counted under `common`."""
-        return self.ids.get(_identity(entry))
 
 
 def detectors(found: list[Section]) -> Detectors:
@@ -61,7 +56,7 @@ def detectors(found: list[Section]) -> Detectors:
     rows = [_named(entry, ids[identity], len(models[entry.label]) > 1) for identity, entry in known.items()]
     rows.sort(key=lambda row: (_is_tiny(row), gflops(row), row.label, row.id))
     section = Section("all", "paper", {"title": "All methods under one protocol"}, None, rows)
-    return Detectors(section, {ids[identity]: list(names) for identity, names in suites.items()}, ids)
+    return Detectors(section, {ids[identity]: list(names) for identity, names in suites.items()})
 
 
 def _identity(entry: Entry) -> str:
