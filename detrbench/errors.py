@@ -94,9 +94,24 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not in `known`: the sorted list and the nearest match."""
+def unknown_name(kind: str, name: str, known: Iterable[str], listing: str | None = None) -> UsageError:
+    """The error for a name that is not in `known`: the names it resembles, and the others where they are few.
+
+    Args:
+        kind: what the names are names of.
+        name: what was given.
+        known: all names that there are.
+        listing: the command that lists them.
+    """
     known = sorted(known)
-    match = nearest(name, known)
-    hint = f"did you mean {match!r}? " if match else ""
-    return UsageError(f"unknown {kind} {name!r}", hint=f"{hint}known: {', '.join(known)}")
+    if len(known) <= _FEW:
+        match = nearest(name, known)
+        hint = (f"did you mean {match!r}? " if match else "") + f"known: {', '.join(known)}"
+    else:
+        close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
+        hint = f"nearest: {', '.join(close)}" if close else f"none of {len(known)} is like it"
+        hint += f"; all: {listing}" if listing else ""
+    return UsageError(f"unknown {kind} {name!r}", hint=hint)
+
+
+_FEW = 12  # names that one reads rather than searches

@@ -10,7 +10,7 @@ budgets:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -34,15 +34,18 @@ class BudgetFile(Strict):
 
 @dataclass(frozen=True)
 class SuiteBudgets:
-    """All budgets of a suite at a scale."""
+    """All budgets of a suite at a scale, of which only those at `cell` are judged where that is given."""
 
     loaded: suites.LoadedSuite
     scale: str | None
     budgets: list[PlacedBudget]
+    cell: str | None = None
 
 
 def load(target: str) -> SuiteBudgets:
     """The budgets of a suite, by name or file, with those of `budgets/<suite>.yaml`; or of a file of budgets.
+
+    After a suite's name, `:ID` and `@SCALE` choose one cell and the scale.
 
     Raises:
         SuiteError: anything in a file that is wrong, with its line and column.
@@ -52,7 +55,15 @@ def load(target: str) -> SuiteBudgets:
         document = yaml12.load(path)
         if isinstance(document.value, dict) and "variants" not in document.value:
             return _with_file(document, None)
-    loaded = suites.load(target)
+        return _with_beside(suites.load(target))
+    suite, _, rest = target.partition(":")
+    suite, _, of_suite = suite.partition("@")
+    cell, _, of_cell = rest.partition("@")
+    found = _with_beside(suites.load(suite))
+    return replace(found, scale=of_cell or of_suite or found.scale, cell=cell or None)
+
+
+def _with_beside(loaded: suites.LoadedSuite) -> SuiteBudgets:
     beside = FOLDER / f"{loaded.suite.name}.yaml"
     if beside.is_file():
         return _with_file(yaml12.load(beside), loaded)

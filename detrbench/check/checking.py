@@ -13,6 +13,7 @@ from detrbench.check.budgets import SuiteBudgets
 from detrbench.check.judge import FALSE_ALARMS, Judgement
 from detrbench.environment import hardware
 from detrbench.errors import DetrbenchError, EnvironmentLacking, NothingSelected
+from detrbench.results import address
 from detrbench.results.store import CellResult, ResultsStore
 
 Note = Callable[[str], None]
@@ -111,7 +112,9 @@ def check(budgets: SuiteBudgets, options: CheckOptions, note: Note) -> Checked:
     uses_baseline = any(each.budget.bound.reference == "baseline" for each in budgets.budgets)
     looks = 1 + options.retries
     cells = results_of(budgets, scale, options, note)
-    asked = judge.ask(budgets.budgets, cells, known)
+    expected = _expected(budgets, scale, options)
+    only = budgets.cell and address.complete(f"cell of {suite}", budgets.cell, expected)
+    asked = _about(only, judge.ask(budgets.budgets, cells, known))
     settled = _decide(asked, looks)
     for look in range(1, looks):
         unclear = [each for each in settled if judge.is_open(each) and each.again]
@@ -125,8 +128,13 @@ def check(budgets: SuiteBudgets, options: CheckOptions, note: Note) -> Checked:
             break
         cells = results_of(budgets, scale, options, note)
         settled = _replaced(settled, judge.ask(budgets.budgets, cells, known), looks)
-    expected = judge.cells_expected(_expected(budgets, scale, options), cells, known, uses_baseline)
-    return Checked(suite, scale, [*settled, *expected], looks)
+    gone = judge.cells_expected(expected, cells, known, uses_baseline)
+    return Checked(suite, scale, [*settled, *_about(only, gone)], looks)
+
+
+def _about(cell: str | None, judgements: list[Judgement]) -> list[Judgement]:
+    """Those of one cell; all where none is chosen."""
+    return [each for each in judgements if cell in (None, each.cell)]
 
 
 def _decide(asked: list[Judgement], looks: int) -> list[Judgement]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detrbench.cli import output
-from detrbench.cli.output import Json, Set
-from detrbench.errors import DetrbenchError, EnvironmentLacking, Findings, Inconclusive, NothingSelected
+from detrbench.cli.output import Json, Results, Set
+from detrbench.errors import DetrbenchError, EnvironmentLacking, Findings, Inconclusive, NothingSelected, UsageError
 
 if TYPE_CHECKING:
     from detrbench.check.budgets import SuiteBudgets
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = output.examples(
     "detrbench check quickstart",
+    "detrbench check quickstart:sparse-0.3",
     "detrbench check budgets/quickstart.yaml --junit check.xml",
     "detrbench check quickstart --retries 0 --json",
     'detrbench check quickstart --update-baseline "new learning rate: AP up, same speed"',
@@ -28,11 +29,11 @@ EXAMPLES = output.examples(
 def command(
     suite: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[SUITE]...", help="Suites, or files of budgets. Default: all in budgets/."),
+        typer.Argument(
+            metavar="[SUITE]...", help="Suites, single cells (SUITE:ID), or files of budgets. Default: all in budgets/."
+        ),
     ] = None,
-    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    results_folder: Results = Path("results"),
     baselines_folder: Annotated[
         Path, typer.Option("--baselines", metavar="DIR", help="Where baselines are kept.")
     ] = Path("baselines"),
@@ -49,7 +50,8 @@ def command(
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     on_github: Annotated[
-        bool, typer.Option("--github", help="Annotations and step summary; by itself inside GitHub Actions.")
+        bool,
+        typer.Option("--github", help="Write annotations and a step summary. On by default inside GitHub Actions."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -83,6 +85,8 @@ def command(
 def _update(one: SuiteBudgets, options: CheckOptions, reason: str) -> None:
     from detrbench.check import baselines, checking
 
+    if one.cell is not None:
+        raise UsageError("--update-baseline: a baseline is of a whole suite", hint="leave out :ID")
     scale = checking.scale_of(one, options)
     cells = checking.results_of(one, scale, options, output.note)
     path, changes = baselines.update(options.baselines, one.loaded.suite.name, scale, cells.values(), reason)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from detrbench.cli import output
+from detrbench.cli.output import Results
 from detrbench.words import printable
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 EXAMPLES = output.examples(
     "detrbench compare old_results/ results/",
     "detrbench compare quickstart:deformable quickstart:sparse-0.3",
+    "detrbench compare quickstart:deformable@smoke quickstart:deformable@mini",
     "detrbench compare results/quickstart/smoke other/quickstart/smoke --format md",
 )
 
@@ -33,12 +35,10 @@ class ComparisonFormat(str, Enum):
 
 
 def command(
-    a: Annotated[str, typer.Argument(metavar="A", help="What was: a results folder, a suite, or either with :cell.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="What was: SUITE:ID, a suite, or a results folder.")],
     b: Annotated[str, typer.Argument(metavar="B", help="What is now.")],
     form: Annotated[ComparisonFormat, typer.Option("--format", help="How to write it.")] = ComparisonFormat.text,
-    results_folder: Annotated[
-        Path, typer.Option("--results", metavar="DIR", help="Where suites are looked up.")
-    ] = Path("results"),
+    results_folder: Results = Path("results"),
 ) -> None:
     """Compare two results: AP, GFLOPs, latency, memory, Corr; what differs, how surely, and which way.
 

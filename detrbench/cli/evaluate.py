@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from detrbench.cli import compare, output
-from detrbench.cli.output import Json
+from detrbench.cli.output import Json, Results
 from detrbench.errors import Findings, UsageError
 from detrbench.files import at_home
 
@@ -32,11 +32,11 @@ def command(
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(metavar="OTHER", help="What to compare with: other predictions, or SUITE:CELL of the results."),
+        typer.Option(
+            metavar="OTHER", help="What to compare with: other predictions, or a cell of the results, SUITE:ID."
+        ),
     ] = None,
-    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    results_folder: Results = Path("results"),
     judged: Annotated[
         bool, typer.Option("--pycocotools", help="Score with pycocotools too (slow); exit 1 where a figure differs.")
     ] = False,
@@ -47,6 +47,7 @@ def command(
     They become a cell of the suite `external`, which `compare`, `check` and `report` show as any other.
     """
     from detrbench.compare import cells as comparing
+    from detrbench.results import address
     from detrbench.results.store import ResultsStore
     from detrbench.run import external
 
@@ -56,7 +57,7 @@ def command(
     dataset, store = external.open_truth(data), ResultsStore(results_folder, output.note)
     other = at_home(against) if against is not None and os.path.isfile(at_home(against)) else None
     if against is not None and other is None:
-        comparing.side(against, results_folder)  # refused before anything is scored
+        address.several(against, results_folder)  # refused before anything is scored
     names = [name or external.default_name(predictions)]
     if other is not None:
         names.append(external.default_name(other))

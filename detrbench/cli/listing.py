@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from detrbench.cli import output
-from detrbench.cli.output import Json
+from detrbench.cli.output import Json, Results
 from detrbench.errors import SuiteError
 from detrbench.suite import loading as suites
 
@@ -30,21 +30,34 @@ class What(str, Enum):
 
 
 def command(
-    what: Annotated[What, typer.Argument(help="What to list.", show_default=False)],
-    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    what: Annotated[What | None, typer.Argument(help="What to list. Default: everything.", show_default=False)] = None,
+    results_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
     """List suites, models, parts of models, or results."""
-    rows = {"suites": _suites, "models": _models, "parts": _parts}.get(what.value, lambda: _results(results_folder))()
+    kinds = [what] if what else list(What)
+    found = {kind.value: _rows(kind, results_folder) for kind in kinds}
     if as_json:
-        output.print_json({what.value: rows})
-    elif rows:
+        output.print_json(found)
+        return
+    for kind, rows in found.items():
+        if len(kinds) > 1:
+            output.say("", kind.upper(), "")
+        _print(kind, rows, results_folder)
+
+
+def _rows(kind: What, results_folder: Path) -> list[dict[str, Any]]:
+    return {What.suites: _suites, What.models: _models, What.parts: _parts}.get(
+        kind, lambda: _results(results_folder)
+    )()
+
+
+def _print(kind: str, rows: list[dict[str, Any]], results_folder: Path) -> None:
+    if rows:
         shown = [{k: v for k, v in row.items() if k != "options" or "accepts" not in row} for row in rows]
         output.console().print(output.table(shown[0], ([_text(v) for v in row.values()] for row in shown)))
     else:
-        output.note(f"no {what.value}" + (f" in {results_folder}" if what is What.results else ""))
+        output.note(f"no {kind}" + (f" in {results_folder}" if kind == What.results else ""))
 
 
 def _text(value: Any) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from detrbench.errors import UsageError
 from detrbench.words import printable
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting; the value is YAML: 0.3, true, [1, 2]."),
@@ -65,6 +67,17 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
         made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
     for row in rows:
         made.add_row(*(_cell(value) for value in row))
+    return made
+
+
+def facts(values: Mapping[str, Any]) -> Table:
+    """Names with their values, as two columns without headings; what says nothing is left out."""
+    made = Table(box=None, pad_edge=False, show_header=False)
+    made.add_column(no_wrap=True)
+    made.add_column(overflow="fold")
+    for name, value in values.items():
+        if value not in (None, ""):
+            made.add_row(name, _cell(value))
     return made
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detrbench.cli import output
-from detrbench.cli.output import Json, Set
+from detrbench.cli.output import Json, Results, Set
 from detrbench.cli.source import Checkpoint, Data, Device, Images, Model, Source, Threshold, open_image, sample_of
 from detrbench.errors import UsageError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = output.examples(
     "detrbench predict sparse_detr_r50 street.jpg --checkpoint sparse_detr_r50_30.pth -o out.png",
-    "detrbench predict results/quickstart/smoke/cells/sparse-0.3-1a2b3c4d photo.png -o out/",
+    "detrbench predict quickstart:sparse-0.3 photo.png -o out/",
     "detrbench predict sparse_detr_r50 *.jpg --checkpoint weights.safetensors --json",
 )
 
@@ -33,11 +33,12 @@ def command(
     data: Data = None,
     threshold: Threshold = 0.3,
     device: Device = "auto",
+    results_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Detect objects in images. Boxes are drawn with -o; without it (or with --json) they are printed."""
     targets = _targets(images, target)
-    source = Source.of(model, checkpoint, output.settings(set_), data)
+    source = Source.of(model, checkpoint, output.settings(set_), data, results_folder)
     pictures = [open_image(path) for path in images]
 
     from detrbench.environment import pick_device

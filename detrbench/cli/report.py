@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from detrbench.cli import output
+from detrbench.cli.output import Results
 from detrbench.errors import NothingSelected, UsageError
 from detrbench.results.store import ResultsStore
 
@@ -41,9 +42,7 @@ def command(
         typer.Option("-o", "--output", metavar="FILE", help="Default: report.html for html, else stdout. - is stdout."),
     ] = None,
     form: Annotated[ReportFormat, typer.Option("--format", help="What to make.")] = ReportFormat.html,
-    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    results_folder: Results = Path("results"),
 ) -> None:
     """Write the results as one page that needs no network, or as md, csv, latex or json."""
     from detrbench import report

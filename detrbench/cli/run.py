@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from detrbench.cli import output, weights
-from detrbench.cli.output import Json, Set
+from detrbench.cli.output import Json, Results, Set
 from detrbench.errors import Findings, UsageError, unknown_name
 from detrbench.measures import CHOSEN
 from detrbench.results.folder import SCHEMA
@@ -50,9 +50,7 @@ def command(
         Path | None, typer.Option(metavar="PATH", help="A data set: COCO, Roboflow or YOLO folders.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,
-    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    results_folder: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     jobs: Annotated[
         int,
@@ -244,7 +242,7 @@ def _refuse_to_hide(outcomes: list[Any]) -> None:
 
     unknown = {outcome.item.cell.model for outcome in outcomes if outcome.why == UNKNOWN}
     if unknown:
-        one = unknown_name("model", sorted(unknown)[0], models.names())
+        one = unknown_name("model", sorted(unknown)[0], models.names(), "detrbench list models")
         raise Findings(one.message, one.hint)
     busy = dict.fromkeys(outcome.item.cell.id for outcome in outcomes if outcome.state == "busy")
     if busy:

@@ -1,51 +1,71 @@
-"""`detrbench show`: one suite, model or result in full."""
+"""`detrbench show`: one suite, model, or result: first what a reader looks for, everything with `--yaml`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from detrbench import published
 from detrbench.cli import output, weights
-from detrbench.cli.output import Json
+from detrbench.cli.output import Json, Results
 from detrbench.errors import UsageError, nearest
 from detrbench.measures import MEASURES
+from detrbench.results import address
 from detrbench.results.store import CellResult, ResultsStore
 from detrbench.suite import loading as suites
+from detrbench.suite.cells import Cell, LoadedSuite
 from detrbench.weights import catalogue
 from detrbench.weights.catalogue import Entry
 
 EXAMPLES = output.examples(
     "detrbench show table6_keep_ratio",
     "detrbench show sparse_detr_r50",
-    "detrbench show quickstart/smoke/sparse-0.3",
+    "detrbench show quickstart:sparse-0.3",
+    "detrbench show table6_keep_ratio:focus-0.3 --yaml",
 )
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A suite, a model, or a result (suite/scale/cell).")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A suite, a model, or a cell: SUITE:ID, SUITE:ID@SCALE.")],
     scale: Annotated[str | None, typer.Option(metavar="NAME", help="The scale of a suite.")] = None,
-    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    results_folder: Results = Path("results"),
     weights_folder: weights.Folder = None,
+    as_yaml: Annotated[bool, typer.Option("--yaml", help="Everything, as one YAML document.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show one suite with its cells resolved, one model with its released weights, or one result."""
+    """Show one suite with its cells, one model with its released weights and published figures, or one result."""
     from detrbench import models
 
     if name in models.names():
-        document = _model(name)
+        document, tell = _model(name), _tell_model
     elif name in suites.names() or name.endswith((".yaml", ".yml")):
-        document = _suite(name, scale)
+        document, tell = _suite(name, scale), _tell_suite
+    elif address.is_one(name):
+        document, tell = _cell(name, scale, results_folder), _tell_cell
     else:
-        document = _result(name, ResultsStore(results_folder, output.note))
+        raise _unknown(name, results_folder)
     if as_json:
         output.print_json(document)
-    else:
+    elif as_yaml:
         output.print_yaml(document)
+    else:
+        tell(document)
+
+
+def _unknown(name: str, results_folder: Path) -> UsageError:
+    from detrbench import models
+
+    store = ResultsStore(results_folder)
+    cells = {address.of(cell): cell.id for pair in store.suites() for cell in store.cells(*pair)}
+    match = nearest(name, [*suites.names(), *models.names(), *cells.values()])
+    match = next((whole for whole, cell in cells.items() if cell == match), match)
+    hint = f"did you mean {match!r}? " if match else ""
+    return UsageError(
+        f"no suite, model or result is called {name!r}", hint=f"{hint}detrbench list shows all; a cell is SUITE:ID"
+    )
 
 
 def _model(name: str) -> dict[str, Any]:
@@ -56,10 +76,11 @@ def _model(name: str) -> dict[str, Any]:
         "name": name,
         "summary": variant.summary,
         "about": variant.doc.strip(),
+        "weights": [_weights(entry) for entry in catalogue.of_model(name)],
+        "published": list(_published(name, variant.base)),
         "parts": dict(spec.parts),
         "options": _plain(spec.options),
         "sources": _plain(variant.sources),
-        "weights": [_weights(entry) for entry in catalogue.of_model(name)],
     }
 
 
@@ -75,39 +96,52 @@ def _weights(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _published(model: str, base: str) -> Iterator[dict[str, Any]]:
+    """The rows of the papers' tables that this model is, by the cell that stands for each."""
+    for name in suites.names():
+        if base not in suites.locate(name).read_text(encoding="utf-8"):
+            continue  # reading all of them takes seconds
+        loaded = suites.load(name)
+        for cell in loaded.cells(loaded.suite.pick_scale(None, has_data=True)):
+            row = _row_of(loaded, cell)
+            if cell.model == model and row is not None:
+                yield {"cell": f"{name}:{cell.id}", "table": loaded.suite.published, **_figures(row)}
+
+
+def _row_of(loaded: LoadedSuite, cell: Cell) -> published.PublishedRow | None:
+    if loaded.suite.published is None or not cell.row:
+        return None
+    return published.load(loaded.suite.published).select(cell.row)
+
+
+def _figures(row: published.PublishedRow | None) -> dict[str, Any]:
+    values = row.values if row else {}
+    return {name: values.get(name) for name in ("epochs", "AP", "gflops")}
+
+
 def _suite(name: str, scale: str | None) -> dict[str, Any]:
     loaded = suites.load(name)
     chosen = loaded.suite.pick_scale(scale, has_data=False)
     top = loaded.suite.model_dump(mode="json", exclude={"variants", "scales", "defaults"}, exclude_none=True)
-    return {**top, "scale": chosen, "cells": [cell.describe() for cell in loaded.cells(chosen)]}
+    cells = [{**cell.describe(), "published": _figures(_row_of(loaded, cell))} for cell in loaded.cells(chosen)]
+    return {**top, "scale": chosen, "scales": list(loaded.suite.scales), "cells": cells}
 
 
-def _result(name: str, store: ResultsStore) -> dict[str, Any]:
-    found = _matching(name.rstrip("/"), store)
-    if not found:
-        from detrbench import models
-
-        known = [*suites.names(), *models.names(), *(f"{s}/{c}" for s, c in store.suites())]
-        match = nearest(name, known)
-        hint = f"did you mean {match!r}? " if match else ""
-        raise UsageError(f"no suite, model or result is called {name!r}", hint=f"{hint}see detrbench list --help")
-    if len(found) > 1:
-        ids = ", ".join(f"{r.suite}/{r.scale}/{r.id}" for r in found[:8])
-        raise UsageError(f"{name!r} fits {len(found)} results", hint=f"name one: {ids}")
-    return _describe(found[0])
-
-
-def _matching(name: str, store: ResultsStore) -> list[CellResult]:
-    """By folder, by `suite/scale/cell`, or by any end of that."""
-    path = Path(name)
-    if (path / "cell.yaml").is_file():
-        result = store.read_cell(path)
-        return [result] if result else []
-    results = [result for pair in store.suites() for result in store.cells(*pair)]
-    return [r for r in results if f"/{r.suite}/{r.scale}/{r.id}".endswith(f"/{name}") or r.folder.name == name]
+def _cell(name: str, scale: str | None, results_folder: Path) -> dict[str, Any]:
+    """A cell of the results; one that has none yet as its suite describes it."""
+    try:
+        found = address.several(name, results_folder, output.note)
+    except UsageError:
+        suite, _, cell = name.partition(":")
+        if suite not in suites.names():
+            raise
+        cell, _, at = cell.partition("@")
+        planned = {each["id"]: each for each in _suite(suite, at or scale)["cells"]}
+        return planned[address.complete(f"cell of {suite}", cell, planned)]
+    return _result(address.only(name, found))
 
 
-def _describe(result: CellResult) -> dict[str, Any]:
+def _result(result: CellResult) -> dict[str, Any]:
     measures = {}
     for measure in MEASURES:
         if measure in result.records or measure in result.status.get("measures", {}):
@@ -120,3 +154,83 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _tell_model(found: dict[str, Any]) -> None:
+    from detrbench import models
+
+    output.say(f"{found['name']}: {found['summary']}", "", found["about"].replace("\n", " "), "")
+    released = found["weights"]
+    facts = {
+        "paper": "; ".join(dict.fromkeys(each["paper"] for each in released if each["paper"])),
+        "repository": "; ".join(dict.fromkeys(each["repository"] for each in released)),
+        "parts": ", ".join(f"{kind} {part}" for kind, part in found["parts"].items() if part != "none"),
+        "options": f"{_settings(models.describe(found['name']).options)} (all: --yaml)",
+    }
+    output.console().print(output.facts(facts))
+    if released:
+        output.say("", "official weights")
+        rows = [(w["name"], _settings(w["published_AP"]), _settings(w["options"]), w["state"]) for w in released]
+        output.console().print(output.table(["name", "published AP", "trained with", "state"], rows))
+    if found["published"]:
+        output.say("", "published, by the cells that measure it")
+        counts = [(r["cell"], r["table"], r["epochs"], r["AP"], r["gflops"]) for r in found["published"]]
+        output.console().print(output.table(["cell", "table", ">epochs", ">AP", ">GFLOPs"], counts))
+    output.say("", f"next: detrbench profile {found['name']}")
+
+
+def _tell_suite(found: dict[str, Any]) -> None:
+    output.say(f"{found['name']}: {found['title']}")
+    if found.get("description"):
+        output.say(found["description"])
+    if found.get("published"):
+        table = published.load(found["published"])
+        output.say(f"published: {table.citation}: {table.source}")
+    output.say(
+        f"at scale {found['scale']} (scales: {', '.join(found['scales'])}), measures {', '.join(found['measure'])}", ""
+    )
+    rows = [
+        (
+            cell["id"],
+            cell["model"] or "published only",
+            _settings(cell["options"]),
+            cell["official"],
+            cell["published"]["AP"],
+            cell["published"]["gflops"],
+        )
+        for cell in found["cells"]
+    ]
+    heads = ["cell", "model", "options", "official weights", ">published AP", ">published GFLOPs"]
+    output.console().print(output.table(heads, rows))
+    output.say("", f"next: detrbench run {found['name']} --dry-run; one cell: detrbench show {found['name']}:ID")
+
+
+def _tell_cell(found: dict[str, Any]) -> None:
+    output.say(f"{found['suite']}:{found['id']}@{found['scale']}: {found['model'] or 'a detector from elsewhere'}")
+    facts: dict[str, Any] = {key: _settings(found[key]) for key in ("options", "resolved")}
+    facts |= {key: found.get(key) for key in ("official", "checkpoint", "note", "folder")}
+    output.console().print(output.facts(facts))
+    if "measures" not in found:
+        output.say("", f"no results yet: detrbench run {found['suite']} -k {found['id']} --scale {found['scale']}")
+        return
+    rows = [
+        (measure, protocol, each["state"].replace("_", " "), _headline(record) or each["why"] or "")
+        for measure, each in found["measures"].items()
+        for protocol, record in (each["records"] or {"": {}}).items()
+    ]
+    output.say()
+    output.console().print(output.table(["measure", "protocol", "state", "figures"], rows))
+
+
+def _headline(record: Mapping[str, Any]) -> str:
+    """The plain figures of a record: numbers, and estimates with their value; not what stands deeper."""
+    found = []
+    for name, value in record.items():
+        number = value.get("value") if isinstance(value, Mapping) else value
+        if isinstance(number, int | float) and not isinstance(number, bool):
+            found.append(f"{name} {number:.4g}")
+    return ", ".join(found[:8])
+
+
+def _settings(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detrbench.errors import DataError, UsageError
+from detrbench.results import address
+from detrbench.results.store import CellResult
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 # What every command asks that runs a detector on a user's images.
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="A model, or the folder of a trained cell.")]
+Model = Annotated[str, typer.Argument(metavar="MODEL|SUITE:ID", help="A model, or a trained cell of the results.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to look at.")]
 Checkpoint = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or ours.")]
 Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A data set whose class names are shown.")]
@@ -34,26 +36,29 @@ class Source:
         self.model, self.options, self.weights, self.size, self.names = model, options, weights, size, names
 
     @classmethod
-    def of(cls, model: str, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> Source:
+    def of(
+        cls, model: str, checkpoint: Path | None, options: dict[str, Any], data: Path | None, results: Path
+    ) -> Source:
         """What the command line names.
 
         Args:
-            model: a model's name, or a cell's folder.
+            model: a model's name, or a cell's address (`results/address.py`).
             checkpoint: its weights; a cell has its own.
             options: on top of the model's, or the cell's.
             data: a data set whose class names are shown.
+            results: the results folder in which an address is looked up.
 
         Raises:
-            UsageError: no weights to be had.
+            UsageError: no such model or cell, or no weights to be had.
         """
-        cell = Path(model)
-        if (cell / "cell.yaml").is_file():
-            return cls._of_cell(cell, checkpoint, options, data)
-        if checkpoint is None:
-            hint = "give --checkpoint FILE, or the folder of a trained cell instead of a model"
-            raise UsageError(f"{model}: random weights detect nothing", hint=hint)
+        if address.is_one(model):
+            return cls._of_cell(address.one(model, results), checkpoint, options, data)
         from detrbench import models
 
+        models.describe(model)  # an unknown name is refused as such
+        if checkpoint is None:
+            hint = "give --checkpoint FILE, or a trained cell (SUITE:ID) instead of a model"
+            raise UsageError(f"{model}: random weights detect nothing", hint=hint)
         own = _own_names(checkpoint)
         if own is not None:
             options = {"num_classes": len(own), **options}
@@ -64,14 +69,15 @@ class Source:
         return cls(model, options, checkpoint, (800, 1333), names)
 
     @classmethod
-    def _of_cell(cls, path: Path, checkpoint: Path | None, options: dict[str, Any], data: Path | None) -> Source:
+    def _of_cell(
+        cls, result: CellResult, checkpoint: Path | None, options: dict[str, Any], data: Path | None
+    ) -> Source:
         from detrbench.results.folder import CellFolder
-        from detrbench.results.store import ResultsStore
 
-        result = ResultsStore(path.parent).read_cell(path)
-        weights = checkpoint or CellFolder(path).weights
-        if result is None or not weights.is_file():
-            raise UsageError(f"{path}: no trained weights", hint="detrbench run trains its cell; or give --checkpoint")
+        weights = checkpoint or CellFolder(result.folder).weights
+        if not weights.is_file():
+            hint = "detrbench run trains its cell; or give --checkpoint"
+            raise UsageError(f"{address.of(result)}: no trained weights", hint=hint)
         cell, resolved = result.cell, dict(result.cell["resolved"])
         names = _own_names(weights) if data is None else None
         if names is None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from detrbench.cli import output, run, validate
-from detrbench.cli.output import Json, Set
+from detrbench.cli.output import Json, Results, Set
 from detrbench.errors import UsageError
 from detrbench.files import at_home, write_atomic
 from detrbench.results.folder import SCHEMA
@@ -42,9 +42,7 @@ def command(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of the results. Default: that of the data's folder.")
     ] = None,
-    results_folder: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    results_folder: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score drawn.")] = 0.3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the suite that would be run; run nothing.")] = False,
@@ -157,7 +155,7 @@ def _draw(result: CellResult, spec: Any, threshold: float, device: str) -> list[
     from detrbench.run import work
 
     dataset = work.dataset_of(spec, "val")
-    source = Source.of(str(result.folder), None, {}, None)
+    source = Source.of(str(result.folder), None, {}, None, result.folder)
     detector = source.load(device)
     drawn = []
     for index, record in enumerate(dataset.coco_ground_truth()["images"][:DRAWN]):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from detrbench.cli import output
-from detrbench.cli.output import Json, Set
+from detrbench.cli.output import Json, Results, Set
 from detrbench.cli.source import Checkpoint, Data, Device, Images, Model, Source, Threshold, open_image, sample_of
 from detrbench.errors import EnvironmentLacking, UsageError
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = output.examples(
     "detrbench visualize sparse_detr_r50 street.jpg --checkpoint sparse_detr_r50_30.pth -o street/",
-    "detrbench visualize results/quickstart/smoke/cells/sparse-0.3-1a2b3c4d photo.png -o inside.html",
+    "detrbench visualize quickstart:sparse-0.3 photo.png -o inside.html",
     "detrbench visualize focus_detr_r50 *.jpg --checkpoint focus.pth --set keep_ratios=[.3,.3,.2,.2,.1,.1] --json",
 )
 
@@ -35,11 +35,12 @@ def command(
     data: Data = None,
     threshold: Threshold = 0.3,
     device: Device = "auto",
+    results_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
     """Draw what happens inside a detector: kept tokens, attention, sampling points, the way of queries, detections."""
     _check(images, target)
-    source = Source.of(model, checkpoint, output.settings(set_), data)
+    source = Source.of(model, checkpoint, output.settings(set_), data, results_folder)
     found = dict(_look(source, images, threshold, device))
     written = _write(f"{model}, weights {source.weights}", found, target)
     if as_json:

@@ -1,6 +1,6 @@
 """Two results beside each other: which cells answer to each other, and what their figures differ by. Imports no torch.
 
-A side is written `results`, `results/quickstart/smoke`, `quickstart`, or one of these with `:cell`.
+A side is a results folder, a suite, or the address of one cell (`results/address.py`).
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from detrbench.compare import differences
 from detrbench.compare.differences import Difference, Reading
 from detrbench.compare.quantities import QUANTITIES, Quantity
 from detrbench.compare.verdicts import Verdict, verdict_on
-from detrbench.errors import NothingSelected, UsageError, unknown_name
+from detrbench.errors import NothingSelected
 from detrbench.measures import COMMON
+from detrbench.results import address
 from detrbench.results.folder import Warn
-from detrbench.results.store import CellResult, ResultsStore
+from detrbench.results.store import CellResult
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def compare(a: str, b: str, results: Path, warn: Warn = None) -> Comparison:
         UsageError: a side that names no results.
         NothingSelected: no cell of A answers to one of B.
     """
-    left, right = side(a, results, warn), side(b, results, warn)
+    left, right = address.several(a, results, warn), address.several(b, results, warn)
     pairs, only_a, only_b = _pair(left, right)
     if not pairs:
         hint = f"cells of A: {', '.join(only_a)}; of B: {', '.join(only_b)}; name single cells with A:cell B:cell"
@@ -73,36 +74,6 @@ def compare(a: str, b: str, results: Path, warn: Warn = None) -> Comparison:
 
 def _all_equal(rows: Iterable[ComparisonRow]) -> bool:
     return all(row.equal for row in rows)
-
-
-def side(text: str, results: Path, warn: Warn = None) -> list[CellResult]:
-    """The cells that one side names."""
-    place, _, cell = (text, "", "") if Path(text).is_dir() else text.partition(":")
-    cells = _cells_at(place, results, warn)
-    if not cell:
-        return cells
-    chosen = [each for each in cells if each.id == cell]
-    if not chosen:
-        raise unknown_name(f"cell of {place}", cell, {each.id for each in cells})
-    return chosen
-
-
-def _cells_at(place: str, results: Path, warn: Warn) -> list[CellResult]:
-    path = Path(place)
-    if not path.is_dir():
-        path = results / place
-    if not place or not path.is_dir():
-        hint = "a folder of results, the name of a suite in it, or either with :cell"
-        raise UsageError(f"{place or 'nothing'}: no results there", hint=hint)
-    path = path.resolve()
-    depth = 2 if (path / "cells").is_dir() else 1 if any(path.glob("*/cells")) else 0
-    store = ResultsStore([path, path.parent, path.parent.parent][depth], warn)
-    wanted = path.parts[len(path.parts) - depth :]
-    chosen = [pair for pair in store.suites() if pair[:depth] == wanted]
-    cells = [cell for suite, scale in chosen for cell in store.cells(suite, scale) if cell.records]
-    if not cells:
-        raise UsageError(f"{path}: no results there", hint="detrbench run SUITE makes some")
-    return cells
 
 
 def _pair(
@@ -127,7 +98,7 @@ def _pair(
 
 
 def _label(cell: CellResult, several: bool) -> str:
-    return f"{cell.suite}/{cell.scale}:{cell.id}" if several else cell.id
+    return address.of(cell) if several else cell.id
 
 
 def _rows(name: str, a: CellResult, b: CellResult) -> Iterable[ComparisonRow]:

@@ -45,7 +45,7 @@ def locate(suite: str) -> Path:
         raise SuiteError(f"{path}: no such file", hint=f"suites that come with detrbench: {', '.join(names())}")
     if (FOLDER / f"{suite}.yaml").is_file():
         return FOLDER / f"{suite}.yaml"
-    raise unknown_name("suite", suite, names())
+    raise unknown_name("suite", suite, names(), "detrbench list suites")
 
 
 def load(suite: str | Path) -> LoadedSuite:

@@ -66,7 +66,7 @@ def document(name: str, model: str, data: OwnData, chosen: Mapping[str, Any]) ->
         UsageError: no such model, or no such setting.
     """
     if model not in models.names():
-        raise unknown_name("model", model, models.names())
+        raise unknown_name("model", model, models.names(), "detrbench list models")
     settings, options = split_overrides(chosen)
     _ = settings.recipe  # refuses what is out of bounds
     said = settings.model_dump(exclude_unset=True)

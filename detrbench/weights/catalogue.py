@@ -141,7 +141,7 @@ def _entry(family: str, group: _Family, name: str, one: _Weights) -> Entry:
 def get(name: str) -> Entry:
     """The weights of that name; unknown ones raise UsageError with the nearest match."""
     if name not in entries():
-        raise unknown_name("weights", name, entries())
+        raise unknown_name("weights", name, entries(), "detrbench weights list")
     return entries()[name]
 
 

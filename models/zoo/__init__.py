@@ -116,7 +116,7 @@ def get_variant(name: str) -> Variant:
     """The variant of that name; unknown names raise `UsageError` with the nearest match."""
     _load()
     if name not in _VARIANTS:
-        raise unknown_name("model", name, _VARIANTS)
+        raise unknown_name("model", name, _VARIANTS, "detrbench list models")
     return _VARIANTS[name]
 
 

@@ -193,6 +193,21 @@ def test_results_of_another_machine_are_not_timed_here(check: Type, made: MadeRe
     assert [path.read_text() for path in made.store.root.glob("*/*/cells/*/latency.json")] == before
 
 
+def test_one_cell_is_checked_by_its_address(made: MadeResults, capsys: pytest.CaptureFixture[str]) -> None:
+    (made.folder / "budgets").mkdir()
+    (made.folder / "budgets" / "demo.yaml").write_text("suite: demo\nbudgets: {small: gflops <= 3.5}\n")
+    assert cli.main(["check", "demo.yaml"]) == 1  # the other has 4
+    assert cli.main(["check", "demo.yaml:sparse@smoke"]) == 0
+    assert capsys.readouterr().out.rpartition("demo")[2].count("\nok ") == 1
+    assert cli.main(["check", "demo.yaml:spars"]) == 0
+    assert cli.main(["check", "demo.yaml:deformable"]) == 1
+    assert cli.main(["check", "demo.yaml:nothing"]) == 2
+    assert cli.main(["check", "demo.yaml:sparse", "--update-baseline", "why"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "error: --update-baseline: a baseline is of a whole suite\nhint: leave out :ID\n"
+    )
+
+
 def test_json(check: Type) -> None:
     code, out, _ = check("gflops <= 3.5", "--json")
     document = json.loads(out)

@@ -73,7 +73,11 @@ def test_a_model_is_shown_with_its_released_weights(tmp_path: Path, capsys: pyte
     (tmp_path / "focus_detr" / "r50_36ep").mkdir(parents=True)
     (tmp_path / "focus_detr" / "r50_36ep" / "focus_detr_r50_4scale_36ep_v3.zip").write_bytes(b"here")
     assert cli.main(["show", "focus_detr_r50", "--weights", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.count("state: here") == 1
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines() if "paper_top300" in line] == [
+        "fetch",
+        "fetch",
+        "here",
+    ]
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +122,7 @@ def test_list_and_show_speak_json(terminal: Terminal) -> None:
         ("list", "results"): "results",
         ("show", "quickstart"): "cells",
         ("show", "sparse_detr_r50"): "options",
-        ("show", "demo/smoke/sparse-0.1"): "measures",
+        ("show", "demo:sparse-0.1"): "measures",
         ("show", "demo.yaml"): "cells",
     }
     for arguments, key in documents.items():
@@ -127,17 +131,64 @@ def test_list_and_show_speak_json(terminal: Terminal) -> None:
         assert json.loads(out)[key]
 
 
-def test_show_finds_results_by_any_unique_end(terminal: Terminal) -> None:
+def test_show_takes_a_cells_address(terminal: Terminal) -> None:
+    code, out, _ = terminal.type("show", "table6_keep_ratio:focus-0.3")
+    assert code == 0
+    assert "no results yet: detrbench run table6_keep_ratio -k focus-0.3 --scale paper" in out
     terminal.type("run", "demo.yaml")
     folder = next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*"))
-    for name in ("sparse-0.1", "smoke/sparse-0.1", "demo/smoke/sparse-0.1", folder.name, str(folder)):
+    for name in ("demo:sparse-0.1", "dem:sparse-0.1@sm", "demo/smoke/sparse-0.1", str(folder)):
         code, out, _ = terminal.type("show", name)
         assert code == 0
-        assert "id: sparse-0.1" in out
+        assert out.startswith("demo:sparse-0.1@smoke: sparse_detr_r50\n")
+        assert "figure 10" in out
     terminal.type("run", "demo.yaml", "--scale", "paper", "--measure", "complexity")
-    code, _, err = terminal.type("show", "sparse-0.1")
-    assert code == 2
-    assert "fits 2 results" in err
+    for name, says in (
+        ("demo:sparse-0.1", "hint: name one: demo:sparse-0.1@paper, demo:sparse-0.1@smoke"),
+        ("demo:sparse", "hint: name one: sparse-0.1, sparse-0.3"),
+        ("demo:spars-0.1", "did you mean 'sparse-0.1'?"),
+        ("sparse-0.1", "did you mean 'demo:sparse-0.1@paper'?"),
+    ):
+        code, out, err = terminal.type("show", name)
+        assert (code, out) == (2, "")
+        assert says in err
+
+
+def test_a_trained_cell_is_named_by_its_address(terminal: Terminal) -> None:
+    terminal.type("run", "demo.yaml", "--measure", "complexity")
+    for name, says in (
+        ("demo:sparse-0.1", "demo:sparse-0.1@smoke: no trained weights"),
+        ("demo:sprse-0.1", "unknown cell of demo 'sprse-0.1'"),
+        ("sparse_detr_r51", "unknown model 'sparse_detr_r51'"),
+    ):
+        for command in ("predict", "visualize"):
+            code, out, err = terminal.type(command, name, "street.jpg")
+            assert (code, out) == (2, "")
+            assert says in err.splitlines()[0]
+
+
+def test_a_model_is_shown_with_paper_code_weights_and_published_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", "focus_detr_r50"]) == 0
+    out = capsys.readouterr().out
+    for says in ("Focus-DETR, ICCV 2023, arXiv 2307.12612", "huawei-noah/noah-research", "paper_top300=50.4"):
+        assert says in out
+    line = next(line for line in out.splitlines() if line.startswith("table6_keep_ratio:focus-0.3"))
+    assert line.split()[1:] == ["focus_detr/table6", "36", "50.4", "154"]
+
+
+def test_bare_list_lists_everything(terminal: Terminal) -> None:
+    code, out, err = terminal.type("list")
+    assert code == 0
+    assert [line for line in out.splitlines() if line.isupper()] == ["SUITES", "MODELS", "PARTS", "RESULTS"]
+    assert "no results in results" in err
+
+
+def test_of_many_names_the_nearest_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["profile", "deformable_detr"]) == 2
+    hint = capsys.readouterr().err.splitlines()[1]
+    assert hint.startswith("hint: nearest: deformable_detr_r50, ")
+    assert hint.endswith("; all: detrbench list models")
+    assert len(hint) < 200
 
 
 def test_validate_says_what_is_in_a_suite(terminal: Terminal) -> None:

@@ -29,7 +29,7 @@ def rows(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[
 
 
 def test_two_cells_are_paired(made: MadeResults, capsys: pytest.CaptureFixture[str]) -> None:
-    found = rows(capsys, "demo:deformable", "results/demo/smoke:sparse")
+    found = rows(capsys, "dem:deformable@smoke", "results/demo/smoke:sp")
     assert "params" not in found  # equal
     assert found["gflops"]["verdict"] == "better"
     assert found["ap"]["verdict"] == "worse"

@@ -1,0 +1,145 @@
+"""The address of a result, as every command takes it: `SUITE:ID`, with `@SCALE` where several scales have it.
+
+A suite is looked up in a results folder; the path of a folder may stand in its place. Of each name, a beginning that
+fits one alone is enough: `quick:sparse-0.1`. The folder of a cell, and `SUITE/SCALE/ID`, are addresses as well. Imports
+no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from detrbench.errors import UsageError, unknown_name
+from detrbench.results.folder import Warn
+from detrbench.results.store import CellResult, ResultsStore
+
+
+def of(result: CellResult) -> str:
+    """The whole address of a result."""
+    return f"{result.suite}:{result.id}@{result.scale}"
+
+
+def is_one(text: str) -> bool:
+    """Whether that is written as the address of a single result, whether or not there is such a result."""
+    return (Path(text) / "cell.yaml").is_file() or ":" in text or text.count("/") == 2
+
+
+def one(text: str, folder: Path, warn: Warn = None) -> CellResult:
+    """The result that an address names.
+
+    Args:
+        text: the address.
+        folder: the results folder in which suites are looked up.
+        warn: gets one line for each file that cannot be read.
+
+    Raises:
+        UsageError: no result has that address, or several have.
+    """
+    return only(text, several(text, folder, warn))
+
+
+def only(text: str, found: list[CellResult]) -> CellResult:
+    """The one result among those that an address names; raises UsageError where there are several."""
+    if len(found) > 1:
+        shown = ", ".join(map(of, found[:5])) + (", ..." if len(found) > 5 else "")
+        raise UsageError(f"{text!r} fits {len(found)} results", hint=f"name one: {shown}")
+    return found[0]
+
+
+def several(text: str, folder: Path, warn: Warn = None) -> list[CellResult]:
+    """The results that an address names: at least one; all of a suite, or of a folder, where no id stands there.
+
+    Raises:
+        UsageError: no result has that address.
+    """
+    path = Path(text)
+    if (path / "cell.yaml").is_file():
+        own = ResultsStore(folder, warn).read_cell(path)
+        return [own] if own else []
+    if path.is_dir():
+        return _below(path, warn)
+    place, cell, scale = _split(text)
+    found = _below(Path(place), warn) if place and Path(place).is_dir() else _of_suite(place, folder, warn)
+    if cell:
+        found = _chosen(f"cell of {place}", cell, scale, found)
+    elif scale:
+        found = _at_scale(place, scale, found)
+    return found
+
+
+def _split(text: str) -> tuple[str, str, str]:
+    """Suite or folder, id and scale as an address has them; empty where it does not."""
+    if ":" not in text and text.count("/") == 2:
+        suite, scale, cell = text.split("/")
+        return suite, cell, scale
+    place, _, rest = text.partition(":")
+    if rest:
+        return place, rest, ""
+    place, _, scale = place.partition("@")
+    return place, "", scale
+
+
+def _of_suite(suite: str, folder: Path, warn: Warn) -> list[CellResult]:
+    store = ResultsStore(folder, warn)
+    pairs = store.suites()
+    if not pairs:
+        raise _nothing(f"{folder}/{suite}")
+    name = complete("suite with results", suite, {pair[0] for pair in pairs})
+    return _with_records([cell for pair in pairs if pair[0] == name for cell in store.cells(*pair)], folder / name)
+
+
+def _below(path: Path, warn: Warn) -> list[CellResult]:
+    """All results of a results folder, of a suite's folder in one, or of a scale's folder in that."""
+    path = path.resolve()
+    depth = 2 if (path / "cells").is_dir() else 1 if any(path.glob("*/cells")) else 0
+    store = ResultsStore([path, path.parent, path.parent.parent][depth], warn)
+    wanted = path.parts[len(path.parts) - depth :]
+    pairs = [pair for pair in store.suites() if pair[:depth] == wanted]
+    return _with_records([cell for pair in pairs for cell in store.cells(*pair)], path)
+
+
+def _with_records(cells: list[CellResult], place: Path) -> list[CellResult]:
+    found = [cell for cell in cells if cell.records]
+    if not found:
+        raise _nothing(place)
+    return found
+
+
+def _nothing(place: Path | str) -> UsageError:
+    return UsageError(f"{place}: no results there", hint="detrbench run SUITE makes some")
+
+
+def _chosen(kind: str, cell: str, scale: str, found: list[CellResult]) -> list[CellResult]:
+    ids = {each.id for each in found}
+    if cell not in ids and not scale and "@" in cell:
+        cell, _, scale = cell.rpartition("@")
+    name = complete(kind, cell, ids)
+    return _at_scale(name, scale, [each for each in found if each.id == name])
+
+
+def _at_scale(what: str, scale: str, found: list[CellResult]) -> list[CellResult]:
+    if not scale:
+        return found
+    name = complete(f"scale of {what}", scale, {each.scale for each in found})
+    return [each for each in found if each.scale == name]
+
+
+def complete(kind: str, name: str, known: Iterable[str]) -> str:
+    """The known name that is meant: the same, or the only one that begins so.
+
+    Args:
+        kind: what the names are names of, for the error.
+        name: what was typed.
+        known: all names that there are.
+
+    Raises:
+        UsageError: none begins so, or several do.
+    """
+    known = sorted(known)
+    begun = [each for each in known if each.startswith(name)] if name else []
+    if name in known or len(begun) == 1:
+        return name if name in known else begun[0]
+    if begun:
+        raise UsageError(f"{kind}: {name!r} fits {len(begun)}", hint=f"name one: {', '.join(begun[:5])}")
+    raise unknown_name(kind, name, known)
