@@ -104,12 +104,12 @@ def unknown_name(kind: str, name: str, known: Iterable[str], listing: str | None
         listing: the command that lists them.
     """
     known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
     if len(known) <= _FEW:
-        match = nearest(name, known)
-        hint = (f"did you mean {match!r}? " if match else "") + f"known: {', '.join(known)}"
+        hint += f"known: {', '.join(known)}"
     else:
-        close = difflib.get_close_matches(name, known, n=5, cutoff=0.4)
-        hint = f"nearest: {', '.join(close)}" if close else f"none of {len(known)} is like it"
+        hint += f"also near: {', '.join(close[1:])}" if close[1:] else f"{len(known)} are known"
         hint += f"; all: {listing}" if listing else ""
     return UsageError(f"unknown {kind} {name!r}", hint=hint)
 

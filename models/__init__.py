@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from detrbench.errors import UsageError
 from detrbench.models.options import Option
 from detrbench.models.parts import Part, all_parts, register_part
-from detrbench.models.spec import DetectorSpec, resolve
+from detrbench.models.spec import DetectorSpec, override_names, resolve
 from detrbench.models.zoo import BACKBONES, Variant, get_variant, register_variant, variant_names
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ __all__ = [
     "load_checkpoint",
     "names",
     "ops",
+    "override_names",
     "postprocess",
     "register",
     "resolve",

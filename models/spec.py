@@ -75,6 +75,11 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
     return DetectorSpec(variant.name, parts, values)
 
 
+def override_names() -> set[str]:
+    """Every name that overrides of some variant may have."""
+    return {"source", *COMMON, *CRITERION, *ALL_KINDS, *(option for part in all_parts() for option in part.options)}
+
+
 def _defaults(parts: Mapping[str, str]) -> dict[str, Option]:
     defaults = COMMON | CRITERION
     for kind in ALL_KINDS:
@@ -124,4 +129,4 @@ def _check_values(parts: Mapping[str, str], options: Mapping[str, Option], value
             raise options[key].refusal(key, values[key], relation.expected(values))
 
 
-__all__ = ["DetectorSpec", "Variant", "resolve"]
+__all__ = ["DetectorSpec", "Variant", "override_names", "resolve"]

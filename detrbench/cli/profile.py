@@ -44,6 +44,9 @@ def command(
     results_folder: Annotated[
         Path, typer.Option("--results", metavar="DIR", help="With --published: counts that are there are not repeated.")
     ] = Path("results"),
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also the counting rule, and what it and fvcore leave out.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Count parameters and GFLOPs (1 multiply-add = 1). Needs neither data nor weights."""
@@ -52,10 +55,10 @@ def command(
     elif model is None:
         raise UsageError("expected a model, got none", hint="detrbench list models")
     else:
-        _one(model, output.settings(set_), size, protocol, as_json)
+        _one(model, output.settings(set_), size, protocol, as_json, verbose)
 
 
-def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, as_json: bool) -> None:
+def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, as_json: bool, verbose: bool) -> None:
     from detrbench import models
     from detrbench.measure import protocols
 
@@ -63,7 +66,7 @@ def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, a
     if size is not None:
         rule = rule.at(*_size(size))
     models.resolve(model, options)  # before torch is imported: a wrong name should not have to wait
-    record = _count(model, options, rule)
+    record = _count(model, options, rule, cross_check=verbose or as_json)
     if as_json:
         output.print_json({"model": model, "options": options, **records.to_json(record)})
         return
@@ -75,6 +78,8 @@ def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, a
     chosen = "".join(f" {key}={value}" for key, value in options.items())
     output.say(f"{model}{chosen} under protocol {rule.name}", "")
     output.console().print(output.table(["part", ">params, M", ">GFLOPs"], rows))
+    if not verbose:
+        return
     print(f"\n{record.convention}")
     for name, check in record.cross_check.items():
         missed = ", ".join(f"{op} x{calls}" for op, calls in check.missed.items()) or "nothing"
@@ -90,7 +95,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _count(model: str, options: dict[str, Any], rule: Any, cross_check: bool = True) -> Any:
+def _count(model: str, options: dict[str, Any], rule: Any, cross_check: bool) -> Any:
     from detrbench import models
     from detrbench.measure import complexity
 

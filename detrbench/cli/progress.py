@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ class _Active:
 
 
 class Clock:
-    """Time left, from the plan's estimates corrected by what measures of the same kind really took.
+    """Time left, from the plan's estimates, corrected by what items really took.
+
+    A measure is corrected by its own items, those under way included; one of which none has begun, as the others are.
 
     Args:
         items: of the plan.
@@ -64,10 +67,15 @@ class Clock:
         active, estimate = self.active.get(id(item)), self._estimate(item)
         if active is None:
             return estimate
-        elapsed, done = self.now() - active.started, active.fraction - (active.first_fraction or 0.0)
-        if done > 0.01:
-            return elapsed / done * (1 - active.fraction)
-        return None if estimate is None else max(estimate - elapsed, 0.0)
+        whole = self._projected(active)
+        if whole is not None:
+            return whole * (1 - active.fraction)
+        return None if estimate is None else max(estimate - (self.now() - active.started), 0.0)
+
+    def _projected(self, active: _Active) -> float | None:
+        """Seconds of a whole item, from the part that was watched; None while that is too small to tell."""
+        done = active.fraction - (active.first_fraction or 0.0)
+        return (self.now() - active.started) / done if done > 0.01 else None
 
     def total_left(self) -> float | None:
         """Seconds left of the whole run; None where an item's cost is unknown."""
@@ -83,7 +91,19 @@ class Clock:
         return shared / self.jobs + alone
 
     def _estimate(self, item: WorkItem) -> float | None:
-        return None if item.seconds is None else item.seconds * self.ratios.get(item.measure, 1.0)
+        return None if item.seconds is None else item.seconds * self._ratio(item.measure)
+
+    def _ratio(self, measure: str) -> float:
+        """What items of a measure take, over what the plan said."""
+        if measure in self.ratios:
+            return self.ratios[measure]
+        seen = dict(self.ratios)
+        for item in self.pending:
+            active = self.active.get(id(item))
+            whole = self._projected(active) if active and active.fraction >= 0.05 else None
+            if item.seconds and whole is not None:
+                seen[item.measure] = whole / item.seconds
+        return seen.get(measure, statistics.median(seen.values()) if seen else 1.0)
 
 
 def outcome_line(outcome: Outcome) -> str:

@@ -14,8 +14,8 @@ from detrbench.cli.output import Json, Results, Set
 from detrbench.errors import Findings, UsageError, unknown_name
 from detrbench.measures import CHOSEN
 from detrbench.results.folder import SCHEMA
+from detrbench.run import plan
 from detrbench.suite import loading as suites
-from detrbench.words import printable
 
 EXAMPLES = output.examples(
     "detrbench run quickstart",
@@ -23,7 +23,7 @@ EXAMPLES = output.examples(
     'detrbench run table6_keep_ratio -k "sparse and not 0.5" --measure complexity',
     "detrbench run sparse_table1 --data ~/coco --limit 100",
     "detrbench run table6_keep_ratio --data ~/coco --dry-run --train",
-    "detrbench run sparse_table1 --scale smoke --set epochs=1 -s model.hidden_dim=128",
+    "detrbench run sparse_table1 --scale smoke --set epochs=1 -s hidden_dim=128",
     "detrbench run suites/*.yaml --measure complexity --jobs 4",
 )
 
@@ -141,7 +141,8 @@ def execute(prepared: Any, workers: Any, as_json: bool) -> list[Any]:
     from detrbench.run import execute as runs
 
     listener = progress.listener(output.console(to_stderr=as_json), workers.jobs if workers else 1)
-    output.note(headline(prepared))
+    for line in headline(prepared).splitlines():
+        output.note(line)
     try:
         return runs.execute(prepared, listener, workers)
     finally:
@@ -161,8 +162,18 @@ def headline(prepared: Any) -> str:
     return (
         f"{prepared.loaded.suite.name} at scale {prepared.scale} on {prepared.options.device}: "
         f"{counts['todo']} to do{about}; {counts['done']} done; {reused}"
-        f"{counts['not_measured']} cannot be measured{days}"
+        f"{counts['not_measured']} cannot be measured{days}{_without_data(prepared)}"
     )
+
+
+def _without_data(prepared: Any) -> str:
+    """What a run without data leaves out, and how it would not."""
+    left = dict.fromkeys(item.measure for item in prepared.items if item.why in (plan.NO_DATA, plan.UNTRAINED))
+    if not left:
+        return ""
+    generated = [name for name, scale in prepared.loaded.suite.scales.items() if scale.data != "coco"]
+    here = "".join(f", or --scale {name} (images made here)" for name in generated[-1:])
+    return f"\nno data, so no {', '.join(left)}: give COCO with --data DIR{here}"
 
 
 def _print_plan(prepared: list[Any], as_json: bool) -> None:
@@ -171,7 +182,7 @@ def _print_plan(prepared: list[Any], as_json: bool) -> None:
         return
     console = output.console()
     for one in prepared:
-        console.print(printable(headline(one)), markup=False)
+        output.say(*headline(one).splitlines(), "")
         rows = [
             (
                 i.cell.id,
@@ -182,6 +193,7 @@ def _print_plan(prepared: list[Any], as_json: bool) -> None:
                 i.official or "",
             )
             for i in one.items
+            if i.why not in (plan.NO_DATA, plan.UNTRAINED)  # the headline says it once
         ]
         console.print(output.table(["cell", "measure", "state", "why", ">about", "official weights"], rows))
 

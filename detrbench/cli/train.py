@@ -17,7 +17,7 @@ from detrbench.results.store import CellResult, ResultsStore
 EXAMPLES = output.examples(
     "detrbench train sparse_detr_r50 --data ~/cells",
     "detrbench train sparse_detr_r50 --data ~/cells_yolo --init-from sparse_detr_r50_30.pth",
-    "detrbench train efficient_detr_tiny --data ~/cells -s epochs=20 -s shortest=320 -s model.hidden_dim=64",
+    "detrbench train efficient_detr_tiny --data ~/cells -s epochs=20 -s shortest=320 -s hidden_dim=64",
     "detrbench train dino_r50 --data ~/cells --dry-run > cells.yaml   # the suite that this stands for",
 )
 

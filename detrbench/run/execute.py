@@ -65,7 +65,9 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
             work.dataset_of(cell.settings.data_spec, "val")  # a wrong --data is a mistake, not a missing figure
     conditions = Conditions(_fingerprint, _images, environment, options.device, frozenset(models.names()))
     measures = options.measures if options.measures is not None else tuple(loaded.suite.measure)
-    items = plan.work_items(selected, measures, store, conditions, options.fresh, options.train)
+    items = plan.work_items(
+        selected, measures, store, conditions, options.fresh, options.train, options.measures is not None
+    )
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
     return PreparedRun(loaded, scale, cells, items, store, environment, options)

@@ -7,6 +7,7 @@ the same is done; any other is taken again.
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ from detrbench.weights import catalogue
 from detrbench.weights import store as released
 
 UNKNOWN = "not built yet"  # why a cell of a model that nobody knows is not measured
+NO_DATA = "no data: give the folder of a data set with --data PATH"
+UNTRAINED = "random weights without data: --measure latency,memory times them all the same"
 
 ItemState = Literal["todo", "reused", "done", "not_measured"]
 
@@ -70,15 +73,18 @@ def work_items(
     conditions: Conditions,
     fresh: bool = False,
     train: bool = False,
+    asked: bool = True,
 ) -> list[WorkItem]:
     """The work, in the order in which it is best done: all complexity, then cell by cell, then all memory and latency.
 
     Training is added for cells whose accuracy, DAM correlation or queries need trained weights. What takes days is
-    planned only where `train` asks for it; otherwise the plan says what it would cost.
+    planned only where `train` asks for it; otherwise the plan says what it would cost. Without data, random weights are
+    timed only if somebody `asked` for these very measures: whoever did not wants AP beside the latency.
     """
     wanted = set(measures)
     estimate = _Estimates(store, conditions)
-    items = [item for cell in cells for item in _of_cell(cell, wanted, store, conditions, fresh, train, estimate)]
+    found = [_of_cell(cell, wanted, store, conditions, fresh, train, asked, estimate) for cell in cells]
+    items = list(itertools.chain(*found))
     if not fresh:
         known = KnownRecords(store.root)
         items = [_if_known(item, known) for item in items]
@@ -87,7 +93,14 @@ def work_items(
 
 
 def _of_cell(
-    cell: Cell, wanted: set[str], store: ResultsStore, now: Conditions, fresh: bool, train: bool, estimate: _Estimates
+    cell: Cell,
+    wanted: set[str],
+    store: ResultsStore,
+    now: Conditions,
+    fresh: bool,
+    train: bool,
+    asked: bool,
+    estimate: _Estimates,
 ) -> list[WorkItem]:
     folder = store.folder(cell.suite, cell.scale, folder_name(cell))
     missing = _cell_lacks(cell, now)
@@ -97,6 +110,8 @@ def _of_cell(
         if measure not in wanted and not (measure == "training" and weights.to_train):
             continue
         why = missing or weights.lacking(measure)
+        if not why and not asked and MEASURES[measure].timed and weights.why == NO_DATA:
+            why = UNTRAINED
         key = "" if why else _key(weights.cell, measure, now, weights)
         state: ItemState = "not_measured" if why else "todo"
         if not why and not fresh and folder.has(measure, key):
@@ -154,7 +169,7 @@ class _Weights:
 
     def _find(self, folder: CellFolder, wanted: set[str]) -> None:
         if self.cell.settings.data == "coco" and self.cell.settings.path is None:
-            self.why = "no data: give the folder of a data set with --data PATH"
+            self.why = NO_DATA
             return
         try:
             if self.needed:

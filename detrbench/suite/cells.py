@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from detrbench import models, published, yaml12
-from detrbench.errors import DetrbenchError, UsageError, nearest, unknown_name
+from detrbench.errors import DetrbenchError, UsageError, unknown_name
 from detrbench.files import at_home
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON
@@ -84,7 +84,7 @@ class LoadedSuite:
 
         Args:
             scale: a key of `scales`.
-            overrides: what `--set` gave: scale keys (`epochs`), and `model.<option>` for every detector.
+            overrides: what `--set` gave: scale keys (`epochs`), and options for every detector that takes them.
         """
         changed, options = split_overrides(overrides or {})
         cells = list(_expand(self, scale, changed))
@@ -305,16 +305,24 @@ def _protocols(suite: Suite, variant: SuiteVariant) -> tuple[str, ...]:
 
 
 def split_overrides(overrides: Mapping[str, Any]) -> tuple[Scale, dict[str, Any]]:
-    """What `--set` gave, as keys of a scale and as options of models; raises UsageError for a key that is neither."""
-    options = {key[6:]: value for key, value in overrides.items() if key.startswith("model.")}
-    keys = {key: value for key, value in overrides.items() if not key.startswith("model.")}
-    known = [name for name in Scale.model_fields if name not in ("model", "like")]
-    for key in keys:
-        if key not in known:
-            match = nearest(key, [*known, "model."])
-            hint = f"did you mean {match!r}? " if match else ""
-            hint += f"options of the detectors are set as model.{key}=...; keys: {', '.join(sorted(known))}"
-            raise UsageError(f"--set {key}: unknown key", hint=hint)
+    """What `--set` gave, as keys of a scale and as options of models; raises UsageError for a key that is neither.
+
+    A name that both could be is the scale's; `model.NAME` is the models'.
+    """
+    settings = {name for name in Scale.model_fields if name not in ("model", "like")}
+    own = models.override_names()
+    keys: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key.startswith("model."):
+            options[key.removeprefix("model.")] = value
+        elif key in settings:
+            keys[key] = value
+        elif key in own:
+            options[key] = value
+        else:
+            near = unknown_name("key", key, settings | own, "detrbench show SUITE --yaml")
+            raise UsageError(f"--set {key}: unknown key", hint=near.hint)
     try:
         return Scale.model_validate(keys).beside(Path.cwd()), options
     except ValidationError as error:

@@ -60,7 +60,7 @@ def document(name: str, model: str, data: OwnData, chosen: Mapping[str, Any]) ->
         name: of the suite.
         model: that is trained.
         data: says how large the training set and its images are.
-        chosen: scale keys and `model.<option>`s that the user set; what depends on them follows.
+        chosen: scale keys and options of the model that the user set; what depends on them follows.
 
     Raises:
         UsageError: no such model, or no such setting.

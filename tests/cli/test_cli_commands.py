@@ -186,7 +186,7 @@ def test_bare_list_lists_everything(terminal: Terminal) -> None:
 def test_of_many_names_the_nearest_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["profile", "deformable_detr"]) == 2
     hint = capsys.readouterr().err.splitlines()[1]
-    assert hint.startswith("hint: nearest: deformable_detr_r50, ")
+    assert hint.startswith("hint: did you mean 'deformable_detr_r50'? also near: ")
     assert hint.endswith("; all: detrbench list models")
     assert len(hint) < 200
 
@@ -262,8 +262,8 @@ def test_doctor_says_what_is_missing_and_what_to_install(terminal: Terminal, mon
 def test_profile_prints_parts_and_json(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[Any] = []
 
-    def count_once(*asked: Any) -> Any:
-        counted.append(counted[0] if counted else real(*asked))
+    def count_once(*asked: Any, cross_check: bool) -> Any:
+        counted.append(counted[0] if counted else real(*asked, cross_check=True))
         return counted[0]
 
     real = profile._count
@@ -272,7 +272,10 @@ def test_profile_prints_parts_and_json(terminal: Terminal, monkeypatch: pytest.M
     code, out, err = terminal.type(*arguments)
     assert code == 0, err
     assert "encoder" in out
-    assert "total" in out
+    assert out.splitlines()[-1].startswith("total")
+    more = terminal.type(*arguments, "--verbose")[1]
+    assert more.startswith(out)
+    assert "passes over" in more
     code, out, _ = terminal.type(*arguments, "--json")
     document = json.loads(out)
     assert document["options"] == {"keep_ratio": 0.1}

@@ -225,9 +225,19 @@ def test_a_lost_or_truncated_record_is_taken_again(terminal: Terminal) -> None:
     assert terminal.calls == [("sparse-0.1", "accuracy"), ("sparse-0.1", "dam")]
 
 
-def test_without_data_the_rest_is_measured(terminal: Terminal) -> None:
-    assert terminal.type("run", "demo.yaml", "--scale", "paper", "-k", "0.1")[0] == 0
-    assert terminal.calls == [("sparse-0.1", "complexity"), ("sparse-0.1", "memory"), ("sparse-0.1", "latency")]
+def test_without_data_counting_is_done_and_random_weights_are_timed_only_when_asked(terminal: Terminal) -> None:
+    command = ("run", "demo.yaml", "--scale", "paper", "-k", "0.1")
+    code, _, err = terminal.type(*command)
+    assert code == 0
+    assert "no data, so no accuracy, dam, memory, latency: give COCO with --data DIR, or --scale smoke" in err
+    assert terminal.calls == [("sparse-0.1", "complexity")]
+    code, out, _ = terminal.type(*command, "--dry-run")
+    assert [line.split()[:3] for line in out.splitlines()[3:]] == [
+        ["cell", "measure", "state"],
+        ["sparse-0.1", "complexity", "done"],
+    ]
+    terminal.type(*command, "--measure", "memory,latency")
+    assert terminal.calls == [("sparse-0.1", "memory"), ("sparse-0.1", "latency")]
     (result,) = [r for r in ResultsStore(terminal.results).cells("demo", "paper") if r.id == "sparse-0.1"]
     assert "no data: give" in str(result.state("accuracy")[1])
 

@@ -31,6 +31,16 @@ def test_estimates_are_summed_and_divided_by_the_jobs_that_share_them() -> None:
     assert clock(*items, Item("dam", None))[0].total_left() is None
 
 
+def test_the_first_cell_tells_of_what_has_not_begun() -> None:
+    items = [Item(measure, 100.0) for measure in ("training", "accuracy", "training", "accuracy", "latency")]
+    at, time = clock(*items)
+    for item in items[:2]:
+        at.start(item)
+        time[0] += 50.0
+        at.end(Outcome(item, "done", None, 50.0))  # type: ignore[arg-type]
+    assert at.total_left() == 150.0  # latency too, as this machine is twice as fast as the plan thought
+
+
 def test_what_is_under_way_tells_from_its_own_pace() -> None:
     one, other = Item("training", 60.0), Item("training", 60.0)
     at, time = clock(one, other, jobs=2)
@@ -41,6 +51,7 @@ def test_what_is_under_way_tells_from_its_own_pace() -> None:
     assert at.item_left(other) == 50.0
     at.advance(one, 0.75)
     assert at.item_left(one) == 10.0
-    assert at.total_left() == 30.0
+    assert at.item_left(other) == 30.0  # as the one at its side: two thirds of the estimate
+    assert at.total_left() == 20.0
     at.end(Outcome(one, "done", None, 30.0))  # type: ignore[arg-type]
     assert at.item_left(other) == 20.0  # half of the estimate, as it was for the one that ended

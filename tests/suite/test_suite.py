@@ -92,6 +92,7 @@ def test_overrides_change_scales_and_the_options_of_detectors_that_take_them() -
     assert changed["sparse-0.1"].settings.data_spec.limit == 5
     assert changed["sparse-0.1"].options["keep_ratio"] == changed["sparse-0.1"].complexity_options["keep_ratio"] == 0.2
     assert changed["detr"].options == {"backbone": "tiny"}
+    assert loaded.cells("smoke", {"epochs": 3, "keep_ratio": 0.2, "limit": 5}) == list(changed.values())
 
 
 @pytest.mark.parametrize(
