@@ -60,8 +60,8 @@ class Checked:
         """What the check says of its own mistakes."""
         noisy = sum(each.evidence is not None and not each.evidence.exact for each in self.judgements)
         return (
-            f"{noisy} noisy comparisons; if all budgets are kept, the probability of any false alarm among them is at "
-            f"most {FALSE_ALARMS:.0%}, in up to {self.looks} looks at them"
+            f"{noisy} noisy comparison{'' if noisy == 1 else 's'}: if every budget is kept, the probability of any "
+            f"false alarm is at most {FALSE_ALARMS:.0%}, over up to {self.looks} look{'' if self.looks == 1 else 's'}"
         )
 
 

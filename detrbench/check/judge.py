@@ -90,7 +90,7 @@ def _ask_one(
     if bound.reference == "baseline":
         other: Reading | str = baselines.reading(cell.id, reading)
         if other == "":
-            found = f"{_shown(reading)}, and no baseline for it: new"
+            found = f"{_shown(reading)}, but it is not in the baseline"
             return dataclasses.replace(blank, status="missing", found=found)
         if isinstance(other, str):
             return dataclasses.replace(blank, found=f"{_shown(reading)}: {other}")
@@ -219,6 +219,6 @@ def cells_expected(
     if not uses_baseline or not known:
         return found
     gone = sorted(known - set(cells) - {each.cell for each in found})
-    found += [Judgement("cells", id_, "missing", "in the baseline, and not in the results") for id_ in gone]
+    found += [Judgement("cells", id_, "missing", "in the baseline but not in the results") for id_ in gone]
     new = [id_ for id_ in cells if id_ not in known]
-    return found + [Judgement("cells", id_, "missing", "new: not in the baseline") for id_ in new]
+    return found + [Judgement("cells", id_, "missing", "not in the baseline") for id_ in new]

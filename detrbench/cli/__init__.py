@@ -80,7 +80,7 @@ def _of_the_system(error: OSError) -> DetrbenchError:
     message = f"{place}{error.strerror or error}"
     if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EINVAL):
         return UsageError(message, hint="correct the path")
-    return EnvironmentLacking(message, hint="free what is full, or give another place")
+    return EnvironmentLacking(message, hint="free some disk space, or choose another path")
 
 
 def _tell(error: DetrbenchError, debug: bool) -> None:

@@ -35,18 +35,26 @@ def command(
     ] = None,
     results_folder: Results = Path("results"),
     baselines_folder: Annotated[
-        Path, typer.Option("--baselines", metavar="DIR", help="Where baselines are kept.")
+        Path, typer.Option("--baselines", metavar="DIR", help="The folder of baselines.")
     ] = Path("baselines"),
-    scale: Annotated[str | None, typer.Option(metavar="NAME", help="Default: as the budgets say, else as run.")] = None,
-    retries: Annotated[int, typer.Option(min=0, metavar="N", help="How often unclear timings are taken again.")] = 2,
+    scale: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Scale of the results. Default: as the budgets say, else as `run` chooses."),
+    ] = None,
+    retries: Annotated[
+        int, typer.Option(min=0, metavar="N", help="How many times to repeat timings that are unclear.")
+    ] = 2,
     device: Annotated[
-        str | None, typer.Option(help="Where to time again. Default: where the results were taken.")
+        str | None, typer.Option(help="Device for repeated timings. Default: the one the results were measured on.")
     ] = None,
     set_: Set = None,
-    data: Annotated[Path | None, typer.Option(metavar="PATH", help="As given to run.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="As given to run.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="As it was given to `detrbench run`.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="As it was given to `detrbench run`.")] = None,
     update_baseline: Annotated[
-        str | None, typer.Option(metavar="REASON", help="Make these results the baseline, for this reason; no check.")
+        str | None,
+        typer.Option(
+            metavar="REASON", help="Store these results as the baseline, with this reason, instead of checking."
+        ),
     ] = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML.")] = None,
     on_github: Annotated[
@@ -117,8 +125,8 @@ def _finish(checked: list[Checked]) -> None:
     code, texts = outputs.exit_code(checked), "; ".join(f"{one.suite}: {outputs.summary(one)}" for one in checked)
     errors: dict[int, type[DetrbenchError]] = {1: Findings, 4: EnvironmentLacking, 6: Inconclusive}
     hints = {
-        1: "if it is meant to be so: detrbench check SUITE --update-baseline REASON, or change the budget",
-        4: "detrbench run SUITE shows why something is not measured",
+        1: "if the change is intended: detrbench check SUITE --update-baseline REASON, or change the budget",
+        4: "detrbench run SUITE shows why a measure is missing",
         6: "measure on a quieter machine or longer, widen the margin, or use the baseline's hardware",
     }
     if code:

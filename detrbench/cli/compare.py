@@ -35,9 +35,9 @@ class ComparisonFormat(str, Enum):
 
 
 def command(
-    a: Annotated[str, typer.Argument(metavar="A", help="What was: SUITE:ID, a suite, or a results folder.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="What is now.")],
-    form: Annotated[ComparisonFormat, typer.Option("--format", help="How to write it.")] = ComparisonFormat.text,
+    a: Annotated[str, typer.Argument(metavar="A", help="The old side: SUITE:ID, a suite, or a results folder.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The new side, written the same way.")],
+    form: Annotated[ComparisonFormat, typer.Option("--format", help="Output format.")] = ComparisonFormat.text,
     results_folder: Results = Path("results"),
 ) -> None:
     """Compare two results: AP, GFLOPs, latency, memory, Corr; what differs, how surely, and which way.

@@ -18,8 +18,8 @@ EXAMPLES = output.examples(
 
 
 def command(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A file of a supported repository.")],
-    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="The detector it belongs to.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="A checkpoint of a supported repository.")],
+    model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="The detector that it belongs to.")],
     to: Annotated[Path | None, typer.Option("--to", metavar="FILE", help="Default: CKPT with .safetensors.")] = None,
     set_: Set = None,
     as_json: Json = False,
@@ -27,7 +27,7 @@ def command(
     """Convert an official checkpoint. Loading is strict: every name and shape must fit the detector."""
     target = to or checkpoint.with_suffix(".safetensors")
     if target.resolve() == checkpoint.resolve():
-        raise CheckpointError(f"{checkpoint}: would be overwritten", hint="name another file with --to")
+        raise CheckpointError(f"{checkpoint}: already exists", hint="name another file with --to")
     options = output.settings(set_)
 
     from detrbench import models

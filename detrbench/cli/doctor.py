@@ -36,7 +36,7 @@ class Check:
 
 
 def command(
-    data: Annotated[Path | None, typer.Option(metavar="PATH", help="A data set that should be there.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="PATH", help="A data set to check as well.")] = None,
     weights_folder: weights.Folder = None,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +85,7 @@ def _cuda(torch: Any) -> Check:
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return Check("cuda", "ok", f"{torch.version.cuda}: {', '.join(names)}")
-    why = "no CUDA device" if torch.version.cuda else "this PyTorch is built without CUDA"
+    why = "no CUDA device" if torch.version.cuda else "this PyTorch was built without CUDA"
     return Check("cuda", "note", f"{why}; everything runs on the CPU")
 
 

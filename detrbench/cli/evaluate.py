@@ -22,23 +22,21 @@ EXAMPLES = output.examples(
 
 def command(
     predictions: Annotated[
-        Path, typer.Argument(metavar="PRED.json", help="In COCO's result format, as it is or packed (.gz).")
+        Path, typer.Argument(metavar="PRED.json", help="Detections in COCO's result format, plain or gzipped.")
     ],
     data: Annotated[
-        Path, typer.Option(metavar="DIR", help="The COCO folder whose val split they are of, or an annotation file.")
+        Path, typer.Option(metavar="DIR", help="The COCO folder (its val split is used), or an annotation file.")
     ],
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What the results call it. Default: the file's name.")
+        str | None, typer.Option(metavar="NAME", help="Name in the results. Default: the file's name.")
     ] = None,
     against: Annotated[
         str | None,
-        typer.Option(
-            metavar="OTHER", help="What to compare with: other predictions, or a cell of the results, SUITE:ID."
-        ),
+        typer.Option(metavar="OTHER", help="Compare with other predictions, or with a cell of the results (SUITE:ID)."),
     ] = None,
     results_folder: Results = Path("results"),
     judged: Annotated[
-        bool, typer.Option("--pycocotools", help="Score with pycocotools too (slow); exit 1 where a figure differs.")
+        bool, typer.Option("--pycocotools", help="Score with pycocotools too (slow), and fail if any figure differs.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -27,15 +27,17 @@ class Width(str, Enum):
 
 
 def command(
-    name: Annotated[str, typer.Argument(metavar="FIGURE", help="What against which cost: ap_gflops, ap50_params, ...")],
+    name: Annotated[
+        str, typer.Argument(metavar="FIGURE", help="Quantity and cost: ap_gflops, ap50_params, corr_latency, ...")
+    ],
     suites: Annotated[
         list[str] | None, typer.Argument(metavar="[SUITE]...", help="Suites to show. Default: all.")
     ] = None,
     target: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="Ends in .pdf, .svg, .png or .pgf.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="A file name ending in .pdf, .svg, .png or .pgf.")
     ] = Path("figure.pdf"),
     width: Annotated[
-        Width, typer.Option(help="One column of a two-column paper (3.35 inches), or the page (6.9 inches).")
+        Width, typer.Option(help="Width: one column of a two-column paper (3.35 in), or the page (6.9 in).")
     ] = Width.column,
     results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
         "results"

@@ -17,11 +17,11 @@ from detrbench import yaml12
 from detrbench.errors import UsageError
 from detrbench.words import printable
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, everything else on stderr.")]
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="The results folder.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting; the value is YAML: 0.3, true, [1, 2]."),
+    typer.Option("-s", "--set", metavar="KEY=VALUE", help="Change a setting. The value is YAML: 0.3, true, [1, 2]."),
 ]
 
 

@@ -27,7 +27,7 @@ def command(
     images: Images,
     checkpoint: Checkpoint = None,
     target: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE|DIR", help="Where the drawn image goes.")
+        Path | None, typer.Option("-o", "--output", metavar="FILE|DIR", help="Where to save the drawn images.")
     ] = None,
     set_: Set = None,
     data: Data = None,

@@ -36,16 +36,16 @@ def command(
         str | None, typer.Argument(metavar="[MODEL]", help="With --published: a suite, or paper/table.")
     ] = None,
     set_: Set = None,
-    size: Annotated[str | None, typer.Option(metavar="HxW", help="One image of that size.")] = None,
-    protocol: Annotated[str, typer.Option(metavar="P", help="What is counted, and how.")] = COMMON,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Count one image of this size.")] = None,
+    protocol: Annotated[str, typer.Option(metavar="P", help="The counting protocol.")] = COMMON,
     published: Annotated[
-        bool, typer.Option("--published", help="All published GFLOPs of detectors that are built, beside ours.")
+        bool, typer.Option("--published", help="Show every published GFLOPs figure beside ours.")
     ] = False,
     results_folder: Annotated[
-        Path, typer.Option("--results", metavar="DIR", help="With --published: counts that are there are not repeated.")
+        Path, typer.Option("--results", metavar="DIR", help="With --published: results whose counts are reused.")
     ] = Path("results"),
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also the counting rule, and what it and fvcore leave out.")
+        bool, typer.Option("--verbose", "-v", help="Also print the counting rule, and what it and fvcore leave out.")
     ] = False,
     as_json: Json = False,
 ) -> None:

@@ -35,13 +35,17 @@ class ReportFormat(str, Enum):
 def command(
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RESULTS|SUITE]...", help="A folder of results, or suites in it. Default: all."),
+        typer.Argument(
+            metavar="[RESULTS|SUITE]...", help="A results folder, or names of suites in it. Default: everything."
+        ),
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Default: report.html for html, else stdout. - is stdout."),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Output file. Default: report.html for html, else stdout (-)."
+        ),
     ] = None,
-    form: Annotated[ReportFormat, typer.Option("--format", help="What to make.")] = ReportFormat.html,
+    form: Annotated[ReportFormat, typer.Option("--format", help="Output format.")] = ReportFormat.html,
     results_folder: Results = Path("results"),
 ) -> None:
     """Write the results as one page that needs no network, or as md, csv, latex or json."""
@@ -50,7 +54,7 @@ def command(
     folders = [Path(name) for name in what or () if Path(name).is_dir()]
     names = [name for name in what or () if not Path(name).is_dir()]
     if len(folders) > 1:
-        hint = "results merge by copying: cp -r one/* another/* merged/"
+        hint = "to merge results, copy them: cp -r one/* another/* merged/"
         raise UsageError(f"expected one folder of results, got {len(folders)}", hint=hint)
     folder = folders[0] if folders else results_folder
     _check(names, folder)

@@ -29,16 +29,16 @@ EXAMPLES = output.examples(
 
 
 def command(
-    suite: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Names of suites, or their YAML files.")],
+    suite: Annotated[list[str], typer.Argument(metavar="SUITE...", help="Suites, by name or YAML file.")],
     expression: Annotated[
-        str | None, typer.Option("-k", metavar="EXPR", help='Only cells whose id fits: "sparse and not 0.1".')
+        str | None, typer.Option("-k", metavar="EXPR", help='Only cells whose id matches: "sparse and not 0.1".')
     ] = None,
     set_: Set = None,
     scale: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Where to run: paper, mini, smoke. Default: paper if --data is given and the suite has it, "
+            help="The scale: paper, mini, smoke. Default: paper if --data is given and the suite has it, "
             "else the suite's default_scale, else its first.",
         ),
     ] = None,
@@ -49,7 +49,7 @@ def command(
     data: Annotated[
         Path | None, typer.Option(metavar="PATH", help="A data set: COCO, Roboflow or YOLO folders.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N images of each split.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only N images of each split.")] = None,
     results_folder: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     jobs: Annotated[
@@ -59,22 +59,24 @@ def command(
             "-j",
             min=1,
             metavar="N",
-            help="So many processes count, train and evaluate cells at once; memory and latency are measured alone.",
+            help="Count, train and evaluate in N processes. Memory and latency are measured one at a time.",
         ),
     ] = 1,
     train: Annotated[
-        bool, typer.Option("--train", help="At the scale paper, train rows whose weights are not here: days.")
+        bool, typer.Option("--train", help="At the paper's scale, train rows that have no weights here. Takes days.")
     ] = False,
     weights_folder: weights.Folder = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Take again what is done already.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again, even what is done.")] = False,
     verify_data: Annotated[
         bool,
         typer.Option(
             "--verify-data",
-            help="Read every image again to see whether the data changed, even where sizes and times say it did not.",
+            help="Hash every image to detect changed data, instead of trusting sizes and times.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run nothing, write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan without running or writing anything.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run suites: train where needed, measure every cell, keep the results.
@@ -242,7 +244,7 @@ def refuse_failed(outcomes: list[Any]) -> None:
         first = failed[0]
         raise Findings(
             f"{len(failed)} of {len(outcomes)} failed, first {first.item.cell.id} {first.item.measure}: {first.why}",
-            hint=f"traceback in {first.item.folder.log}; running again retries what failed",
+            hint=f"traceback in {first.item.folder.log}; run the same command again to retry",
         )
     _refuse_to_hide(outcomes)
 
@@ -259,7 +261,7 @@ def _refuse_to_hide(outcomes: list[Any]) -> None:
     busy = dict.fromkeys(outcome.item.cell.id for outcome in outcomes if outcome.state == "busy")
     if busy:
         raise Findings(
-            f"{len(busy)} cells left to another run: {', '.join(busy)}", hint="run again when that one has ended"
+            f"{len(busy)} cells are locked by another run: {', '.join(busy)}", hint="run again when it has finished"
         )
 
 

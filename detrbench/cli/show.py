@@ -206,7 +206,7 @@ def _tell_suite(found: dict[str, Any]) -> None:
 
 
 def _tell_cell(found: dict[str, Any]) -> None:
-    output.say(f"{found['suite']}:{found['id']}@{found['scale']}: {found['model'] or 'a detector from elsewhere'}")
+    output.say(f"{found['suite']}:{found['id']}@{found['scale']}: {found['model'] or 'an external detector'}")
     facts: dict[str, Any] = {key: _settings(found[key]) for key in ("options", "resolved")}
     facts |= {key: found.get(key) for key in ("official", "checkpoint", "note", "folder")}
     output.console().print(output.facts(facts))

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 # What every command asks that runs a detector on a user's images.
 Model = Annotated[str, typer.Argument(metavar="MODEL|SUITE:ID", help="A model, or a trained cell of the results.")]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images to look at.")]
-Checkpoint = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or ours.")]
-Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A data set whose class names are shown.")]
-Threshold = Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score shown.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
+Checkpoint = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or converted.")]
+Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A data set to take class names from.")]
+Threshold = Annotated[float, typer.Option(min=0.0, max=1.0, help="Hide detections below this score.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
 

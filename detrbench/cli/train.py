@@ -35,17 +35,19 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A detector's weights to begin with, official or ours; class heads may differ.",
+            help="Start from these weights. Class heads are replaced where the classes differ.",
         ),
     ] = None,
     set_: Set = None,
     name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the results. Default: that of the data's folder.")
+        str | None, typer.Option(metavar="NAME", help="Name in the results. Default: the name of the data folder.")
     ] = None,
     results_folder: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
-    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Lowest score drawn.")] = 0.3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the suite that would be run; run nothing.")] = False,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Do not draw detections below this score.")] = 0.3,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the suite that would be run, without running it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a detector on your own images, measure its AP, draw what it finds, and write a report.

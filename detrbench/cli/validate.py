@@ -28,7 +28,7 @@ EXAMPLES = output.examples(
 
 def command(
     targets: Annotated[
-        list[str], typer.Argument(metavar="SUITE|DATA...", help="Suites (files or names), or folders of images.")
+        list[str], typer.Argument(metavar="SUITE|DATA...", help="Suites (names or files), or data folders.")
     ],
     as_json: Json = False,
 ) -> None:
@@ -80,7 +80,7 @@ def _data(path: Path, as_json: bool) -> None:
             output.say(f"{finding.file}:{id_} {finding.kind}: {finding.message}")
     if found.findings:
         number, harmful = len(found.findings), sum(finding.kind not in HARMLESS for finding in found.findings)
-        usable = f"{harmful} to be mended before the data can be used" if harmful else "none keeps it from use"
+        usable = f"{harmful} must be fixed before the data can be used" if harmful else "the data can be used"
         raise Findings(f"{path}: {number} mistake{'s' if number > 1 else ''}, {usable}")
     if not as_json:
         output.say(f"{path}: ok")

@@ -29,7 +29,9 @@ def command(
     checkpoint: Checkpoint = None,
     target: Annotated[
         Path,
-        typer.Option("-o", "--output", metavar="DIR|FILE.html", help="A folder of PNG files with a page, or the page."),
+        typer.Option(
+            "-o", "--output", metavar="DIR|FILE.html", help="A folder for PNG files and their page, or one HTML file."
+        ),
     ] = Path("pictures"),
     set_: Set = None,
     data: Data = None,
@@ -38,7 +40,7 @@ def command(
     results_folder: Results = Path("results"),
     as_json: Json = False,
 ) -> None:
-    """Draw what happens inside a detector: kept tokens, attention, sampling points, the way of queries, detections."""
+    """Draw what happens inside a detector: kept tokens, attention, sampling points, the path of queries, detections."""
     _check(images, target)
     source = Source.of(model, checkpoint, output.settings(set_), data, results_folder)
     found = dict(_look(source, images, threshold, device))

@@ -32,16 +32,17 @@ Folder = Annotated[
         "--weights",
         metavar="DIR",
         callback=_use,
-        help="Where released weights lie. Default: weights/ in DETRBENCH_CACHE, else in ~/.cache/detrbench.",
+        help="The folder of released weights. Default: weights/ in DETRBENCH_CACHE, else in ~/.cache/detrbench.",
     ),
 ]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As `detrbench weights list` prints it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name from `detrbench weights list`.")]
 
 
 @app.command("list", epilog=output.examples("detrbench weights list", "detrbench weights list sparse_detr backbones"))
 def list_weights(
     families: Annotated[
-        list[str] | None, typer.Argument(metavar="[FAMILY]...", help="Only these: sparse_detr, focus_detr, ...")
+        list[str] | None,
+        typer.Argument(metavar="[FAMILY]...", help="Only these families: sparse_detr, focus_detr, ..."),
     ] = None,
     folder: Folder = None,
     as_json: Json = False,
@@ -98,9 +99,10 @@ def fetch(
     ),
 )
 def import_weights(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="As released; it is not changed.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The released file. It is copied unchanged.")],
     name: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Which weights it holds. Default: told by its content.")
+        str | None,
+        typer.Option("--as", metavar="NAME", help="The weights that it holds. Default: recognised by content."),
     ] = None,
     folder: Folder = None,
 ) -> None:

@@ -65,8 +65,8 @@ def compare(a: str, b: str, results: Path, warn: Warn = None) -> Comparison:
     left, right = address.several(a, results, warn), address.several(b, results, warn)
     pairs, only_a, only_b = _pair(left, right)
     if not pairs:
-        hint = f"cells of A: {', '.join(only_a)}; of B: {', '.join(only_b)}; name single cells with A:cell B:cell"
-        raise NothingSelected("no cell of A answers to a cell of B", hint=hint)
+        hint = f"name two cells, as A:ID B:ID. Cells of A: {', '.join(only_a)}; of B: {', '.join(only_b)}"
+        raise NothingSelected("A and B have no cell in common", hint=hint)
     rows = [row for name, one, other in pairs for row in _rows(name, one, other)]
     equal = [f for f in QUANTITIES.values() if (mine := [r for r in rows if r.quantity is f]) and _all_equal(mine)]
     return Comparison(a, b, [row for row in rows if row.quantity not in equal], equal, only_a, only_b)

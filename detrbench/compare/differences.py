@@ -146,12 +146,12 @@ def _plain(new: Reading, old: Reading) -> Evidence:
 def _latency_ratio(new: Reading, old: Reading) -> Difference:
     same_rounds = new.session == old.session != "" and list(map(len, new.rounds)) == list(map(len, old.rounds))
     if same_rounds:
-        notes = () if new.processes > 1 else ("one process: what differs between processes is not seen",)
+        notes = () if new.processes > 1 else ("timed in one process: variation between processes is unknown",)
         return Difference(statistics.paired_ratio(new.rounds, old.rounds), notes)
     plain = _plain(new, old)
     if min(new.processes, old.processes) > 1:
-        return Difference(plain, ("not timed together: unpaired",))
-    note = "not timed together, and one process cannot tell how much processes differ"
+        return Difference(plain, ("not timed together, so unpaired",))
+    note = "not timed together, and variation between processes is unknown"
     return Difference(Evidence(plain.value, math.inf, 1, log=True), (note,))
 
 
@@ -161,7 +161,7 @@ def _ap_difference(new: Reading, old: Reading) -> Difference:
     found = [ap_images.read(each.images, each.protocol) if each.images else None for each in (new, old)]
     mine, theirs = (one if one and one.key == each.key else None for one, each in zip(found, (new, old)))
     if mine is None or theirs is None:
-        note = "unpaired: what each image contributed is not there; run accuracy again with --fresh"
+        note = "unpaired: per-image results are missing; run accuracy again with --fresh"
         return Difference(_plain(new, old), (note,))
     if mine.images != theirs.images:
         return Difference(_plain(new, old), ("unpaired: not the same images",))

@@ -55,7 +55,7 @@ def diagnose(detections: Detections, dataset: Dataset) -> Diagnosis:
     foreign = np.unique(detections.image_ids[~here])
     found = []
     if len(foreign):
-        text = f"{len(foreign)} images are not in the data set (id {foreign[0]}, ...): are they of another split?"
+        text = f"{len(foreign)} images are not in the data set (id {foreign[0]}, ...): do they belong to another split?"
         found.append(Suspicion("foreign_images", f"{text} their {np.count_nonzero(~here)} detections are left out"))
     if not len(own):
         return Diagnosis(own, found)

@@ -37,7 +37,7 @@ def of_image(scene: Scene, threshold: float) -> list[Exhibit]:
     made = [
         Exhibit("detections", "Detections", _detected(threshold, scene.truth is not None), found),
         Exhibit("tokens", "Tokens that the encoder updates", KEPT_BY_LEVEL, tokens.kept_by_level(scene)),
-        Exhibit("attention", "What the decoder looks at", ATTENTION, tokens.attention_by_level(scene)),
+        Exhibit("attention", "Where the decoder attends", ATTENTION, tokens.attention_by_level(scene)),
         Exhibit("sampling", "Sampling points", SAMPLING, _sampling(scene)),
     ]
     if scene.paths is not None:
@@ -46,7 +46,7 @@ def of_image(scene: Scene, threshold: float) -> list[Exhibit]:
             for run, head in enumerate(("as it runs", "without self-attention"))
         ]
         picture = sheet([panels], lead=lead, width=320, legend=queries.ARRIVED)
-        made.append(Exhibit("paths", "The way of the queries", PATHS, picture))
+        made.append(Exhibit("paths", "The path of the queries", PATHS, picture))
     return made
 
 
@@ -66,7 +66,7 @@ def side_by_side(scenes: Mapping[str, Sequence[Scene]], threshold: float) -> lis
     lead = "One row an image, one column a detector."
     made = [
         Exhibit("kept", "Tokens that the encoder updates", KEPT, _arranged(_multiples(shown, tokens.kept), lead)),
-        Exhibit("attention", "What the decoder looks at", ATTENTION,
+        Exhibit("attention", "Where the decoder attends", ATTENTION,
               _arranged(_multiples(shown, tokens.attention), lead, tokens.ATTENTION)),
         Exhibit("detections", "Detections", _detected(threshold, bool(legend)), _arranged(detected, lead, legend)),
     ]  # fmt: skip
@@ -91,7 +91,7 @@ def _of_queries(first: Mapping[str, Scene]) -> Iterator[Exhibit]:
             for run, side in enumerate(("as it runs", "no self-attention"))
         ]
         lead = f"{next(iter(moved.values()))[0].name}, its largest object; one column a detector."
-        yield Exhibit("paths", "The way of the queries", PATHS, _arranged(lines, lead, queries.ARRIVED))
+        yield Exhibit("paths", "The path of the queries", PATHS, _arranged(lines, lead, queries.ARRIVED))
 
 
 Line = tuple[str, Mapping[str, Panel]]  # (a word at its left, panel by detector)
@@ -137,20 +137,20 @@ def _sampling(scene: Scene) -> Picture:
 
 
 KEPT = (
-    "The clearer a place, the more of its tokens (one on each level) are updated by at least one encoder layer; pale "
-    "ones reach the decoder as the neck made them."
+    "The clearer a place, the more of its tokens (one per level) at least one encoder layer updates. Pale tokens reach "
+    "the decoder as the neck made them."
 )
 KEPT_BY_LEVEL = (
-    "One row a level, one column for each run of layers that update the same tokens: clear where a token is updated, "
-    "pale where it is not. In front the score by which they were chosen, scaled to 0..1 over the image, if there is "
-    "one; red dots are the tokens that attend to each other (dual attention)."
+    "One row per level, one column per group of layers that update the same tokens: clear where a token is updated, "
+    "pale where it is not. The first column is the score that chose them, if there is one, scaled to 0..1 over the "
+    "image. Red dots mark the tokens that attend to each other (dual attention)."
 )
 ATTENTION = (
-    "The decoder's attention mass over all layers, heads and queries: the stronger the colour, the more (square root "
-    "of the mass). Corr is the share that falls on kept tokens."
+    "The decoder's attention mass over all layers, heads and queries: the stronger the colour, the greater the mass "
+    "(square root). Corr is the share that falls on kept tokens."
 )
 SAMPLING = (
-    "Where a query of the last layer looks: the larger a point, the more weight. In the encoder the query "
+    "Where a query of the last layer looks. Larger points have more weight. In the encoder the query "
     "is the updated token nearest to the middle of the object, marked by a cross; in the decoder the query whose box "
     "fits the object best."
 )

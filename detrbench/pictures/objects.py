@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 IOU = 0.5
 NAMED = 12  # objects that are given their names; more would cover the image
-LEGEND = ((GREEN, "found"), (ORANGE, "detected, but not there"), (RED, "missed"))
+LEGEND = ((GREEN, "found"), (ORANGE, "false detection"), (RED, "missed"))
 
 
 def detections(scene: Scene, threshold: float, points: float = 5.6) -> Panel:

@@ -74,9 +74,9 @@ def headline(found: list[Section]) -> Chart | None:
     measured = any(mark.measured for mark in kept)
     caption = (
         f"AP on {COCO}, {shown}. Hollow: as published{', filled: measured here' if measured else ''}. "
-        + ("GFLOPs are ours, each detector counted once by one rule. " if x == "gflops" else "GFLOPs as published. ")
-        + "Of several figures of one detector the best. Stars: what the methods start from. "
-        "Dashed: for one length of training, no other point has more AP for less."
+        + ("We counted the GFLOPs of every detector by one rule. " if x == "gflops" else "GFLOPs as published. ")
+        + "Where a detector has several figures, the best is shown. Stars: the baselines. "
+        "Dashed: the Pareto front of one training length, where no other point has more AP for fewer GFLOPs."
     )
     chart = Chart("ap_gflops", "AP against GFLOPs", kept, x, "AP", f"AP, {COCO}", caption, wide=True)
     return replace(chart, sentence=wording.sentence(chart.shown, chart.x))

@@ -181,7 +181,13 @@ def gflops(section: Section, named: bool = True) -> list[Column]:
 
     protocols = sorted({p for entry in section.entries if (p := entry.own("complexity"))})
     several = len(protocols) > 1
-    heading = "ours, as they counted" if several else f"ours, {protocols[0]}" if protocols else "ours, as they counted"
+    heading = (
+        "ours, by the paper's rule"
+        if several
+        else f"ours, {protocols[0]}"
+        if protocols
+        else "ours, by the paper's rule"
+    )
     own = _measured("complexity", 1, "gflops", protocol=lambda entry: entry.own("complexity"), named=several and named)
     common = _measured("complexity", 1, "gflops", protocol=lambda entry: COMMON)
     columns = [Column("gflops.published", "GFLOPs", "published", _published("gflops"))]

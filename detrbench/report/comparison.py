@@ -19,7 +19,7 @@ SCHEMA = 1
 COLUMNS = ("cell", "figure", "A", "B", "difference", "95 % interval", "verdict", "note")
 VERDICTS = (
     "Verdicts of B against A: same, the interval lies within the margin; better or worse, it lies on one side of no "
-    "difference; unclear, neither. Each interval stands for itself: of twenty cells that do not differ, one may well "
+    "difference; unclear, neither. Each interval stands alone: of twenty cells that do not differ, about one will "
     "not be called the same."
 )
 
@@ -38,7 +38,7 @@ def margins(found: Comparison) -> str:
 
 def cells(row: ComparisonRow) -> tuple[str, ...]:
     """One row as text, in the order of COLUMNS."""
-    notes = "; ".join(row.difference.notes) if row.difference else "only one side has it"
+    notes = "; ".join(row.difference.notes) if row.difference else "on one side only"
     return (
         row.cell,
         figure_name(row.quantity),
@@ -141,7 +141,7 @@ def _plain_row(row: ComparisonRow) -> dict[str, Any]:
         "high": high,
         "margin": row.quantity.margin,
         "verdict": row.verdict,
-        "note": "; ".join(row.difference.notes) if row.difference else "only one side has it",
+        "note": "; ".join(row.difference.notes) if row.difference else "on one side only",
     }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from detrbench.report.sections import Section
 
-OWN, LAST = "Without a published table", 9999
+OWN, LAST = "Without published table", 9999
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _legend(chart: Chart) -> tuple[Legend, ...]:
     ]
     items += [Legend(f"on {base}", "--ink", shape, hollow=True) for base, shape in wording.bases(shown).items()]
     if any(mark.identity.is_baseline for mark in shown):
-        items.append(Legend("what they start from", "--ink", STAR, hollow=True))
+        items.append(Legend("baselines", "--ink", STAR, hollow=True))
     kinds = {mark.measured for mark in shown}
     if len(kinds) == 2:
         items += [Legend("published", "--ink", "o", hollow=True), Legend("measured", "--ink", "o")]

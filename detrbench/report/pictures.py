@@ -23,6 +23,6 @@ def gallery_of(section: Section) -> list[Exhibit]:
             lost.append(cell.id)
     made = gallery.side_by_side(scenes, gallery.SCORE)
     if made and lost:
-        note = f" Left out, since traces.npz is missing or not of this record: {', '.join(lost)}."
+        note = f" Not shown, because traces.npz is missing or belongs to another record: {', '.join(lost)}."
         made[0] = replace(made[0], caption=made[0].caption + note)
     return made

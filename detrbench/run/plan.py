@@ -143,7 +143,7 @@ def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
     if cell.published_only:
         return "published figures only"
     if cell.model is None:
-        return "a detector from elsewhere: detrbench evaluate scores its predictions"
+        return "an external detector: score its predictions with detrbench evaluate"
     if cell.model not in now.built:
         return UNKNOWN
     return None
@@ -244,11 +244,11 @@ class _Weights:
 def _unasked(cell: Cell) -> str:
     """Why a cell has no weights, and how it gets some."""
     if cell.official is None:
-        return "no official weights; --train trains it"
+        return "there are no official weights; --train trains it"
     entry = catalogue.get(cell.official)
     if entry.url is None:
-        return f"official weights are not here: by hand from {entry.by_hand}, detrbench weights import; or --train"
-    return f"official weights are not here (detrbench weights fetch {entry.name}); or --train"
+        return f"official weights: download by hand from {entry.by_hand} (see detrbench weights import), or use --train"
+    return f"official weights are missing (detrbench weights fetch {entry.name}), or use --train"
 
 
 def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:

@@ -138,7 +138,7 @@ class Workers:
         number, item = next(iter(worker.group.items.items()))
         code = worker.process.exitcode
         cause = "killed: out of memory?" if code == -9 else f"exit code {code}"
-        why = f"the process that did it ended ({cause})"
+        why = f"its process ended ({cause})"
         outcomes[number] = work.mark_failed(item, why, why)
         listener.end(outcomes[number])
         del worker.group.items[number]

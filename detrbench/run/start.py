@@ -54,7 +54,7 @@ def of(cell: Cell) -> Start:
         return Start(backbone=_own("init", Path(recipe.init)))
     _refuse_frozen(spec, recipe.lr_backbone)
     known = imagenet.published(spec.parts["backbone"], spec.options)
-    return Start(remark="the backbone begins at random values (init: none)" if known else None)
+    return Start(remark="the backbone starts from random values (init: none)" if known else None)
 
 
 def find(names: tuple[str, ...]) -> WeightsFile | None:

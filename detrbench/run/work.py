@@ -98,7 +98,7 @@ def do(items: Sequence[WorkItem], context: RunContext, listener: Listener) -> li
         held = {i.folder.path: locks.enter_context(i.folder.lock()) for i in {i.folder.path: i for i in items}.values()}
         busy = [item for item in items if not held[item.folder.path]]
         for item in busy:
-            outcomes.append(_tell(listener, Outcome(item, "busy", "another run is at this cell")))
+            outcomes.append(_tell(listener, Outcome(item, "busy", "another run holds this cell")))
         mine = [item for item in items if held[item.folder.path]]
         if mine and mine[0].measure == "latency":
             return outcomes + _do_latency(mine, context, listener)

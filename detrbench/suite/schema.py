@@ -146,7 +146,7 @@ class SuiteVariant(Strict):
     """One row of a table, or with `matrix` one row for each combination of its values.
 
     `model: null` with `published_only: true` is a row of which only the published figures are shown; without it, in the
-    suite `external`, a detector from elsewhere, whose predictions `detrbench evaluate` has scored.
+    suite `external`, an external detector, whose predictions `detrbench evaluate` has scored.
     `protocols` names protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`); `scales`
     changes a scale for this variant only. `weights_of` names an earlier cell, with whose weights this one is measured
     instead of being trained. `official` names released weights (`sparse_detr/r50_rho0.3`): where they are on this

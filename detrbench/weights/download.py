@@ -109,7 +109,7 @@ def _complete(source: Source, part: Path, tell: Tell) -> None:
             most = max(most, _size(part))
             if failures >= ATTEMPTS:
                 here = f", {_size(part)} bytes are here" if _size(part) else ""
-                hint = "check the connection; the same command goes on where it was cut"
+                hint = "check the connection; the same command resumes the download"
                 raise FetchError(f"{source.url}: {cut}{here}", hint=hint) from cut
             time.sleep(PAUSE * 2**failures)
 
@@ -133,7 +133,7 @@ def _go_on(source: Source, part: Path, tell: Tell) -> None:
             if there == str(start) and known.get("total") in (None, start):
                 return
             _forget(part)
-            raise _Cut(f"the server has {there or 'no'} bytes, other than before") from error
+            raise _Cut(f"the server has {there or 'no'} bytes, not the same as before") from error
         if error.code in AGAIN:
             raise _Cut(f"the server answers {error.code} {error.reason}") from error
         hint = "the link may be dead: see detrbench weights show, fetch it by hand, then detrbench weights import"
@@ -145,7 +145,7 @@ def _go_on(source: Source, part: Path, tell: Tell) -> None:
             start = 0
         elif not answer.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             _forget(part)
-            raise _Cut("the server sends another piece than was asked for")
+            raise _Cut("the server sent a different range than was asked for")
         total = _total(answer, start)
         if source.size is not None and total is not None and total != source.size:
             _forget(part)
@@ -161,7 +161,7 @@ def _go_on(source: Source, part: Path, tell: Tell) -> None:
         raise _Cut(f"the connection was cut at {here} of {expected} bytes")
 
 
-_ELSEWHERE = "this is not the file that was released; see detrbench weights show"
+_ELSEWHERE = "this is not the released file; see detrbench weights show"
 
 
 def _append(answer: Any, part: Path, start: int, total: int | None, tell: Tell) -> None:

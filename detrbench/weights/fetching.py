@@ -72,7 +72,7 @@ def fetch(entry: Entry, tell: Tell, fits: Check) -> store.Held:
         return here
     if entry.url is None:
         raise UsageError(
-            f"{entry.name}: only a person can fetch it, from {entry.by_hand}",
+            f"{entry.name}: it must be downloaded by hand from {entry.by_hand}",
             hint=f"then: detrbench weights import FILE --as {entry.name}",
         )
     source, digest = _source(entry)
@@ -105,7 +105,7 @@ def import_file(path: Path, entry: Entry, fits: Check) -> store.Held:
     earlier = store.find(entry)
     store.check(entry, path, digest, store.read_note(target))
     if earlier is not None and sha256(earlier) != digest:
-        raise CheckpointError(f"{entry.name}: {earlier} is another file", hint="remove it, if the new one is meant")
+        raise CheckpointError(f"{entry.name}: {earlier} is another file", hint="remove it to use the new one")
     fits(entry, path)
     if earlier is None:
         share(path.resolve(), target)

@@ -77,7 +77,7 @@ def held(entry: Entry, thoroughly: bool = False) -> Held | None:
         return Held(path, note.sha256, note.origin)
     digest = sha256(path)
     check(entry, path, digest, note)
-    origin = note.origin if note else "put here by hand"
+    origin = note.origin if note else "placed here by hand"
     write_note(path, digest, origin)
     return Held(path, digest, origin)
 

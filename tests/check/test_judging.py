@@ -209,7 +209,7 @@ def test_latencies_of_two_sessions_are_not_paired(made: MadeResults) -> None:
     made.session = "another"
     put_latency(made, "sparse", [0.8 * value for value in swings], 2, [])
     found = differ(made, "latency")
-    assert found.notes == ("not timed together: unpaired",)
+    assert found.notes == ("not timed together, so unpaired",)
     # Medians 4 and 4 of the two processes on either side: their noise is what differs between processes, none here.
     assert found.evidence.value == pytest.approx(0.8)
     put_latency(made, "sparse", [0.8 * value for value in swings[:7]], 1, [])

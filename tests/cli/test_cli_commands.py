@@ -227,7 +227,7 @@ def test_validate_says_what_was_understood_of_data_and_each_mistake(terminal: Te
     assert code == 1
     assert f"{labels}: 1: unknown_category: class 7: names has 0, 1" in out
     assert f"{labels}: 2: box_outside: the box leaves the image by 4.8 pixels" in out
-    assert "2 mistakes, 1 to be mended before the data can be used" in err
+    assert "2 mistakes, 1 must be fixed before the data can be used" in err
     code, out, _ = terminal.type("validate", str(terminal.folder), "--json")
     document = json.loads(out)
     assert (code, document["layout"], document["classes"]) == (1, "YOLO", ["dog", "cat"])

@@ -44,7 +44,7 @@ def test_what_is_not_shared_is_said(made: MadeResults, tmp_path: Path, capsys: p
     other.ap("sparse", 41.0)
     other.latency("sparse", times(1, 8.0), gpus=["NVIDIA A100"])
     found = rows(capsys, "results", "other")
-    assert "what each image contributed is not there" in str(found["ap"]["note"])
+    assert "per-image results are missing" in str(found["ap"]["note"])
     assert (found["ap"]["verdict"], found["gflops"]["verdict"]) == ("unclear", None)
     assert found["latency"]["verdict"] == "unclear"
     assert "not the same hardware" in str(found["latency"]["note"])

@@ -91,7 +91,7 @@ def test_intervals_of_trained_rows_are_told_to_leave_the_seed_out(results: Path)
 
 def test_without_kept_images_the_finding_says_so(results: Path) -> None:
     made = findings.about(section(results))
-    assert "Unpaired: what each image contributed is not there" in made.basis
+    assert "Unpaired: per-image results are missing" in made.basis
     for cell in ("deformable", "sparse-0.1", "sparse-0.3"):
         report_fixture.write_images(results, cell, 0.5)
     assert comparison(results, "Sparse DETR at 0.1 against Deformable DETR").notes == ()

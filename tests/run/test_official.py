@@ -110,12 +110,12 @@ def test_without_weights_nothing_is_trained_unasked(tmp_path: Path) -> None:
     assert set(states(items, "accuracy").values()) == {"not_measured"}
     assert set(states(items, "complexity").values()) == {"todo"}
     assert items["sparse-0.1", "accuracy"].why == (
-        "official weights are not here (detrbench weights fetch family/rho0.1); or --train"
+        "official weights are missing (detrbench weights fetch family/rho0.1), or use --train"
     )
     assert items["at-0.5", "accuracy"].why == items["sparse-0.1", "accuracy"].why
-    assert items["alone", "accuracy"].why == "no official weights; --train trains it"
+    assert items["alone", "accuracy"].why == "there are no official weights; --train trains it"
     assert items["by-hand", "accuracy"].why == (
-        "official weights are not here: by hand from https://drive.example/1, detrbench weights import; or --train"
+        "official weights: download by hand from https://drive.example/1 (see detrbench weights import), or use --train"
     )
     assert (items["sparse-0.1", "training"].seconds or 0) > 100, "what it would cost"
     assert ("at-0.5", "training") not in items
@@ -258,7 +258,7 @@ def test_from_the_command_to_the_figure(
     code = cli.main(["run", "demo.yaml", *settings])
     said = capsys.readouterr()
     assert code == 0, said.err
-    assert "not measured: no official weights; --train trains it: alone" in said.err
+    assert "not measured: there are no official weights; --train trains it: alone" in said.err
     store = ResultsStore(tmp_path / "results")
     found = {result.id: result for result in store.cells("demo", "paper")}
     measured = found["sparse-0.1"]

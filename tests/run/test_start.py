@@ -98,7 +98,7 @@ def test_what_is_frozen_never_stays_random() -> None:
         start.of(cell(init="none"))
     begun = start.of(cell(TRAINED, init="none"))
     assert (begun.backbone, begun.detector) == (None, None)
-    assert begun.remark == "the backbone begins at random values (init: none)"
+    assert begun.remark == "the backbone starts from random values (init: none)"
     swin = {"backbone": "swin_tiny", "swin_frozen_stages": 2}
     with pytest.raises(UsageError, match=r"swin_frozen_stages=2 freezes of the swin_tiny"):
         start.of(cell(swin, init="none"))
@@ -166,7 +166,7 @@ def test_the_plan_and_doctor_say_it_before_anything_starts(cache: Path, capsys: 
     assert item["why"].startswith(f"put resnet50-0676ba61.pth ({R50}")
     assert run("--dry-run", "--json", "--set", "init=none", "--set", "model.frozen_stages=0") == 0
     training, _ = json.loads(capsys.readouterr().out)["suites"][0]["items"]
-    assert (training["state"], training["why"]) == ("todo", "the backbone begins at random values (init: none)")
+    assert (training["state"], training["why"]) == ("todo", "the backbone starts from random values (init: none)")
     assert run("--set", "init=none") == 0
     assert "not measured: init: none would keep random values in what frozen_stages=2" in capsys.readouterr().err
     (cache / "R-101.pkl").write_bytes(b"anything")

@@ -122,7 +122,7 @@ def test_a_tired_server_is_asked_again(server: Server, tmp_path: Path) -> None:
         ({"answers": [404]}, "the server answers 404 Not Found"),
         ({"answers": [403]}, "the server answers 403 Forbidden"),
         ({"answers": [503] * 3}, "the server answers 503 Service Unavailable"),
-        ({"says": len(CONTENT) + 9}, f"the server has {len(CONTENT)} bytes, other than before"),
+        ({"says": len(CONTENT) + 9}, f"the server has {len(CONTENT)} bytes, not the same as before"),
         ({"says": len(CONTENT) + 9, "ranges": False}, f"cut at {len(CONTENT)} of {len(CONTENT) + 9} bytes"),
     ],
 )

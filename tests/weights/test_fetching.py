@@ -126,7 +126,7 @@ def test_a_file_put_there_by_hand_is_used_and_noted(small: Enter, cache: Path) -
     (cache / "backbones" / "b.pth").write_bytes(b"mine")
     held = store.held(entry)
     assert held is not None
-    assert (held.sha256, held.origin) == (sha256_of(b"mine"), "put here by hand")
+    assert (held.sha256, held.origin) == (sha256_of(b"mine"), "placed here by hand")
     assert store.read_note(held.path) is not None
 
 
@@ -198,7 +198,7 @@ def test_mistakes_of_the_user(
         (["fetch", "family/plane"], ["unknown weights 'family/plane'", "did you mean 'family/plain'?"]),
         (["show", "family/plane"], ["unknown weights"]),
         (["list", "famly"], ["unknown family of weights 'famly'", "did you mean 'family'?"]),
-        (["fetch", "family/plain"], ["only a person can fetch it, from https://drive.example/1", "weights import"]),
+        (["fetch", "family/plain"], ["it must be downloaded by hand from https://drive.example/1", "weights import"]),
         (["fetch", "family/gone"], ["/gone.pth: the server answers 404", "weights import"]),
         (["fetch", "hf:nonsense"], ["expected hf:ORGANISATION/REPOSITORY"]),
         (["import", str(tmp_path / "no.pth")], ["no.pth: no such checkpoint file"]),
