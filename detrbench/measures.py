@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 COMMON = "common"  # the protocol that every measure has and that is the same for every method
+EVALUATED = "evaluated"  # counts the detector whose AP a scale measures, where that is not the paper's
 
 Phase = Literal["counting", "running", "memory", "latency"]
 PHASES: tuple[Phase, ...] = ("counting", "running", "memory", "latency")

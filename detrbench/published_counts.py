@@ -13,6 +13,7 @@ from typing import Any
 
 from detrbench import models, published
 from detrbench.errors import UsageError
+from detrbench.measures import EVALUATED
 from detrbench.published import PublishedRow, PublishedTable
 from detrbench.run.keys import count_keys
 from detrbench.suite import loading as suites
@@ -127,7 +128,8 @@ def _row(table: PublishedTable, cell: Cell) -> PublishedRow | None:
 
 
 def _compare(figure: _Figure, counted: Count) -> PublishedCount:
-    common, *own = figure.cell.protocols_of("complexity")
+    common, *others = figure.cell.protocols_of("complexity")
+    own = [name for name in others if name != EVALUATED]
     row, column = figure.row, figure.column
     return PublishedCount(
         suite=figure.cell.suite,

@@ -42,10 +42,13 @@ class Inputs:
         return Inputs(f"one {height}x{width} image", lambda: {(height, width): 1})
 
     @staticmethod
-    def first_100(rule: Callable[[int, int], Size] = detr_size) -> Inputs:
-        """The first 100 images of val2017 by id, each resized to 800/1333 by that rule."""
-        text = f"mean over the first 100 images of COCO val2017 at 800/1333 ({rule.__name__.split('_')[0]}'s rounding)"
-        return Inputs(text, lambda: _resized_first_100(rule))
+    def first_100(
+        rule: Callable[[int, int, int, int], Size] = detr_size, shortest: int = 800, longest: int = 1333
+    ) -> Inputs:
+        """The first 100 images of val2017 by id, each resized to shortest/longest pixels by that rule."""
+        sides, rounding = f"{shortest}/{longest}", rule.__name__.split("_")[0]
+        text = f"mean over the first 100 images of COCO val2017 at {sides} ({rounding}'s rounding)"
+        return Inputs(text, lambda: _resized_first_100(rule, shortest, longest))
 
 
 @cache
@@ -58,6 +61,6 @@ def val2017_first_100() -> tuple[tuple[int, Size], ...]:
 
 
 @cache
-def _resized_first_100(rule: Callable[[int, int], Size]) -> Mapping[Size, int]:
-    sizes = Counter(rule(height, width) for _, (height, width) in val2017_first_100())
+def _resized_first_100(rule: Callable[[int, int, int, int], Size], shortest: int, longest: int) -> Mapping[Size, int]:
+    sizes = Counter(rule(height, width, shortest, longest) for _, (height, width) in val2017_first_100())
     return MappingProxyType(dict(sorted(sizes.items())))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detrbench.measures import COMMON
+from detrbench.measures import COMMON, EVALUATED
 from detrbench.published import PublishedRow
 from detrbench.report import identity
 from detrbench.report.identity import Identity
@@ -43,7 +43,7 @@ class Entry:
         """The protocol of this row's records that answers to the published table; None where only `common` is there."""
         if self.cell is None:
             return None
-        found = [name for name in self.cell.records.get(measure, {}) if name != COMMON]
+        found = [name for name in self.cell.records.get(measure, {}) if name not in (COMMON, EVALUATED)]
         listed = [name for name in self.cell.cell.get("protocols") or [] if name in found]
         return next(iter([*listed, *sorted(found)]), None)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from detrbench import published as published_tables
-from detrbench.measures import COMMON
+from detrbench.measures import COMMON, EVALUATED
 from detrbench.report import labels
 from detrbench.report.entries import Entry, number
 from detrbench.report.identity import Identity
@@ -27,6 +27,7 @@ COSTS = {
     axis.key: axis
     for axis in (
         Axis("gflops", "GFLOPs, counted alike (protocol common)", "GFLOPs"),
+        Axis("gflops_evaluated", "GFLOPs of the evaluated detector at its image size", "GFLOPs"),
         Axis("gflops_published", "GFLOPs as published, each by its paper's rule", "published GFLOPs", 0),
         Axis("latency", "Latency of one forward, ms", "latency", 2),
         Axis("params", "Parameters, millions", "parameters"),
@@ -105,7 +106,7 @@ def measured_marks(section: Section) -> Iterator[Mark]:
             "Corr": number(entry.record("dam", entry.either("dam")), "corr", "value"),
         }
         known = {key: value for key, value in figures.items() if value is not None}
-        costs = _timed(entry) | (_counted(entry) if entry.counted_is_evaluated else {})
+        costs = _timed(entry) | _counted_as_evaluated(entry)
         if "AP" not in known or not costs:
             continue
         backbone = str(entry.changed.get("backbone", entry.identity.backbone))
@@ -160,6 +161,15 @@ def _counted(entry: Entry) -> dict[str, float]:
         "gflops": number(entry.record("complexity", COMMON), "gflops"),
         "params": number(entry.record("complexity", entry.first("complexity")), "params_millions"),
     }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _counted_as_evaluated(entry: Entry) -> dict[str, float]:
+    """Costs of the detector whose AP was measured: at its own image size, where that is not the paper's."""
+    record = entry.record("complexity", EVALUATED)
+    if not record:
+        return _counted(entry) if entry.counted_is_evaluated else {}
+    found = {"gflops_evaluated": number(record, "gflops"), "params": number(record, "params_millions")}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from detrbench import published
 from detrbench.errors import UsageError
-from detrbench.measures import COMMON
+from detrbench.measures import COMMON, EVALUATED
 from detrbench.models.parts import ALL_KINDS
 from detrbench.published import PublishedRow, PublishedTable
 from detrbench.report import labels
@@ -120,8 +120,8 @@ class Section:
         return f"{self.scale} scale: {labels.data_label(self.settings)}"
 
     def protocols(self, measure: str) -> list[str]:
-        """Names of the protocols that have records, `common` last."""
-        names = {name for cell in self.cells for name in cell.records.get(measure, {})}
+        """Names of the protocols that have records, `common` last; not that of what a scale evaluates."""
+        names = {name for cell in self.cells for name in cell.records.get(measure, {})} - {EVALUATED}
         return sorted(names, key=lambda name: (name == COMMON, name))
 
     def comparable(self, entry: Entry) -> bool:

@@ -17,7 +17,7 @@ from detrbench.data.sizes import LONGEST, SHORTEST, TRAIN_SCALES
 from detrbench.data.spec import Split
 from detrbench.environment import timing_identity
 from detrbench.measure import protocols
-from detrbench.measures import MEASURES
+from detrbench.measures import EVALUATED, MEASURES
 from detrbench.run import start as starts
 from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
@@ -99,10 +99,16 @@ def complexity_key(cell: Cell) -> str:
 def count_keys(cell: Cell) -> dict[str, str]:
     """For each protocol of a cell a hash of all that its count depends on: rule and version, parts and options."""
     detector = models.resolve(str(cell.model), cell.complexity_options)
-    return {
+    keys = {
         name: _digest([name, protocols.get("complexity", name).version, detector.parts, detector.options])
         for name in cell.protocols_of("complexity")
     }
+    if EVALUATED in keys:
+        version = protocols.get("complexity", EVALUATED).version
+        keys[EVALUATED] = _digest(
+            [EVALUATED, version, _detector(cell), cell.settings.data == "coco", cell.settings.eval_size]
+        )
+    return keys
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

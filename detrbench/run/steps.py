@@ -32,13 +32,16 @@ from detrbench.measure import (
     scoring,
     timing,
 )
+from detrbench.measure.inputs import Inputs
+from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.measure.timing import Timed
-from detrbench.measures import COMMON, MEASURES
+from detrbench.measures import COMMON, EVALUATED, MEASURES
 from detrbench.pictures import scene
 from detrbench.results.records import BeganWith
 from detrbench.run.plan import WorkItem
 from detrbench.run.start import Start
+from detrbench.suite.cells import Cell
 from detrbench.training import loop
 
 LOADERS = 2  # threads that read images while a detector is at work
@@ -99,9 +102,22 @@ def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
-        create = functools.partial(models.create, cell.model, **cell.complexity_options)
-        records[name] = complexity.measure(create, protocols.get("complexity", name), cross_check=name == COMMON)
+        options = cell.options if name == EVALUATED else cell.complexity_options
+        create = functools.partial(models.create, cell.model, **options)
+        records[name] = complexity.measure(create, _counting(cell, name), cross_check=name == COMMON)
     return records
+
+
+def _counting(cell: Cell, name: str) -> ComplexityProtocol:
+    """The protocol of a count; that of the evaluated detector is on images of the scale's size."""
+    rule: ComplexityProtocol = protocols.get("complexity", name)
+    if name != EVALUATED:
+        return rule
+    shortest, longest = cell.settings.eval_size
+    photographs = cell.settings.data == "coco"  # generated images are square
+    return rule.on(
+        Inputs.first_100(shortest=shortest, longest=longest) if photographs else Inputs.single(shortest, shortest)
+    )
 
 
 def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:

@@ -19,10 +19,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from detrbench import models, published, yaml12
+from detrbench.data.sizes import LONGEST, SHORTEST
 from detrbench.errors import DetrbenchError, UsageError, unknown_name
 from detrbench.files import at_home
 from detrbench.measure import protocols
-from detrbench.measures import CHOSEN, COMMON
+from detrbench.measures import CHOSEN, COMMON, EVALUATED
 from detrbench.suite.schema import PAPER, Scale, Suite, SuiteVariant
 from detrbench.suite.validation import explain
 from detrbench.weights import catalogue
@@ -62,7 +63,15 @@ class Cell:
 
     def protocols_of(self, measure: str) -> list[str]:
         """The protocols under which a measure is taken: `common` first."""
-        return [COMMON, *(name for name in self.protocols if name in protocols.of(measure))]
+        named = [COMMON, *(name for name in self.protocols if name in protocols.of(measure))]
+        return [*named, EVALUATED] if measure == "complexity" and self.evaluates_another else named
+
+    @property
+    def evaluates_another(self) -> bool:
+        """Whether AP is measured of another detector, or on smaller images, than the paper's, whose cost is counted."""
+        # At the papers' scale, released weights may set options of their own, which cost nothing.
+        papers = self.scale == PAPER or self.options == self.complexity_options
+        return self.model is not None and not (papers and self.settings.eval_size == (SHORTEST, LONGEST))
 
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""

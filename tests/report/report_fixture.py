@@ -13,6 +13,7 @@ import yaml
 from detrbench import models
 from detrbench.measure import ap_images
 from detrbench.measure.ap_interval import ClassMatches, Matches
+from detrbench.measures import EVALUATED
 from detrbench.report.identity import of_detector
 from detrbench.suite import cells as suite_cells
 from detrbench.suite import loading as suites
@@ -245,7 +246,10 @@ def write_shipped(root: Path, scale: str = "paper", names: list[str] | None = No
             spec = models.resolve(str(cell.model), cell.complexity_options)
             rng = random.Random(json.dumps([spec.parts, spec.options], sort_keys=True, default=str))
             total = _invented_count(cell, rng)
-            counted = {protocol: complexity(total, protocol) for protocol in cell.protocols_of("complexity")}
+            counted = {
+                protocol: complexity(total / 100 if protocol == EVALUATED else total, protocol)
+                for protocol in cell.protocols_of("complexity")
+            }
             found: dict[str, dict[str, Any]] = {"complexity": counted}
             if scale != "paper":
                 ap = 20 + 10 * rng.random()

@@ -46,6 +46,18 @@ def test_below_paper_scale_ap_stands_at_costs_of_the_evaluated_detector(results:
     assert same.x == "gflops"
 
 
+def test_below_paper_scale_gflops_are_those_of_the_evaluated_detector(tmp_path: Path) -> None:
+    (section,) = found(report_fixture.write_shipped(tmp_path, "smoke", ["table6_keep_ratio"]))
+    _, measured = charts.of_section(section)
+    assert measured.x == "gflops_evaluated"
+    assert "at the size of their evaluation images (protocol evaluated)" in measured.caption
+    counts = {m.row: m.x["gflops_evaluated"] for m in measured.marks}
+    for entry in section.entries:
+        assert counts[entry.id] == entry.record("complexity", "evaluated")["gflops"] < 5
+    assert charts.named([section], "ap_gflops").x == "gflops_evaluated"
+    assert "evaluated" not in section.protocols("complexity")
+
+
 def test_a_smoke_ap_never_stands_in_the_headline(results: Path) -> None:
     for path in results.glob("table6*/*/cells/*/cell.yaml"):  # the very detector that the published AP is of
         path.write_text(path.read_text().replace("backbone: tiny", "backbone: resnet50"))

@@ -83,4 +83,7 @@ def test_traces_of_another_record_or_broken_ones_are_left_out_and_named(traced: 
     other.write_bytes(pack([scene()], "another key"))
     first = pictures.gallery_of(quickstart(traced))[0]
     assert "deformable" not in first.picture.alt
-    assert "Not shown, because traces.npz is missing or belongs to another record: deformable, sparse-0.5." in first.caption
+    assert (
+        "Not shown, because traces.npz is missing or belongs to another record: deformable, sparse-0.5."
+        in first.caption
+    )

@@ -76,13 +76,16 @@ def test_equal_detectors_under_other_names_are_counted_once(tmp_path: Path, coun
     outcomes = run(tmp_path)
     assert counted == [
         ("first", "plain", "common"),
+        ("first", "plain", "evaluated"),
         ("first", "source", "lite_table"),
         ("first", "two-stage", "common"),
+        ("first", "two-stage", "evaluated"),
     ]
     assert [outcome.state for outcome in outcomes] == ["done"] * 3
     same, copy = envelope(tmp_path, "first", "plain"), envelope(tmp_path, "first", "source")
     assert copy["records"]["common"] == same["records"]["common"]
-    assert copy["counted_for"] == {"common": f"first/smoke/cells/{suites_folder(tmp_path, 'plain')}"}
+    origin = f"first/smoke/cells/{suites_folder(tmp_path, 'plain')}"
+    assert copy["counted_for"] == {"common": origin, "evaluated": origin}
     assert same["counted_for"] == {}
 
 
@@ -99,7 +102,7 @@ def test_another_suite_takes_what_is_there(tmp_path: Path, counted: list[Any]) -
     assert [o.item.state for o in outcomes] == ["reused", "todo", "reused"]
     origin = f"first/smoke/cells/{suites_folder(tmp_path, 'plain')}"
     assert outcomes[0].why == f"counted for {origin}"
-    assert envelope(tmp_path, "second", "source")["counted_for"] == {"common": origin}
+    assert envelope(tmp_path, "second", "source")["counted_for"] == {"common": origin, "evaluated": origin}
     assert envelope(tmp_path, "second", "plain")["environment"] == envelope(tmp_path, "first", "plain")["environment"]
     counted.clear()
     run(tmp_path, "second", "deformable_table")
@@ -110,7 +113,7 @@ def test_fresh_counts_again(tmp_path: Path, counted: list[Any]) -> None:
     run(tmp_path)
     counted.clear()
     run(tmp_path, "second", fresh=True)
-    assert len(counted) == 4
+    assert len(counted) == 7
 
 
 def test_a_key_depends_on_detector_and_rule_alone() -> None:

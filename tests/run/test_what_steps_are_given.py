@@ -17,6 +17,7 @@ from detrbench.data.spec import DataSpec
 from detrbench.data.transforms import Train
 from detrbench.errors import UsageError
 from detrbench.measure import protocols
+from detrbench.measure.inputs import Inputs
 from detrbench.models import checkpoints
 from detrbench.results.records import TrainingHistory
 from detrbench.results.store import ResultsStore
@@ -104,12 +105,20 @@ def test_training_sees_the_training_images_and_is_evaluated_on_the_others(
     assert len(set(seen.values())) == 2
 
 
-def test_the_papers_detector_is_counted_whatever_is_trained(item: Item, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = []
-    monkeypatch.setattr(steps.complexity, "measure", lambda create, rule, cross_check: counted.append(create()))
+def test_the_papers_detector_is_counted_and_the_trained_one_at_its_own_size(
+    item: Item, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = {}
+
+    def measure(create: Any, rule: Any, cross_check: bool) -> None:
+        options = create().spec.options
+        counted[rule.name] = options["num_queries"], options["hidden_dim"], sorted(rule.inputs.sizes())
+
+    monkeypatch.setattr(steps.complexity, "measure", measure)
     steps.take(item("complexity"), "cpu", opened, lambda *of: None)
-    (detector,) = counted
-    assert (detector.spec.options["num_queries"], detector.spec.options["hidden_dim"]) == (33, 256)
+    assert counted["common"] == (33, 256, sorted(Inputs.first_100().sizes()))
+    assert counted["evaluated"][2] == [(64, 64)]
+    assert counted["evaluated"][:2] != counted["common"][:2]
 
 
 @pytest.mark.parametrize(

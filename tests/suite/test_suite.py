@@ -58,7 +58,7 @@ def test_a_cell_resolves_options_rows_and_protocols() -> None:
     assert found.options == {"backbone": "tiny", "keep_ratio": 0.3}
     assert found.complexity_options == {"backbone": "resnet50", "keep_ratio": 0.3}
     assert found.row == {"model": "Sparse DETR", "backbone": "R50", "keep_ratio": 0.3}
-    assert found.protocols_of("complexity") == ["common", "sparse_table1"]
+    assert found.protocols_of("complexity") == ["common", "sparse_table1", "evaluated"]
     assert found.protocols_of("accuracy") == ["common", "paper_top100"]
     assert found.protocols_of("latency") == ["common"]
     assert found.settings.recipe.lr == 1e-3

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from detrbench.measure.inputs import Inputs, detectron2_size
 from detrbench.measure.rules import DETREX, DETREX_SAMPLED, EVERY_OP, FVCORE, FVCORE_KEYS_APART, CountingRule
+from detrbench.measures import COMMON, EVALUATED
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class ComplexityProtocol:
         """The same rule on one image of that size, named after it."""
         return replace(self, name=f"{self.name}@{height}x{width}", inputs=Inputs.single(height, width))
 
+    def on(self, inputs: Inputs) -> ComplexityProtocol:
+        """The same rule on other images."""
+        return replace(self, inputs=inputs)
+
 
 _SPARSE_COUNTER = "kakaobrain/sparse-detr@f40632c util/benchmark.py"
 _DETREX_COUNTER = "detrex tools/analyze_model.py"
@@ -51,7 +56,13 @@ _NO_AUXILIARY_HEADS = {"encoder_auxiliary": False}
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        ComplexityProtocol("common", "the same for every method", Inputs.first_100(), EVERY_OP),
+        ComplexityProtocol(COMMON, "the same for every method", Inputs.first_100(), EVERY_OP),
+        ComplexityProtocol(
+            EVALUATED,
+            "`common` for the detector that a scale evaluates, on images of that scale's size",
+            Inputs.first_100(),
+            EVERY_OP,
+        ),
         ComplexityProtocol(
             "deformable_table",
             "Deformable DETR rows of Sparse DETR's Table 1",
