@@ -15,7 +15,7 @@ from torchvision.ops import box_iou
 
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.contracts import AuxiliaryDecoder, Decoder, Heads
-from detrbench.models.criterion import LossTerm, count_boxes
+from detrbench.models.criterion import LossTerm
 from detrbench.models.denoising import noised_losses
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, Supervision
@@ -101,7 +101,7 @@ class CollaborativeLoss(LossTerm):
         branch = out.auxiliary
         if branch is None:
             return {}
-        balanced = count_boxes(targets * BALANCE, out.pred_boxes.device)
+        balanced = max(BALANCE * num_boxes, 1.0)
         losses: Losses = {}
         for index, matches in enumerate(assignments(out, targets, self.threshold, self.top)):
             suffix = "" if index == len(out.layers) - 1 else f"_{index}"

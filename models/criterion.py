@@ -21,6 +21,8 @@ BOX_WEIGHTS = {"loss_bbox": 5.0, "loss_giou": 2.0}
 class LossTerm(nn.Module):
     """One term of the objective, called as `term(out, targets, num_boxes, supervision)`; returns named losses.
 
+    `num_boxes` is `Criterion.forward`'s: it may be below 1, which no loss is divided by.
+
     Attributes:
         weights: by the stem of a loss's name (without its layer suffix), where the criterion has none for it.
     """
@@ -32,7 +34,7 @@ def matched_losses(
     losses: MatchedLosses, prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str
 ) -> Losses:
     """Matches one prediction, (B, Q, K) and (B, Q, 4), to the objects and names its losses with a suffix."""
-    found = losses(prediction, targets, match(prediction, targets), num_boxes)
+    found = losses(prediction, targets, match(prediction, targets), max(num_boxes, 1.0))
     return {name + suffix: loss for name, loss in found.items()}
 
 
@@ -64,14 +66,16 @@ class Criterion(nn.Module):
             self.weights |= term.weights
         self.supervision = supervision(class_loss, iou_eps)
 
-    def forward(self, out: DetectorOutput, targets: list[Target]) -> Losses:
+    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float | None = None) -> Losses:
         """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
 
         Args:
             out: a forward with `outputs="all"`.
             targets: for each image `labels` (n,) int64 and `boxes` (n, 4) cx, cy, w, h in [0, 1]; n may be 0.
+            num_boxes: objects of a micro-batch, mean over those of the step; None where this batch is all of it.
         """
-        num_boxes = count_boxes(targets, out.pred_boxes.device)
+        if num_boxes is None:
+            num_boxes = count_boxes(targets)
         losses: Losses = {}
         for term in self.terms:
             losses |= term(out, targets, num_boxes, self.supervision)
@@ -86,13 +90,9 @@ class Criterion(nn.Module):
         return torch.stack([self.weight(name) * loss for name, loss in losses.items()]).sum()
 
 
-def count_boxes(targets: list[Target], device: torch.device) -> float:
-    """Objects in the batch, averaged over processes, at least 1."""
-    count = torch.tensor(float(sum(len(target["labels"]) for target in targets)), device=device)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(count)
-        count /= torch.distributed.get_world_size()
-    return max(float(count), 1.0)
+def count_boxes(targets: list[Target]) -> float:
+    """Objects in the batch."""
+    return float(sum(len(target["labels"]) for target in targets))
 
 
 class DecoderLoss(LossTerm):

@@ -242,14 +242,14 @@ def noised_losses(
         layers: predictions of the noised queries, by decoder layer.
         queries: say how many they are, in how many groups.
         targets: as for the criterion.
-        num_boxes: objects in the batch.
+        num_boxes: as for the criterion.
     """
     losses: Losses = {}
     for index, prediction in enumerate(layers):
         groups = queries.noised_groups
         matches = known_matches(targets, queries.noised // groups, groups, prediction.boxes.device)
         suffix = "_dn" if index == len(layers) - 1 else f"_dn_{index}"
-        terms = losses_of(prediction, targets, matches, num_boxes * groups)
+        terms = losses_of(prediction, targets, matches, max(num_boxes, 1.0) * groups)
         losses |= {name + suffix: loss for name, loss in terms.items()}
     return losses
 

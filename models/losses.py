@@ -35,7 +35,7 @@ def set_losses(
         prediction: logits (B, Q, K), boxes (B, Q, 4).
         targets: `labels` (n,) and `boxes` (n, 4) of each image.
         matches: see `matcher.match`.
-        num_boxes: objects in the batch, mean over processes, at least 1.
+        num_boxes: objects of a micro-batch, mean over those of the step, at least 1.
         iou_eps: see `paired_giou`.
     """
     pairs = pair_up(prediction, targets, matches)
@@ -122,7 +122,7 @@ def iou_aware_losses(
         prediction: logits (B, Q, K), boxes (B, Q, 4).
         targets: `labels` (n,) and `boxes` (n, 4) of each image.
         matches: see `matcher.match`.
-        num_boxes: objects in the batch, mean over processes, at least 1.
+        num_boxes: objects of a micro-batch, mean over those of the step, at least 1.
         iou_eps: see `paired_giou`.
         ranked: several queries answer for one object, and those of lesser t count less, in all three losses.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from detrbench.models.contracts import OneToMany
-from detrbench.models.criterion import LossTerm, count_boxes, matched_losses
+from detrbench.models.criterion import LossTerm, matched_losses
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, Supervision
 from detrbench.models.matcher import Target
@@ -83,9 +83,8 @@ class RepeatedLoss(LossTerm):
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
         """Losses with the suffix `_one2many`, and `_<i>_one2many` for layer i before the last."""
         repeated = [{name: torch.cat([values] * self.repeats) for name, values in target.items()} for target in targets]
-        num_boxes = count_boxes(repeated, out.pred_boxes.device)
         losses: Losses = {}
         for index, prediction in enumerate(out.one_to_many):
             suffix = "_one2many" if index == len(out.one_to_many) - 1 else f"_{index}_one2many"
-            losses |= matched_losses(supervision.decoder, prediction, repeated, num_boxes, suffix)
+            losses |= matched_losses(supervision.decoder, prediction, repeated, self.repeats * num_boxes, suffix)
         return {name: self.weight * loss for name, loss in losses.items()}

@@ -70,8 +70,7 @@ def batches(
     Raises:
         DataError: a broken image, named, when its batch is due.
     """
-    order = _order(len(dataset), seed, epoch, shuffle)
-    pieces = [order[i : i + batch_size] for i in range(0, len(order), batch_size)][start_batch:]
+    pieces = _pieces(_order(len(dataset), seed, epoch, shuffle), batch_size)[start_batch:]
     if num_workers == 0:
         for piece in pieces:
             yield _load(dataset, transform, piece, seed, epoch)
@@ -79,6 +78,33 @@ def batches(
     with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as pool:
         futures = (pool.submit(_load, dataset, transform, piece, seed, epoch) for piece in pieces)
         yield from _ahead(futures, 2 * num_workers)
+
+
+def steps(
+    dataset: Dataset,
+    transform: Transform,
+    batch_size: int,
+    micro_batch: int,
+    seed: int,
+    epoch: int,
+    start_batch: int = 0,
+) -> Iterator[list[Batch]]:
+    """One epoch in optimiser steps, shuffled, each as its micro-batches.
+
+    Args:
+        dataset: as for `batches`.
+        transform: as for `batches`.
+        batch_size: images in a step.
+        micro_batch: images that are padded together.
+        seed: as for `batches`.
+        epoch: as for `batches`.
+        start_batch: steps to leave out at the front.
+
+    Raises:
+        DataError: a broken image, named, when its step is due.
+    """
+    for images in _pieces(_order(len(dataset), seed, epoch, shuffle=True), batch_size)[start_batch:]:
+        yield [_load(dataset, transform, piece, seed, epoch) for piece in _pieces(images, micro_batch)]
 
 
 def num_batches(dataset: Dataset, batch_size: int) -> int:
@@ -102,6 +128,10 @@ def _order(length: int, seed: int, epoch: int, shuffle: bool) -> list[int]:
     if shuffle:
         random.Random(derive_seed("order", seed, epoch)).shuffle(order)
     return order
+
+
+def _pieces(images: list[int], size: int) -> list[list[int]]:
+    return [images[i : i + size] for i in range(0, len(images), size)]
 
 
 def _load(dataset: Dataset, transform: Transform, indices: Sequence[int], seed: int, epoch: int) -> Batch:

@@ -120,6 +120,8 @@ def _settings(cell: Cell) -> dict[str, Any]:
     if usual.items() <= found.items():
         del found["train_scales"], found["crop"]
     at_random = {"init": RANDOM, "init_from": None}
+    if found["micro_batch"] in (None, found["batch_size"]):
+        del found["micro_batch"]
     return {name: value for name, value in found.items() if name not in at_random or value != at_random[name]}
 
 

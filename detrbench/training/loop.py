@@ -1,7 +1,7 @@
 """The training loop. Kill it anywhere and start it again: it ends with the very weights it would have had.
 
-All randomness is a function of (seed, epoch, step), so nothing random has to be saved; what is saved, whole or not at
-all, is the weights, the optimiser, and where in which epoch they are.
+All randomness is a function of (seed, epoch, step, micro-batch), so nothing random has to be saved; what is saved,
+whole or not at all, is the weights, the optimiser, and where in which epoch they are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from detrbench import models
-from detrbench.data.loading import Batch, batches, num_batches
+from detrbench.data.loading import Batch, num_batches, steps
 from detrbench.data.samples import Dataset, class_names
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
@@ -30,6 +30,7 @@ from detrbench.models.detector import Detector
 from detrbench.results.records import TrainingHistory
 from detrbench.training import optimiser
 from detrbench.training.recipe import Recipe
+from detrbench.training.step import train_step
 
 STATES = ("state.pt", "state-before.pt")  # what a killed run goes on from, and the one before it
 WEIGHTS = "model.safetensors"
@@ -91,11 +92,11 @@ def train(
     """
     training = _Training(detector.to(device), recipe, folder / STATES[0], device)
     training.restore(notice)
-    steps = num_batches(dataset, recipe.batch_size)
+    steps_of_epoch = num_batches(dataset, recipe.batch_size)
     state, best = training.state, training.average or detector
     while state.epoch < recipe.epochs:
         training.run_epoch(dataset, transform, progress)
-        entry = _finish_epoch(state, steps, training.optim)
+        entry = _finish_epoch(state, steps_of_epoch, training.optim)
         last = state.epoch == recipe.epochs
         if evaluate and recipe.eval_every_epochs and (last or state.epoch % recipe.eval_every_epochs == 0):
             entry |= evaluate(best.eval())
@@ -128,31 +129,29 @@ class _Training:
         """Trains to the end of the epoch that the state is in."""
         recipe, state = self.recipe, self.state
         self.detector.train()
-        steps = num_batches(dataset, recipe.batch_size)
+        steps_of_epoch = num_batches(dataset, recipe.batch_size)
         began = time.monotonic() - state.seconds
-        loader = batches(
-            dataset, transform, recipe.batch_size, recipe.seed, state.epoch, start_batch=state.batch, shuffle=True
-        )
-        for batch in loader:
-            step = state.epoch * steps + state.batch
-            losses = self._step(batch.to(self.device), step)
+        sizes = recipe.batch_size, recipe.images_at_once
+        for batches in steps(dataset, transform, *sizes, recipe.seed, state.epoch, start_batch=state.batch):
+            step = state.epoch * steps_of_epoch + state.batch
+            losses = self._step(batches, step)
             state.batch += 1
-            state.images_seen += len(batch.images)
+            state.images_seen += sum(len(batch.images) for batch in batches)
             state.seconds = time.monotonic() - began
             for name, value in losses.items():
                 state.sums[name] = state.sums.get(name, 0.0) + value
-            done, total = step + 1, steps * recipe.epochs
+            done, total = step + 1, steps_of_epoch * recipe.epochs
             progress(TrainProgress(state.epoch, recipe.epochs, done, total, losses["total"], state.seconds))
             every = recipe.checkpoint_every_steps
-            if every and state.batch % every == 0 and state.batch < steps:
+            if every and state.batch % every == 0 and state.batch < steps_of_epoch:
                 self.save()
 
-    def _step(self, batch: Batch, step: int) -> dict[str, float]:
+    def _step(self, batches: list[Batch], step: int) -> dict[str, float]:
         recipe = self.recipe
-        # Dropout of this step, whatever was drawn before it.
-        torch.manual_seed(derive_seed("step", recipe.seed, step) % 2**63)
         factor = optimiser.schedule(recipe, self.state.epoch, step)
-        losses = train_step(self.detector, self.optim, batch, recipe.clip_norm, factor)
+        # Dropout and noise of this step, whatever was drawn before it.
+        seed = derive_seed("step", recipe.seed, step)
+        losses = train_step(self.detector, self.optim, batches, recipe.clip_norm, factor, seed)
         if self.average is not None:
             _update_average(self.average, self.detector, recipe.ema, step)
         return losses
@@ -214,35 +213,6 @@ def _check_finite(detector: nn.Module, what: str) -> None:
     broken = not_finite(detector.state_dict())
     if broken:
         raise Diverged(f"training diverged: {what} ({broken[0]}) are not finite", "lower lr, or raise warmup_steps")
-
-
-def train_step(
-    detector: Detector, optim: torch.optim.Optimizer, batch: Batch, clip_norm: float, factor: float
-) -> dict[str, float]:
-    """One optimiser step; returns each loss term and the weighted `total`.
-
-    Args:
-        detector: in training mode.
-        optim: from `optimiser.build`.
-        batch: images, masks, targets on the detector's device.
-        clip_norm: largest gradient norm; 0 for none.
-        factor: on every learning rate.
-    """
-    for group in optim.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    out = detector(batch.images, batch.masks, targets=batch.targets)
-    losses = detector.criterion(out, batch.targets)
-    total = detector.criterion.total(losses)
-    if not bool(torch.isfinite(total)):
-        bad = sorted(name for name, loss in losses.items() if not bool(torch.isfinite(loss)))
-        names = ", ".join(bad) or "total"
-        raise Diverged(f"training diverged: {names} is not finite", "lower lr, or raise warmup_steps")
-    optim.zero_grad(set_to_none=True)
-    total.backward()
-    if clip_norm:
-        nn.utils.clip_grad_norm_(detector.parameters(), clip_norm)
-    optim.step()
-    return {name: float(loss.detach()) for name, loss in losses.items()} | {"total": float(total.detach())}
 
 
 def _finish_epoch(state: _State, steps: int, optim: torch.optim.Optimizer) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from detrbench.words import shown
 BOUNDS: Mapping[str, Values] = {
     "epochs": Whole(1),
     "batch_size": Whole(1),
+    "micro_batch": Maybe(Whole(1)),
     "lr": Real(above=0, maximum=1),
     "lr_backbone": Real(minimum=0, maximum=1),
     "lr_sampling": Real(minimum=0, maximum=100),
@@ -34,6 +35,8 @@ class Recipe:
 
     epochs: passes over the training images.
     batch_size: images in one optimiser step.
+    micro_batch: images that are padded, noised and run together, a divisor of `batch_size`; 2 in the papers, whose
+        eight GPUs hold as many each. None runs the whole batch at once.
     lr: learning rate of everything that has no rate of its own.
     lr_backbone: learning rate of the backbone; 0 keeps it as it is.
     lr_sampling: factor on `lr` for the sampling offsets and reference points (0.1 in Deformable DETR's code).
@@ -53,6 +56,7 @@ class Recipe:
 
     epochs: int = 50
     batch_size: int = 16
+    micro_batch: int | None = None
     lr: float = 2e-4
     lr_backbone: float = 2e-5
     lr_sampling: float = 0.1
@@ -77,3 +81,12 @@ class Recipe:
             found = getattr(self, name)
             if not values.allow(found):
                 raise UsageError(f"{name}: expected {values}, got {shown(found)}")
+        if self.batch_size % self.images_at_once:
+            raise UsageError(
+                f"micro_batch: expected a divisor of batch_size, which is {self.batch_size}, got {self.micro_batch}"
+            )
+
+    @property
+    def images_at_once(self) -> int:
+        """Images in one forward."""
+        return self.micro_batch or self.batch_size

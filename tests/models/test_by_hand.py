@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.models import attention, auxiliary, boxes, losses, matcher, neck, positions
-from detrbench.models.criterion import Criterion, count_boxes
+from detrbench.models.criterion import Criterion, LossTerm, matched_losses
 from detrbench.models.decoders.deformable import scale_reference_points
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import supervision
@@ -170,11 +170,24 @@ def test_the_total_weighs_each_loss_by_its_longest_stem() -> None:
     assert criterion.total({name: torch.tensor(10.0) for name in names}).item() == 260
 
 
-def test_losses_are_divided_by_the_objects_of_the_batch_but_never_by_less_than_one() -> None:
-    device = torch.device("cpu")
-    assert count_boxes([target([0, 1], LEFT, RIGHT), target([])], device) == 2
-    assert count_boxes([target([])], device) == 1
-    assert count_boxes([target([1], LEFT)], device) == 1
+class Divisor(LossTerm):
+    """Notes what the terms are given to divide by."""
+
+    def forward(self, out: Any, targets: Any, num_boxes: float, supervision: Any) -> dict[str, Tensor]:
+        return {"loss_ce": torch.tensor(num_boxes)}
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 2), (0.25, 0.25)])
+def test_a_batch_counts_its_own_objects_unless_it_is_a_part_of_a_step(given: float | None, expected: float) -> None:
+    criterion, batch = Criterion([Divisor()], class_weight=1.0), [target([0, 1], LEFT, RIGHT), target([])]
+    assert criterion(None, batch, given)["loss_ce"] == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("num_boxes", "divisor"), [(0.5, 1), (3.0, 3)])
+def test_matched_losses_are_never_divided_by_less_than_one(num_boxes: float, divisor: float) -> None:
+    prediction, targets, _ = predicted()
+    of = lambda divide_by: matched_losses(FOCAL.decoder, prediction, targets, divide_by, "")["loss_ce"]  # noqa: E731
+    assert of(num_boxes).item() == pytest.approx(of(1.0).item() / divisor)
 
 
 # ------------------------------------------------------------------------------------------------- positions

@@ -95,6 +95,12 @@ def test_what_training_does_anyway_changes_no_key() -> None:
     assert folder_name(said) == folder_name(cell())
 
 
+def test_micro_batches_are_part_of_a_training_unless_they_are_the_whole_batch() -> None:
+    assert key("training", cell(settings=", micro_batch: 2")) != key("training", cell())
+    for whole in (", micro_batch: null", ", micro_batch: 16"):
+        assert key("training", cell(settings=whole)) == key("training", cell())
+
+
 def test_the_size_of_a_timing_is_part_of_its_key_though_nothing_is_trained() -> None:
     assert key("latency", cell(settings=", longest: 80")) != key("latency", cell())
 

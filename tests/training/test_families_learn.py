@@ -16,7 +16,8 @@ from detrbench.data.loading import Batch, batches
 from detrbench.data.transforms import Eval
 from detrbench.measure import accuracy, protocols, scoring
 from detrbench.models.detector import Detector
-from detrbench.training import loop, optimiser
+from detrbench.training import optimiser
+from detrbench.training import step as step_of_training
 from detrbench.training.recipe import Recipe
 
 SHAPES = DataSpec(kind="shapes", num_train=4, image_size=96, max_objects=3, min_size=24, clutter=0.1)
@@ -41,8 +42,8 @@ def losses(family: str, lr: float) -> list[float]:
 
 def train_step(detector: Detector, optim: torch.optim.Optimizer, batch: Batch, recipe: Recipe, step: int) -> float:
     """The loss of one step; the data are one batch, so an epoch is a step."""
-    torch.manual_seed(step)  # of the noise that some detectors train on
-    return loop.train_step(detector, optim, batch, recipe.clip_norm, optimiser.schedule(recipe, step, step))["total"]
+    factor = optimiser.schedule(recipe, step, step)
+    return step_of_training.train_step(detector, optim, [batch], recipe.clip_norm, factor, seed=step)["total"]
 
 
 def falls(found: list[float]) -> bool:

@@ -11,11 +11,13 @@ import torch
 
 from detrbench import models
 from detrbench.data import DataSpec, open_dataset
+from detrbench.data.loading import batches
 from detrbench.data.transforms import Train
 from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.detector import Detector
 from detrbench.training import loop, optimiser
 from detrbench.training.recipe import Recipe
+from detrbench.training.step import train_step
 
 DATA = DataSpec(kind="shapes", num_train=10, num_val=2, image_size=64)
 RECIPE = Recipe(
@@ -154,9 +156,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path: Path) -> N
     with torch.no_grad():
         detector.heads.class_embed[-1].weight.fill_(float("nan"))
     optim = optimiser.build(detector, RECIPE)
-    batch = next(iter(loop.batches(open_dataset(DATA, "train"), Train(scales=(64,), longest=64, crop=False), 2)))
+    batch = next(iter(batches(open_dataset(DATA, "train"), Train(scales=(64,), longest=64, crop=False), 2)))
     with pytest.raises(Diverged, match="not finite"):  # the matching cannot do with it
-        loop.train_step(detector.train(), optim, batch, 0.1, 1.0)
+        train_step(detector.train(), optim, [batch], 0.1, 1.0)
 
 
 def test_a_backbone_rate_of_zero_keeps_the_backbone(tmp_path: Path) -> None:
