@@ -12,6 +12,7 @@ import itertools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ from detrbench.run.plan import WorkItem
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
 
+# One process imports PyTorch and forks the others, which are there at once and share its memory; Apple's libraries do
+# not survive a fork.
+_START = "spawn" if sys.platform == "darwin" else "forkserver"
 _PATIENCE = 5.0  # seconds that a process has to note what was interrupted
 _GRACE = 2.0  # the same where nobody waits any more
 
@@ -66,7 +70,8 @@ class Workers:
     def __init__(self, jobs: int, threads: int) -> None:
         self.jobs, self.threads = jobs, threads
         self.workers: list[_Worker] = []
-        self.context = multiprocessing.get_context("spawn")
+        self.context = multiprocessing.get_context(_START)
+        self.context.set_forkserver_preload([work.__name__])
 
     def __enter__(self) -> Workers:
         return self
@@ -210,7 +215,7 @@ def _end_with_the_parent() -> None:
     if parent is None:
         return
     parent.join()
-    os.kill(os.getpid(), signal.SIGINT)  # the step in hand is noted as interrupted
+    os.kill(os.getpid(), signal.SIGTERM)  # the step in hand is noted as interrupted
     time.sleep(_GRACE)
     os._exit(1)
 
@@ -218,7 +223,7 @@ def _end_with_the_parent() -> None:
 def _work(pipe: Connection, threads: int) -> None:
     """What each process does: group after group, until the parent closes the pipe."""
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where SIGINT is ignored: `detrbench run ... &`
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         import torch
 

@@ -118,10 +118,7 @@ class LoadedSuite:
     def check(self) -> None:
         """Finds what only shows when the suite is expanded: at every scale, options, rows, protocols; the sweep."""
         for scale in self.suite.scales:
-            cells = self.cells(scale)
-            for cell in cells:
-                check_options(cell)
-            self._check_sweep(cells)
+            self._check_sweep(self.cells(scale))
 
     def _check_sweep(self, cells: Iterable[Cell]) -> None:
         """What rows run through is an option of one of the detectors, or a column of the published table."""

@@ -139,6 +139,7 @@ def test_a_run_that_is_told_to_end_notes_where_it_was(terminal: Terminal, number
     terminal.before = end
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind a script (`... &`)
         os._exit(cli.main(["run", "demo.yaml"]))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == code
     assert states(terminal, ORDER[2][0])[ORDER[2][1]] == ("not_measured", "interrupted")

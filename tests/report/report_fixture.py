@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from shipped_suites import cells, load
 
 from detrbench import models
 from detrbench.measure import ap_images
@@ -233,14 +234,14 @@ def write_shipped(root: Path, scale: str = "paper", names: list[str] | None = No
     Published rows are the papers' own; every count and every measured figure is invented.
     """
     for name in names or suites.names():
-        loaded = suites.load(name)
+        loaded = load(name)
         if scale not in loaded.suite.scales:
             continue
         folder = root / name / scale
         folder.mkdir(parents=True)
         written = loaded.suite.model_dump(exclude_unset=True, mode="json")
         (folder / "suite.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
-        for cell in loaded.cells(scale):
+        for cell in cells(name, scale):
             if cell.published_only:
                 continue
             spec = models.resolve(str(cell.model), cell.complexity_options)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import report_fixture
 import yaml
+from shipped_suites import cells, load
 
 from detrbench.report import labels, render, sections, tables
 from detrbench.results.store import ResultsStore
@@ -18,17 +19,17 @@ from detrbench.suite import loading as suites
 # Figures that the report shows as published; of others it shows ours alone.
 SHOWN = {"AP", "AP50", "AP75", "APS", "APM", "APL", "gflops", "params_M", "fps", "corr_mean"}
 # Lite DETR's Table 2 is arithmetic: none of its rows is a detector.
-WITH_TABLE = [name for name in suites.names() if suites.load(name).suite.published and name != "lite_table2"]
+WITH_TABLE = [name for name in suites.names() if load(name).suite.published and name != "lite_table2"]
 
 
 def write_suite(root: Path, name: str) -> Path:
     """Results of a suite that comes along, of which one row has an invented AP."""
-    loaded = suites.load(name).suite
+    loaded = load(name).suite
     folder = root / name / "smoke"
     folder.mkdir(parents=True)
     spec = {"name": name, "title": loaded.title, "published": loaded.published, "scales": {"smoke": {}}}
     (folder / "suite.yaml").write_text(yaml.safe_dump(spec))
-    row = next(cell for cell in suites.load(name).cells("smoke") if cell.row and cell.model)
+    row = next(cell for cell in cells(name, "smoke") if cell.row and cell.model)
     cell: dict[str, Any] = {"id": row.id, "suite": name, "scale": "smoke", "model": row.model, "row": row.row}
     report_fixture.write_cell(folder, cell, {"accuracy": {"common": report_fixture.accuracy(40.0, 200)}}, {})
     return root

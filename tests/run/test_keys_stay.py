@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shipped_suites import load
+
 from detrbench import models
 from detrbench.measures import CHOSEN
 from detrbench.models.backbones import imagenet
@@ -53,7 +55,7 @@ def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
 def test_keys_of_shipped_suites_stay(recorded: Callable[[str, Any], Any]) -> None:
     found = {}
     for name in suites.names():
-        loaded = suites.load(name)
+        loaded = load(name)
         for scale in loaded.suite.scales:
             data = {"path": "/data/coco"} if loaded.suite.scales[scale].data == "coco" else {}
             found[f"{name}/{scale}"] = keys_of(loaded.cells(scale, data))

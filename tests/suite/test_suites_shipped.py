@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shipped_suites import cells, load
 
 from detrbench import models, published
 from detrbench.report import labels
@@ -17,13 +18,9 @@ NAMES = suites.names()
 SOME_ROWS = {"dac_figure3": "one row for each of twelve epochs and three scores", "sparse_ablations": "Table 1's bases"}
 
 
-def cells(name: str, scale: str) -> list[suites.Cell]:
-    return suites.load(name).cells(scale)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_suite_is_sound(name: str) -> None:
-    loaded = suites.load(name)
+    loaded = load(name)
     assert loaded.suite.name == name
     assert all(cells(name, scale) for scale in loaded.suite.scales)
     assert {cell.model for cell in cells(name, next(iter(loaded.suite.scales)))} - {None} <= set(models.names())
@@ -35,16 +32,16 @@ def test_they_are_listed_in_the_order_of_their_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if suites.load(name).suite.published and name not in SOME_ROWS]
+    "name", [name for name in NAMES if load(name).suite.published and name not in SOME_ROWS]
 )
 def test_no_published_row_is_dropped_and_none_stands_twice(name: str) -> None:
-    table = published.load(str(suites.load(name).suite.published))
+    table = published.load(str(load(name).suite.published))
     found = [table.select(cell.row).index for cell in cells(name, "paper") if cell.row]
     assert sorted(found) == list(range(len(table.rows)))
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if len(suites.load(name).suite.scales) > 1 or suites.load(name).suite.published]
+    "name", [name for name in NAMES if len(load(name).suite.scales) > 1 or load(name).suite.published]
 )
 def test_a_table_has_three_scales_that_differ(name: str) -> None:
     """And no scale makes two rows equal that differ at the paper's."""
@@ -84,7 +81,7 @@ def test_the_tokens_of_each_scale_are_as_the_suite_says() -> None:
 
     from detrbench.measure import protocols
 
-    described = str(suites.load("lite_table2").suite.description)
+    described = str(load("lite_table2").suite.description)
     with torch.device("meta"):
         detector = models.create("lite_dino_tiny")
 
@@ -108,7 +105,7 @@ def tried() -> list[tuple[Any, Any]]:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", [name for name in NAMES if "smoke" in suites.load(name).suite.scales])
+@pytest.mark.parametrize("name", [name for name in NAMES if "smoke" in load(name).suite.scales])
 def test_every_smoke_cell_runs_forward_and_backward(name: str, tried: list[tuple[Any, Any]]) -> None:
     import torch
 
@@ -150,7 +147,7 @@ def suites_of() -> dict[str | None, list[str]]:
     """Published table -> the suites that show it."""
     found: dict[str | None, list[str]] = {}
     for name in NAMES:
-        found.setdefault(suites.load(name).suite.published, []).append(name)
+        found.setdefault(load(name).suite.published, []).append(name)
     return found
 
 
@@ -173,15 +170,14 @@ PRINTED_OTHERWISE = {
     ("table10_convergence", "focus-swin-t-12"): "49.9 in the paper, 50.0 in the README",
     ("table10_convergence", "focus-swin-t-24"): "51.9 in the paper, 51.2 in the README",
 }
-LOADED = {name: suites.load(name) for name in NAMES}
-AT_PAPER = {name: loaded.cells("paper") for name, loaded in LOADED.items() if "paper" in loaded.suite.scales}
+AT_PAPER = {name: cells(name, "paper") for name in NAMES if "paper" in load(name).suite.scales}
 OFFICIAL = [(name, cell) for name, found in AT_PAPER.items() for cell in found if cell.official]
 
 
 @pytest.mark.parametrize(("name", "cell"), OFFICIAL, ids=[f"{name}/{cell.id}" for name, cell in OFFICIAL])
 def test_official_weights_are_those_of_the_published_row(name: str, cell: suites.Cell) -> None:
     entry = catalogue.get(str(cell.official))
-    reference = LOADED[name].suite.published
+    reference = load(name).suite.published
     printed = published.load(reference).select(cell.row).values.get("AP") if reference and cell.row else None
     if (name, cell.id) in PRINTED_OTHERWISE:
         assert printed not in entry.ap.values()
@@ -206,7 +202,7 @@ def test_the_papers_own_scales_all_say_in_what_they_differ() -> None:
     assert len({frozenset(scale.model_dump(exclude_unset=True)) for scale in own}) == 1
 
 
-@pytest.mark.parametrize("name", [name for name in AT_PAPER if "accuracy" in LOADED[name].suite.measure])
+@pytest.mark.parametrize("name", [name for name in AT_PAPER if "accuracy" in load(name).suite.measure])
 def test_labels_at_the_papers_scale_are_as_many_as_the_detector_has_classes(name: str) -> None:
     for cell in AT_PAPER[name]:
         if cell.model and cell.settings.data == "coco":
