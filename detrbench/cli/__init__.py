@@ -25,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments  # wherever it stands
     try:
-        from detrbench.cli.app import app
+        from detrbench.cli.app import commands
 
         with _heeding_termination():
-            app([argument for argument in arguments if argument != "--debug"], prog_name="detrbench")
+            commands([argument for argument in arguments if argument != "--debug"], prog_name="detrbench")
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except KeyboardInterrupt:

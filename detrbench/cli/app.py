@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 import typer.core
+import typer.main
 
 import detrbench
 from detrbench.cli import (
@@ -96,3 +97,6 @@ for _module, _name in (
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
 app.add_typer(weights.app, name="weights", help="The released weights of the detectors: list, fetch, import, verify.")
+
+# Built once: a process that types several commands, as tests do, would build it for each.
+commands = typer.main.get_command(app)

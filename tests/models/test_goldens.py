@@ -16,8 +16,6 @@ from golden_files import CREATE, GOLDENS, batch_of, golden, official_detector, r
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
 from detrbench.models.detector import Detector, DetectorOutput
 
-# Those that take seconds; the small references hold every family in every run.
-QUICK = ("sp_r50_sparse_rho0.3",)
 # Lite DETR's code has the query projections of key-aware attention in all twelve layers, used or not; ours has not.
 WITH_UNUSED = ("lite_dino_plain", "lite_dino_H3L1_2p1x3_nokda")
 UNUSED = 12 * (256 * 256 + 256)
@@ -34,16 +32,12 @@ class Case(NamedTuple):
     case: dict[str, Any]
 
 
-def named(names: list[str]) -> list[Any]:
-    """Parameters of a test, the slow ones marked."""
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.full) for name in names]
-
-
 def test_every_file_has_a_detector() -> None:
     assert set(CREATE) == {path.stem for path in GOLDENS.glob("*.json")}
 
 
-@pytest.mark.parametrize("name", named(sorted(CREATE)))
+@pytest.mark.full  # the small references hold every family in every run
+@pytest.mark.parametrize("name", sorted(CREATE))
 def test_the_official_model(name: str, tmp_path: Path) -> None:
     recorded, detector = golden(name), official_detector(name, tmp_path)
     parameters = list(detector.parameters())

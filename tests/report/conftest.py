@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import report_fixture
+from browser import Browser
 
 from detrbench.report import plots, scatter
 
@@ -38,3 +39,11 @@ def results(tmp_path: Path) -> Path:
     """Two suites: one with a published table and rows that are not built, one without."""
     root = tmp_path / "results"
     return report_fixture.write_quickstart(report_fixture.write_table6(root))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Starts in a second, which every test would pay for."""
+    made = Browser(tmp_path_factory.mktemp("profile"))
+    yield made
+    made.close()

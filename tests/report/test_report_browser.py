@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import functools
 import html as markup
+import io
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import report_fixture
+from browser import CHROMIUM, Browser
 from pypdf import PdfReader
 
 from detrbench.report import render
-
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--virtual-time-budget=5000"),
-]
-DARK = "--blink-settings=preferredColorScheme=0"
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (Debian: apt-get install chromium)")
 
@@ -182,15 +173,22 @@ document.body.append(result);
 
 @functools.cache
 def look(
-    page: Path, *flags: str, frame: int | None = None, paper: bool = False, probe: str = PROBE, at: str = ""
+    browser: Browser,
+    page: Path,
+    frame: int | None = None,
+    paper: bool = False,
+    dark: bool = False,
+    probe: str = PROBE,
+    at: str = "",
 ) -> dict[str, Any]:
     """Opens a page with a probe in it and returns what the probe saw.
 
     Args:
+        browser: in which to open it.
         page: the report.
-        flags: of the browser.
         frame: width of the frame in which the page is shown.
         paper: lay it out as for print.
+        dark: as a reader who likes it dark.
         probe: a script that leaves an element with the id `probe`.
         at: what stands in the address after #.
     """
@@ -207,13 +205,8 @@ def look(
         )
     probed = page.with_name("probed.html")
     probed.write_text(text)
-    profile = page.with_name("profile")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *flags, "--dump-dom", f"{probed.as_uri()}#{at}"]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    shutil.rmtree(profile, ignore_errors=True)
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
-    assert found, dom[-500:]
-    seen: dict[str, Any] = json.loads(markup.unescape(found[1]))
+    browser.open(f"{probed.as_uri()}#{at}", dark=dark)
+    seen: dict[str, Any] = json.loads(browser.value("document.querySelector('#probe').textContent"))
     return seen
 
 
@@ -226,20 +219,20 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_page_runs_its_own_script_and_no_other(page: Path, tmp_path: Path) -> None:
+def test_the_page_runs_its_own_script_and_no_other(browser: Browser, page: Path, tmp_path: Path) -> None:
     text = page.read_text()
     forged = tmp_path / "forged.html"
     foreign = "<img src='data:,' onerror='document.title = 1'><script>document.title = 2</script></main>"
     forged.write_text(text.replace("</main>", foreign).replace("<title>detrbench report", "<title>as it was"))
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", forged.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    browser.open(forged.as_uri())
+    dom = browser.value("document.documentElement.outerHTML")
     assert "<title>as it was</title>" in dom
     body = text.partition("<body>")[2]
     assert dom.partition("<body>")[2].count("<button") > body.count("<button")  # which its own script adds
 
 
-def test_sort_filter_hover(page: Path) -> None:
-    seen = look(page, "--window-size=1400,900")
+def test_sort_filter_hover(browser: Browser, page: Path) -> None:
+    seen = look(browser, page)
     assert seen["errors"] == []
     assert seen["requests"] == []
     assert seen["focused"]
@@ -258,16 +251,16 @@ def test_sort_filter_hover(page: Path) -> None:
     assert min(seen["bars"]) > 3
 
 
-def test_labels_do_not_overlap_and_legends_have_points(page: Path) -> None:
-    for flags in ({}, {"frame": 390}):
-        seen = look(page, "--window-size=1400,900", **flags)
+def test_labels_do_not_overlap_and_legends_have_points(browser: Browser, page: Path) -> None:
+    for frame in (None, 390):
+        seen = look(browser, page, frame=frame)
         assert seen["labels"] >= 8
         assert seen["overlaps"] == []
         assert seen["dead"] == []
 
 
-def test_ours_is_switched_on(page: Path) -> None:
-    seen = look(page, "--window-size=1400,900")
+def test_ours_is_switched_on(browser: Browser, page: Path) -> None:
+    seen = look(browser, page)
     assert seen["hidden"] > 30
     assert seen["switched"] == 0
     assert seen["copied"]["LaTeX"].startswith("% needs \\usepackage{booktabs}\n\\begin{tabular}{l")
@@ -278,24 +271,24 @@ def test_ours_is_switched_on(page: Path) -> None:
     assert any("| 105 |" in line for line in lines)
 
 
-def test_everything_has_a_name_and_can_be_reached_by_keyboard(page: Path) -> None:
-    seen = look(page, "--window-size=1400,900")
+def test_everything_has_a_name_and_can_be_reached_by_keyboard(browser: Browser, page: Path) -> None:
+    seen = look(browser, page)
     assert seen["unnamed"] == []
     assert seen["unreachable"] == []
     assert seen["unscoped"] == 0
     assert seen["captionless"] == 0
 
 
-@pytest.mark.parametrize(("flags", "dark"), [((), False), ((DARK,), True)], ids=["light", "dark"])
-def test_text_stands_out(page: Path, flags: tuple[str, ...], dark: bool) -> None:
-    seen = look(page, "--window-size=1400,900", *flags)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_text_stands_out(browser: Browser, page: Path, dark: bool) -> None:
+    seen = look(browser, page, dark=dark)
     assert seen["dark"] is dark
     assert seen["inked"] > 500
     assert seen["faint"] == []
 
 
-def test_fits_a_phone(page: Path) -> None:
-    seen = look(page, "--window-size=1000,900", frame=390)
+def test_fits_a_phone(browser: Browser, page: Path) -> None:
+    seen = look(browser, page, frame=390)
     content, window = seen["width"]
     assert window == 390
     assert content <= window
@@ -303,33 +296,22 @@ def test_fits_a_phone(page: Path) -> None:
     assert seen["fontSizes"] >= 8  # CSS pixels, as drawn
 
 
-def test_fits_paper(page: Path) -> None:
-    seen = look(page, "--window-size=1400,900", frame=1032, paper=True)  # A4 across, less its margins
+def test_fits_paper(browser: Browser, page: Path) -> None:
+    seen = look(browser, page, frame=1032, paper=True)  # A4 across, less its margins
     assert seen["wide"] == []
     assert seen["errors"] == []
 
 
-def test_prints(page: Path, tmp_path: Path) -> None:
-    pdf, profile = tmp_path / "report.pdf", tmp_path / "profile"
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={pdf}", page.as_uri()]
-    subprocess.run(command, capture_output=True, timeout=120, check=True)
-    content = pdf.read_bytes()
-    assert len(re.findall(rb"/Type\s*/Page\b", content)) >= 5
-    boxes = {tuple(round(float(x)) for x in box.split()) for box in re.findall(rb"/MediaBox\s*\[([^\]]*)\]", content)}
-    assert boxes == {(0, 0, 842, 595)}
+def test_prints(browser: Browser, page: Path) -> None:
+    browser.open(page.as_uri())
+    pages = PdfReader(io.BytesIO(browser.printed())).pages
+    assert len(pages) >= 5
+    assert {tuple(round(float(x)) for x in page.mediabox) for page in pages} == {(0, 0, 842, 595)}
 
 
-def test_printed_tables_go_on_under_their_headings(headline: Path, tmp_path: Path) -> None:
-    pdf = tmp_path / "report.pdf"
-    command = [
-        CHROMIUM,
-        *FLAGS,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"--print-to-pdf={pdf}",
-        "--no-pdf-header-footer",
-    ]
-    subprocess.run([*command, headline.as_uri()], capture_output=True, timeout=120, check=True)
-    pages = [page.extract_text() for page in PdfReader(pdf).pages]
+def test_printed_tables_go_on_under_their_headings(browser: Browser, headline: Path) -> None:
+    browser.open(headline.as_uri())
+    pages = [page.extract_text() for page in PdfReader(io.BytesIO(browser.printed())).pages]
     assert all(len(text) > 60 for text in pages)  # none is blank
     assert len(pages) <= 16
     rows = [text for text in pages if "published only" in text]
@@ -357,8 +339,8 @@ def headline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_headline_is_used(headline: Path) -> None:
-    seen = look(headline, "--window-size=1400,900", probe=CHART)
+def test_the_headline_is_used(browser: Browser, headline: Path) -> None:
+    seen = look(browser, headline, probe=CHART)
     assert seen["errors"] == []
     assert {"gflops", "gflops_published", "params", "AP", "AP50", "APS"} <= set(seen["choices"])
     assert seen["tabbable"] == 1
@@ -379,7 +361,7 @@ def test_the_headline_is_used(headline: Path) -> None:
     assert seen["bright"] == 0
 
 
-def test_the_headline_opens_as_its_address_says(headline: Path) -> None:
+def test_the_headline_opens_as_its_address_says(browser: Browser, headline: Path) -> None:
     probe = (
         CHART.partition("const still =")[0]
         + """
@@ -390,6 +372,6 @@ def test_the_headline_opens_as_its_address_says(headline: Path) -> None:
     """
     )
     at = "chart=headline&x=params&log=true&only=Sparse+DETR"
-    seen = look(headline, "--window-size=1400,900", probe=probe, at=at)
+    seen = look(browser, headline, probe=probe, at=at)
     assert (seen["x"], seen["log"], seen["only"]) == ("params", True, ["Sparse DETR"])
-    assert look(headline, "--window-size=1400,900", probe=probe, at="chart=headline&x=nothing")["x"] == "gflops"
+    assert look(browser, headline, probe=probe, at="chart=headline&x=nothing")["x"] == "gflops"

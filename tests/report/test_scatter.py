@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 
 import pytest
 import report_fixture
-from test_report_browser import CHROMIUM, FLAGS
+from browser import CHROMIUM, Browser
 
 from detrbench.errors import EnvironmentLacking, UsageError
 from detrbench.report import charts, overview, scatter, sections, svg
@@ -38,22 +36,17 @@ const found = [...document.querySelectorAll(".plot")].map((plot) => {
   }
   return { labels: labels.length, points: plot.querySelectorAll(".point").length, bad };
 });
-document.body.innerHTML = "<pre id=probe></pre>";
-document.querySelector("#probe").textContent = JSON.stringify(found);
+JSON.stringify(found);
 """
 
 
-def overlaps(made: list[Chart], folder: Path) -> list[dict[str, object]]:
+def overlaps(browser: Browser, made: list[Chart], folder: Path) -> list[dict[str, object]]:
     """What a browser sees of the labels of each chart."""
     drawn = "".join(f"<figure style='width: {1100 if c.wide else 560}px'>{scatter.drawing(c)}</figure>" for c in made)
     page = folder / "drawings.html"
-    page.write_text(f"<style>{svg.STYLE_SHEET.read_text()}</style><body>{drawn}<script>{OVERLAPS}</script>")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", "--dump-dom", page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
-    shutil.rmtree(folder / "profile", ignore_errors=True)
-    found = re.search(r'<pre id="probe">(.*?)</pre>', dom, re.DOTALL)
-    assert found, dom[-300:]
-    seen: list[dict[str, object]] = json.loads(unescape(found[1]))
+    page.write_text(f"<style>{svg.STYLE_SHEET.read_text()}</style><body>{drawn}")
+    browser.open(page.as_uri())
+    seen: list[dict[str, object]] = json.loads(browser.value(OVERLAPS))
     return seen
 
 
@@ -68,14 +61,14 @@ def chart(root: Path, *names: str) -> Chart:
     ["figure7_ap_gflops", "lite_table4", "table3_correlation"],
     pytest.param(suites.names(), marks=pytest.mark.full),
 ], ids=["three", "all"])  # fmt: skip
-def test_no_label_meets_another_or_an_axis(tmp_path: Path, names: list[str]) -> None:
+def test_no_label_meets_another_or_an_axis(browser: Browser, tmp_path: Path, names: list[str]) -> None:
     made = []
     for scale in ("paper", "smoke"):
         found = sections.read(ResultsStore(report_fixture.write_shipped(tmp_path / scale, scale, names)))
         gathered = [charts.measured(section, f"all-{i}") for i, section in enumerate(overview.conditions(found))]
         every = [charts.headline(found), *gathered, *(c for section in found for c in charts.of_section(section))]
         made += [one for one in every if one is not None]
-    seen = overlaps(made, tmp_path)
+    seen = overlaps(browser, made, tmp_path)
     assert len(seen) == len(made) > 5
     assert all(one["labels"] for one in seen)
     assert [(c.key, one["bad"]) for c, one in zip(made, seen, strict=True) if one["bad"]] == []

@@ -31,9 +31,7 @@ def test_they_are_listed_in_the_order_of_their_numbers() -> None:
     assert tables == sorted(tables, key=lambda name: int(name.removeprefix("table").partition("_")[0]))
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if load(name).suite.published and name not in SOME_ROWS]
-)
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).suite.published and name not in SOME_ROWS])
 def test_no_published_row_is_dropped_and_none_stands_twice(name: str) -> None:
     table = published.load(str(load(name).suite.published))
     found = [table.select(cell.row).index for cell in cells(name, "paper") if cell.row]

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import inspect
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from detrbench import files
 from detrbench.models import ops
 from detrbench.models.ops import build, toolchain
 
-# One call of the operation, then what status says of the CPU.
-PROGRAM = """
-import torch
-from detrbench.models import ops
-value = torch.ones(1, 6, 1, 4)
-shapes, starts = torch.tensor([[2, 3]]), torch.tensor([0])
-output = ops.msda(value, shapes, starts, torch.full((1, 2, 1, 1, 1, 2), 0.5), torch.ones(1, 2, 1, 1, 1))
-assert output.eq(1).all(), output
-print(ops.status()["cpu"])
-"""
+
+def use() -> None:
+    """One call of the operation, then what status says of the CPU."""
+    value = torch.ones(1, 6, 1, 4)
+    shapes, starts = torch.tensor([[2, 3]]), torch.tensor([0])
+    output = ops.msda(value, shapes, starts, torch.full((1, 2, 1, 1, 1, 2), 0.5), torch.ones(1, 2, 1, 1, 1))
+    assert output.eq(1).all(), output
+    print(ops.status()["cpu"])
+
 
 # Logs each call; "links" by copying a library that the real compiler made. Its output is the last argument, by name:
 # the tenth would have to be written ${10}, since a shell reads $10 as $1 and a 0 (-shared0, a file beside the caller).
@@ -60,21 +64,33 @@ class Machine:
         path.write_text(COMPILER.format(log=self.log, compile=compile, link=link, library=real_library()))
         path.chmod(0o755)
 
-    def start(self, **environment: str) -> subprocess.Popen[str]:
-        """Another process that uses the operation."""
-        return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+    def start(self, **environment: str) -> int:
+        """Another process that uses the operation, and has no kernels yet; its number, which is its group's too."""
+        child = os.fork()  # a new one would import PyTorch for seconds
+        if child == 0:
+            code = 1
+            try:
+                os.setsid()
+                os.environ.update(environment)
+                build._kernels.clear()
+                warnings.simplefilter("always")
+                warnings.showwarning = lambda message, *_, **__: print(message, file=sys.stderr)
+                with (
+                    (self.folder / "stdout").open("w") as output,
+                    (self.folder / "stderr").open("w") as errors,
+                    contextlib.redirect_stdout(output),
+                    contextlib.redirect_stderr(errors),
+                ):
+                    use()
+                code = 0
+            finally:
+                os._exit(code)
+        return child
 
     def run(self, **environment: str) -> tuple[str, str]:
-        process = self.start(**environment)
-        output, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors
+        code = os.waitstatus_to_exitcode(os.waitpid(self.start(**environment), 0)[1])
+        output, errors = ((self.folder / name).read_text() for name in ("stdout", "stderr"))
+        assert code == 0, errors
         return output, errors
 
     def links(self) -> int:
@@ -92,6 +108,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     assert list(machine.here.iterdir()) == [], "compiling wrote into the current folder"
 
 
+@functools.cache  # a process that has no kernels yet cannot ask for them
 def real_library() -> str:
     library = ops.status()["cpu"]["library"]
     assert library is not None, ops.status()["cpu"]
@@ -125,17 +142,26 @@ def test_whoever_comes_second_waits(machine: Machine) -> None:
 
 def test_a_killed_compilation_leaves_nothing_broken(machine: Machine) -> None:
     machine.script(link=f'head -c 1000 {real_library()} > "$last"; sleep 60')
-    process = machine.start()
+    child = machine.start()
     deadline = time.monotonic() + 60
     while machine.links() == 0 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+        time.sleep(0.01)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     assert machine.links() == 1
     assert machine.libraries() == []
     machine.script()
     assert "'backend': 'native'" in machine.run()[0]
     assert not list(machine.cache.glob("ops/*.building"))
+
+
+@pytest.mark.full
+def test_a_new_process_loads_what_is_kept(machine: Machine) -> None:
+    program = f"import torch; from detrbench.models import ops\n{inspect.getsource(use)}\nuse()"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert "'backend': 'native'" in done.stdout
+    assert machine.links() == 1
 
 
 def truncated(library: Path) -> None:
