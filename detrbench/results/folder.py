@@ -18,13 +18,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from detrbench import yaml12
 from detrbench.errors import Damaged
 from detrbench.files import Unwritable, sha256, share, unwritable, write_atomic
 from detrbench.measures import MEASURES
@@ -71,8 +71,8 @@ class CellFolder:
 
     def has(self, measure: str, key: str) -> bool:
         """Whether the record under that key is there, with the files that it is nothing without."""
-        envelope = self.read_envelope(measure)
-        return envelope is not None and envelope["key"] == key and self._is_whole(measure, envelope)
+        head = self.read_head(measure)
+        return head is not None and head["key"] == key and self._is_whole(measure, head)
 
     def _is_whole(self, measure: str, envelope: Mapping[str, Any]) -> bool:
         """Whether the files beside a record are there, as long as they were written."""
@@ -121,8 +121,10 @@ class CellFolder:
                 share(theirs, ours)
 
     def write_cell(self, cell: Mapping[str, Any]) -> None:
-        """Writes cell.yaml."""
-        write_atomic(self.cell, yaml.safe_dump(dict(cell), sort_keys=False, allow_unicode=True))
+        """Writes cell.yaml, unless that is what it says."""
+        text = yaml12.dump(dict(cell)).encode()
+        if not (self.cell.is_file() and self.cell.read_bytes() == text):
+            write_atomic(self.cell, text)
 
     def write_envelope(
         self,
@@ -168,6 +170,15 @@ class CellFolder:
             return None
         return envelope
 
+    def read_head(self, measure: str) -> Mapping[str, Any] | None:
+        """The envelope without environment and records; its file is read once, and again only when it has changed."""
+        path = self.record(measure)
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return _head(path, measure, status.st_ino, status.st_size, status.st_mtime_ns)
+
     def read_status(self, warn: Warn = None) -> dict[str, Any]:
         """status.json, or an empty status."""
         status = _read_json(self.status, warn)
@@ -210,6 +221,14 @@ class CellFolder:
                 yield False
                 return
             yield True
+
+
+@functools.cache
+def _head(path: Path, measure: str, inode: int, size: int, changed: int) -> Mapping[str, Any] | None:
+    envelope = CellFolder(path.parent).read_envelope(measure)
+    return envelope and {name: value for name, value in envelope.items() if name != "environment"} | {
+        "records": list(envelope["records"])
+    }
 
 
 def _written(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:

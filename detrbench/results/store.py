@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from detrbench import yaml12
 from detrbench.errors import UsageError
 from detrbench.files import write_atomic
@@ -56,8 +54,7 @@ class ResultsStore:
 
     def write_suite(self, suite: str, scale: str, resolved: Mapping[str, Any]) -> None:
         """Keeps the resolved suite beside its cells, so that a report needs nothing else."""
-        text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
-        write_atomic(self.root / suite / scale / "suite.yaml", text)
+        write_atomic(self.root / suite / scale / "suite.yaml", yaml12.dump(dict(resolved)))
 
     def read_suite(self, suite: str, scale: str) -> dict[str, Any]:
         """The resolved suite; empty where its file is missing or broken."""
@@ -68,14 +65,18 @@ class ResultsStore:
         found = {path.parent.parent for path in self.root.glob("*/*/cells/*") if path.is_dir()}
         return sorted((path.parent.name, path.name) for path in found)
 
+    def ids(self, suite: str, scale: str) -> set[str]:
+        """The ids of the cells of one suite at one scale."""
+        return {cell["id"] for path in self._folders(suite, scale) if (cell := self._read_description(path))}
+
     def cells(self, suite: str, scale: str) -> list[CellResult]:
         """The cells of one suite at one scale, in the suite's order.
 
         A variant that was run with other settings (`--set`) has a folder for each; the one touched last counts.
         """
         newest: dict[str, CellResult] = {}
-        for path in sorted((self.root / suite / scale / "cells").glob("*")):
-            result = self.read_cell(path) if path.is_dir() else None
+        for path in self._folders(suite, scale):
+            result = self.read_cell(path)
             if result is None:
                 continue
             known = newest.get(result.id)
@@ -85,14 +86,10 @@ class ResultsStore:
 
     def read_cell(self, path: Path) -> CellResult | None:
         """One cell's folder, or None where it has no readable cell.yaml."""
+        cell = self._read_description(path)
+        if cell is None:
+            return None
         folder = CellFolder(path)
-        cell = _read_yaml(folder.cell, self.warn)
-        if cell is None or not isinstance(cell.get("id"), str):
-            return None
-        problem = problem_of_name(cell["id"])
-        if problem:
-            tell(self.warn, f"{folder.cell}: ignored: id: {problem}")
-            return None
         envelopes = {m: e for m in MEASURES if (e := folder.read_envelope(m, self.warn)) is not None}
         return CellResult(
             id=cell["id"],
@@ -104,6 +101,21 @@ class ResultsStore:
             records={measure: envelope.pop("records") for measure, envelope in envelopes.items()},
             envelopes=envelopes,
         )
+
+    def _folders(self, suite: str, scale: str) -> list[Path]:
+        return sorted(path for path in (self.root / suite / scale / "cells").glob("*") if path.is_dir())
+
+    def _read_description(self, path: Path) -> dict[str, Any] | None:
+        """cell.yaml, where it is there and names a cell."""
+        file = CellFolder(path).cell
+        cell = _read_yaml(file, self.warn)
+        if cell is None or not isinstance(cell.get("id"), str):
+            return None
+        problem = problem_of_name(cell["id"])
+        if problem:
+            tell(self.warn, f"{file}: ignored: id: {problem}")
+            return None
+        return cell
 
     def frame(self, suite: str | None = None, scale: str | None = None) -> pd.DataFrame:
         """One row a cell, measure and protocol: suite, scale, cell, model, measure, protocol, state, why, figures.

@@ -162,7 +162,7 @@ def _record_suite(run: PreparedRun) -> None:
     suite = run.loaded.suite
     run.store.write_suite(suite.name, run.scale, suite.model_dump(mode="json", exclude_unset=True))
     selected = {item.cell.id for item in run.items}
-    known = {result.id for result in run.store.cells(suite.name, run.scale)}
+    known = run.store.ids(suite.name, run.scale) if len(selected) < len(run.cells) else set()
     for cell in run.cells:
         if cell.id in selected or cell.id not in known:
             run.store.folder(suite.name, run.scale, folder_name(cell)).write_cell(cell.describe())

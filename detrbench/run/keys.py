@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from detrbench import models
 from detrbench.data.sizes import LONGEST, SHORTEST, TRAIN_SCALES
 from detrbench.data.spec import Split
 from detrbench.environment import timing_identity
@@ -98,9 +97,8 @@ def complexity_key(cell: Cell) -> str:
 
 def count_keys(cell: Cell) -> dict[str, str]:
     """For each protocol of a cell a hash of all that its count depends on: rule and version, parts and options."""
-    detector = models.resolve(str(cell.model), cell.complexity_options)
     keys = {
-        name: _digest([name, protocols.get("complexity", name).version, detector.parts, detector.options])
+        name: _digest([name, protocols.get("complexity", name).version, cell.counted.parts, cell.counted.options])
         for name in cell.protocols_of("complexity")
     }
     if EVALUATED in keys:
@@ -127,8 +125,7 @@ def _settings(cell: Cell) -> dict[str, Any]:
 
 def _detector(cell: Cell) -> Any:
     """The parts and all of their options: two names of one detector are equal, whoever wrote a default out."""
-    found = models.resolve(str(cell.model), cell.options)
-    return [found.parts, found.options]
+    return [cell.detector.parts, cell.detector.options]
 
 
 def _digest(value: Any) -> str:

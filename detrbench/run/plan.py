@@ -283,8 +283,8 @@ class _Estimates:
 
     def _earlier(self, suite: str, scale: str, measure: str) -> list[float]:
         folders = (self.store.root / suite / scale / "cells").glob("*")
-        envelopes = [envelope for path in folders if (envelope := CellFolder(path).read_envelope(measure))]
-        return [e["seconds"] for e in envelopes if e.get("device") == self.now.device and "seconds" in e]
+        heads = [head for path in folders if (head := CellFolder(path).read_head(measure))]
+        return [head["seconds"] for head in heads if head.get("device") == self.now.device and "seconds" in head]
 
     def _from_size(self, cell: Cell, measure: str) -> float:
         if measure == "complexity":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from detrbench import models
 from detrbench.errors import UsageError
 from detrbench.files import sha256_once
 from detrbench.models.backbones import imagenet
@@ -47,7 +46,7 @@ def of(cell: Cell) -> Start:
     recipe = cell.settings.recipe
     if recipe.init_from is not None:
         return Start(detector=_detector(recipe.init_from))
-    spec = models.resolve(str(cell.model), cell.options)
+    spec = cell.detector
     if recipe.init == IMAGENET:
         return Start(backbone=_imagenet(spec))
     if recipe.init != RANDOM:

@@ -118,7 +118,7 @@ def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:
         report = functools.partial(listener.advance, item)
         if item.measure == "complexity":
             return _count(item, context, report, started)
-        equal = None if context.options.fresh else context.known.equal(item.measure, item.key)
+        equal = None if context.options.fresh else context.known.equal(item.measure, item.key, anew=True)
         if equal is not None:
             return _take_over(item, equal)
         records = steps.take(item, context.options.device, dataset_of, report)
@@ -134,7 +134,7 @@ def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:
 
 def _count(item: WorkItem, context: RunContext, report: Callable[..., None], started: float) -> Outcome:
     """Takes the complexity; of what an equal cell of any suite has, a copy that names that cell."""
-    known: Mapping[str, KnownRecord] = {} if context.options.fresh else context.known.counts(item.cell)
+    known: Mapping[str, KnownRecord] = {} if context.options.fresh else context.known.counts(item.cell, anew=True)
     names = item.cell.protocols_of("complexity")
     fresh = {}
     if len(known) < len(names):
@@ -153,9 +153,10 @@ def _count(item: WorkItem, context: RunContext, report: Callable[..., None], sta
 def _take_over(item: WorkItem, equal: KnownRecord) -> Outcome:
     """Copies an equal cell's record, which may have been taken in another suite, on another day, on another machine."""
     item.folder.take_over(item.measure, equal.folder)
-    kept = {name: equal.envelope[name] for name in ("environment", "seconds", "device", "weights")}
-    kept |= {name: equal.envelope[name] for name in ("official",) if name in equal.envelope}
-    item.folder.write_envelope(item.measure, item.key, equal.envelope["records"], **kept, taken_for=equal.origin)
+    envelope = equal.envelope
+    kept = {name: envelope[name] for name in ("environment", "seconds", "device", "weights")}
+    kept |= {name: envelope[name] for name in ("official",) if name in envelope}
+    item.folder.write_envelope(item.measure, item.key, envelope["records"], **kept, taken_for=equal.origin)
     _mark_done(item)
     return Outcome(item, "done", f"taken for {equal.origin}")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import string
@@ -24,6 +25,7 @@ from detrbench.errors import DetrbenchError, UsageError, unknown_name
 from detrbench.files import at_home
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON, EVALUATED
+from detrbench.models.spec import DetectorSpec
 from detrbench.suite.schema import PAPER, Scale, Suite, SuiteVariant
 from detrbench.suite.validation import explain
 from detrbench.weights import catalogue
@@ -55,6 +57,16 @@ class Cell:
     published_only: bool = False
     weights_of: Cell | None = None
     official: str | None = None
+
+    @functools.cached_property
+    def detector(self) -> DetectorSpec:
+        """The one that is trained, timed and evaluated. Raises UsageError for options that it does not take."""
+        return models.resolve(str(self.model), self.options)
+
+    @functools.cached_property
+    def counted(self) -> DetectorSpec:
+        """The one whose operations are counted. Raises UsageError for options that it does not take."""
+        return models.resolve(str(self.model), self.complexity_options)
 
     @property
     def takes_days(self) -> bool:
@@ -145,8 +157,7 @@ class LoadedSuite:
 def check_options(cell: Cell) -> None:
     """Raises UsageError where a detector does not take its options. Detectors that are not built yet pass."""
     if cell.model in models.names():
-        for options in (cell.options, cell.complexity_options):
-            models.resolve(cell.model, options)
+        _ = cell.detector, cell.counted
 
 
 def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
@@ -218,9 +229,8 @@ def _with_options(cells: list[Cell], chosen: Mapping[str, Any]) -> list[Cell]:
 
 
 def _options_of(cell: Cell) -> Iterator[str]:
-    spec = models.resolve(str(cell.model), cell.options)
-    yield from spec.options
-    yield from spec.parts
+    yield from cell.detector.options
+    yield from cell.detector.parts
 
 
 def _settings(suite: Suite, variant: SuiteVariant, scale: str) -> Scale:

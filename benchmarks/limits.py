@@ -1,0 +1,157 @@
+"""The stated limits, tried: 10,000 cells in a results folder, a page of 300 rows, 120,000 images.
+
+    python benchmarks/limits.py                                  everything; about five minutes on two cores
+    python benchmarks/limits.py --part cells --cells 1000
+
+Folders and images are made up in a temporary place. Each command runs in a process of its own, which gives seconds and
+the highest resident memory. Exits with 1 where a limit of docs/robustness.md is passed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detrbench.environment import capture
+from detrbench.models.parts import KINDS
+from detrbench.results import records
+from detrbench.results.records import Accuracy, Complexity, Estimate, Latency, Memory, TrainingHistory
+from detrbench.run import execute
+from detrbench.run.plan import WorkItem
+from detrbench.run.work import RunOptions
+from detrbench.suite import loading as suites
+
+CELLS_IN_A_SUITE = 500
+CLASSES, EPOCHS, ROUNDS = 80, 12, 300  # of a made-up record: as many as those of COCO have
+SUITE = """\
+name: {name}
+title: Made up
+variants:
+  - id: "sparse-{{keep_ratio}}"
+    model: sparse_detr_tiny
+    matrix: {{keep_ratio: {keep_ratios}}}
+scales:
+  smoke: {{data: shapes, image_size: 64, seed: {seed}, num_train: 8, num_val: 4, epochs: 12}}
+measure: [complexity, accuracy, memory, latency]
+budgets: {{learns: ap >= 1, counts: gflops <= 1000}}
+"""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What a command has to stay within: seconds on two cores, MiB."""
+
+    seconds: float
+    mib: float
+
+
+# By command; docs/robustness.md states them.
+CELLS = {
+    "run --dry-run": Limit(60, 2000),
+    "run": Limit(60, 2000),
+    "list results": Limit(60, 2000),
+    "check": Limit(60, 2000),
+    "compare": Limit(60, 2000),
+    "report --format csv": Limit(60, 2000),
+    "report": Limit(60, 2000),
+}
+
+
+def make_suites(folder: Path, cells: int) -> list[Path]:
+    """Suites of `CELLS_IN_A_SUITE` rows each, as files."""
+    folder.mkdir(parents=True)
+    files = []
+    for seed, first in enumerate(range(0, cells, CELLS_IN_A_SUITE)):
+        rows = min(CELLS_IN_A_SUITE, cells - first)
+        ratios = [round((i + 1) / (rows + 1), 6) for i in range(rows)]
+        files.append(folder / f"many_{seed}.yaml")
+        files[-1].write_text(SUITE.format(name=files[-1].stem, keep_ratios=ratios, seed=seed))
+    return files
+
+
+def make_results(root: Path, files: Sequence[Path]) -> None:
+    """What a run of these suites would leave, every measure done under its own key, with made-up figures."""
+    options = RunOptions(results=root)
+    for file in files:
+        prepared = execute.prepare(suites.load(str(file)), options)
+        suite = prepared.loaded.suite
+        prepared.store.write_suite(suite.name, prepared.scale, suite.model_dump(mode="json", exclude_unset=True))
+        for item in prepared.items:
+            _put(item, prepared.environment)
+
+
+def _put(item: WorkItem, environment: Mapping[str, Any]) -> None:
+    """A measure of a cell as done; written without waiting for the disk, as nothing is lost with it."""
+    folder = item.folder
+    if not folder.path.is_dir():
+        (folder.path / "checkpoint").mkdir(parents=True)
+        folder.cell.write_text(yaml.safe_dump(item.cell.describe(), sort_keys=False))
+    for file in folder.beside(item.measure):
+        file.write_bytes(b"weights")
+    record = records.to_json(_record(item))
+    envelope = {
+        "schema": 1,
+        "measure": item.measure,
+        "key": item.key,
+        "created": "2026-01-01T00:00:00+00:00",
+        "seconds": 1.0,
+        "device": "cpu",
+        "weights": item.weights,
+        "environment": dict(environment),
+        "records": {"training" if item.measure == "training" else "common": record},
+    }
+    folder.record(item.measure).write_text(json.dumps(envelope, indent=1))
+    status = folder.read_status()
+    status["measures"][item.measure] = {"state": "done", "why": None}
+    folder.status.write_text(json.dumps({**status, "cell": item.cell.id, "updated": envelope["created"]}))
+
+
+def _record(item: WorkItem) -> Any:
+    """A record of the size of a real one."""
+    rng = random.Random(item.key)
+    value = rng.uniform(20, 60)
+    return {"complexity": _complexity, "accuracy": _accuracy, "memory": _memory, "latency": _latency,
+            "training": _training}[item.measure](value, rng)  # fmt: skip
+
+
+def _complexity(value: float, rng: random.Random) -> Complexity:
+    parts = dict.fromkeys(KINDS, value / len(KINDS))
+    inputs = [{"height": 800.0, "width": 900.0 + i, "weight": 1.0, "gflops": value} for i in range(40)]
+    return Complexity("common", 1, "made up", value, parts, 40.0, 40.0, parts, inputs, {})
+
+
+def _accuracy(value: float, rng: random.Random) -> Accuracy:
+    names = "AP AP50 AP75 APS APM APL AR1 AR10 AR100 ARS ARM ARL".split()
+    classes = {f"class {i}": value for i in range(CLASSES)}
+    ap = Estimate(value, "points", 4, value - 1, value + 1)
+    return Accuracy("common", 1, "made up", 4, dict.fromkeys(names, value), classes, ap, ap)
+
+
+def _memory(value: float, rng: random.Random) -> Memory:
+    return Memory("common", 1, "made up", "cpu", 1, 64, 64, value, 2 * value, 10 * value)
+
+
+def _latency(value: float, rng: random.Random) -> Latency:
+    samples = [value * rng.uniform(0.99, 1.01) for _ in range(ROUNDS)]
+    median = Estimate(value, "ms", ROUNDS, 0.99 * value, 1.01 * value)
+    return Latency("common", 2, "made up", "cpu", "float32", 1, 64, 64, 2, median, value, 1000 / value, {}, samples,
+                   processes=3, session="s", host_ms=samples, cpu_ms=samples)  # fmt: skip
+
+
+def _training(value: float, rng: random.Random) -> TrainingHistory:
+    epochs = [{"epoch": i + 1, "loss": 10 / (i + 1), "lr": 1e-4, "seconds": 1.0, "AP": value} for i in range(EPOCHS)]
+    return TrainingHistory({}, epochs, 1.0, 1)
