@@ -9,24 +9,15 @@ the highest resident memory. Exits with 1 where a limit of docs/robustness.md is
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
-import os
 import random
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from detrbench.environment import capture
 from detrbench.models.parts import KINDS
 from detrbench.results import records
 from detrbench.results.records import Accuracy, Complexity, Estimate, Latency, Memory, TrainingHistory
@@ -135,7 +126,7 @@ def _complexity(value: float, rng: random.Random) -> Complexity:
 
 
 def _accuracy(value: float, rng: random.Random) -> Accuracy:
-    names = "AP AP50 AP75 APS APM APL AR1 AR10 AR100 ARS ARM ARL".split()
+    names = ["AP", "AP50", "AP75", "APS", "APM", "APL", "AR1", "AR10", "AR100", "ARS", "ARM", "ARL"]
     classes = {f"class {i}": value for i in range(CLASSES)}
     ap = Estimate(value, "points", 4, value - 1, value + 1)
     return Accuracy("common", 1, "made up", 4, dict.fromkeys(names, value), classes, ap, ap)

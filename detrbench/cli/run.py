@@ -15,6 +15,7 @@ from detrbench.errors import Findings, UsageError, unknown_name
 from detrbench.measures import CHOSEN
 from detrbench.results.folder import SCHEMA
 from detrbench.run import plan
+from detrbench.run.time_limit import MINUTES
 from detrbench.suite import loading as suites
 
 EXAMPLES = output.examples(
@@ -66,6 +67,15 @@ def command(
         bool, typer.Option("--train", help="At the paper's scale, train rows that have no weights here. Takes days.")
     ] = False,
     weights_folder: weights.Folder = None,
+    minutes: Annotated[
+        float,
+        typer.Option(
+            "--time-limit",
+            min=0,
+            metavar="MINUTES",
+            help="A cell whose memory or latency takes longer is left out. The others go on. 0: no limit.",
+        ),
+    ] = MINUTES,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again, even what is done.")] = False,
     verify_data: Annotated[
         bool,
@@ -105,6 +115,7 @@ def command(
         verify_data=verify_data,
         train=train,
         device=pick_device(device),
+        time_limit=60 * minutes,
     )
     prepared = [runs.prepare(one, options, output.note) for one in loaded]
     if dry_run:
@@ -258,6 +269,14 @@ def _refuse_to_hide(outcomes: list[Any]) -> None:
     if unknown:
         one = unknown_name("model", sorted(unknown)[0], models.names(), "detrbench list models")
         raise Findings(one.message, one.hint)
+    given_up = [outcome for outcome in outcomes if outcome.given_up]
+    if given_up:
+        first = given_up[0]
+        raise Findings(
+            f"{len(given_up)} of {len(outcomes)} not measured, first {first.item.cell.id} {first.item.measure}: "
+            f"{first.why}",
+            hint="running again takes them again; --time-limit MINUTES gives a timed cell more",
+        )
     busy = dict.fromkeys(outcome.item.cell.id for outcome in outcomes if outcome.state == "busy")
     if busy:
         raise Findings(

@@ -18,6 +18,7 @@ from detrbench.report import (
     counts,
     figures,
     findings,
+    fitting,
     labels,
     overview,
     pictures,
@@ -41,7 +42,8 @@ class SectionView:
 
     A `compact` one has nothing but counts that its table already holds: its drawings are folded away unless its suite
     asks for them or declares a sweep. `pictures` are drawings of images, loaded when they are opened: each with where
-    it lies, a file's name or a data: URI. `generated` says that its AP is not one of COCO, where that is so.
+    it lies, a file's name or a data: URI. `generated` says that its AP is not one of COCO, `not_drawn` what is not
+    drawn, each where that is so.
     """
 
     section: Section
@@ -52,6 +54,7 @@ class SectionView:
     findings: SuiteFindings
     pictures: list[tuple[Exhibit, str]]
     generated: str
+    not_drawn: str
     rules: list[Rule]
     settings: list[tuple[str, str]]
     measured_rows: int
@@ -75,6 +78,7 @@ def render(found: list[Section], album: Album | None = None) -> str:
     )
     environment.filters["sortable"] = _sortable
     environment.filters["prose"] = _prose
+    whole, found = found, fitting.fitted(found)
     groups = contents.groups(found)
     ordered = [section for group in groups for section in group.sections]
     detectors = overview.detectors(ordered)
@@ -86,7 +90,7 @@ def render(found: list[Section], album: Album | None = None) -> str:
         ],
         machines=machines,
         all=_overview(ordered, detectors),
-        suites=[provenance.line(section) for section in ordered],
+        suites=[provenance.line(section) for group in contents.groups(whole) for section in group.sections],
         measure_label=measures.label,
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),
         script=script,
@@ -136,6 +140,7 @@ def _view(section: Section, only: bool, album: Album | None) -> SectionView:
         findings=findings.about(section),
         pictures=[(each, album.keep(section.anchor, each) if album else each.picture.source) for each in exhibits],
         generated=provenance.generated([section]),
+        not_drawn=figures.not_drawn(section),
         rules=list(provenance.rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],
         measured_rows=sum(bool(cell.records) for cell in section.cells),

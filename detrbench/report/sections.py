@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from detrbench import published
@@ -41,11 +42,11 @@ class Section:
     def title(self) -> str:
         return str(self.spec.get("title") or self.suite)
 
-    @property
+    @cached_property
     def cells(self) -> list[CellResult]:
         return [entry.cell for entry in self.entries if entry.cell is not None]
 
-    @property
+    @cached_property
     def measures(self) -> list[str]:
         """What the suite measures: as its file lists it, else what is there."""
         listed = self.spec.get("measure")
@@ -56,7 +57,11 @@ class Section:
 
     def is_measured(self, measure: str) -> bool:
         """Whether any row has a figure of this measure; one that none has gets a sentence instead of columns."""
-        return any(measure in cell.records for cell in self.cells)
+        return measure in self._measured
+
+    @cached_property
+    def _measured(self) -> set[str]:
+        return {measure for cell in self.cells for measure in cell.records}
 
     def missing(self) -> list[tuple[str, str]]:
         """(measure, why) for what the suite measures and no row has; rows without any figure say so themselves."""
@@ -64,7 +69,7 @@ class Section:
         gone = [measure for measure in self.measures if not self.is_measured(measure)] if rows else []
         return [(measure, "; ".join(dict.fromkeys(entry.why(measure) for entry in rows))) for measure in gone]
 
-    @property
+    @cached_property
     def sweep(self) -> str | None:
         """What the rows of one detector run through, as the suite declares it: `keep_ratio`."""
         declared = mapping(self.spec.get("report")).get("sweep")
@@ -85,8 +90,13 @@ class Section:
         options = {key: value for key, value in entry.options.items() if key not in through}
         printed = entry.published.values if entry.published else {}
         described = {k: v for k, v in printed.items() if k not in through and k not in labels.FIGURES}
-        weights = entry.weights_of or (entry.id if any(e.weights_of == entry.id for e in self.entries) else "")
+        weights = entry.weights_of or (entry.id if entry.id in self._gives_weights else "")
         return json.dumps([*entry.identity.series, options, described, weights], sort_keys=True, default=str)
+
+    @cached_property
+    def _gives_weights(self) -> set[str | None]:
+        """Ids of rows with whose weights others are measured."""
+        return {entry.weights_of for entry in self.entries}
 
     def asks(self, kind: str) -> bool:
         """Whether the suite itself lists tables or plots."""
@@ -97,14 +107,14 @@ class Section:
         listed = mapping(self.spec.get("report")).get(kind)
         return tuple(name for name in known if name in listed) if listed else known
 
-    @property
+    @cached_property
     def settings(self) -> Record:
         """The scale's settings: as the cells were made, where they agree, else as the suite has them."""
         resolved = [mapping(cell.cell.get("resolved")) for cell in self.cells]
         shared = {k: v for k, v in resolved[0].items() if all(r.get(k) == v for r in resolved)} if resolved else {}
         return shared or mapping(mapping(self.spec.get("scales")).get(self.scale))
 
-    @property
+    @cached_property
     def changed(self) -> dict[str, str]:
         """Options that this scale changes against the paper's setting, where all cells change them alike."""
         changes = [
@@ -114,7 +124,7 @@ class Section:
         ]
         return {k: v for k, v in changes[0].items() if all(c.get(k) == v for c in changes)} if changes else {}
 
-    @property
+    @cached_property
     def condition(self) -> str:
         """Under what AP was measured: "smoke scale: shapes 128 px"."""
         return f"{self.scale} scale: {labels.data_label(self.settings)}"
@@ -129,12 +139,12 @@ class Section:
         images = entry.record("accuracy", entry.either("accuracy")).get("num_images")
         return self.scale == "paper" and self.settings.get("data") == "coco" and images == COCO_VAL_IMAGES
 
-    @property
+    @cached_property
     def has_comparable(self) -> bool:
         """Whether the measured AP of any row may stand against the published one."""
         return any(self.comparable(entry) for entry in self.entries)
 
-    @property
+    @cached_property
     def is_apart(self) -> bool:
         """Whether there are published figures that none of the measured ones may be read beside."""
         return self.published is not None and not self.has_comparable

@@ -185,8 +185,7 @@ def _finish(svg: str, title: str, marks: Marks) -> str:
     """Cuts the XML head, puts colours and fonts under the page's style, names the drawing and its points."""
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    for name, group in marks.groups.items():
-        svg = svg.replace(f'<g id="{name}">', group, 1)
+    svg = re.sub(r'<g id="([^"]*)">', lambda tag: marks.groups.get(tag[1], tag[0]), svg)
     svg = re.sub(r"<[^>]*>", lambda tag: _restyle(tag[0]), svg)
     svg = svg.replace("<svg ", f'<svg class="plot" role="img" aria-label="{escape(title)}" ', 1)
     return re.sub(r"\s*\n\s*", "\n", svg).strip() + "\n"

@@ -13,8 +13,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -25,6 +23,7 @@ import detrbench.environment as environments
 from detrbench.errors import DetrbenchError
 from detrbench.run import work
 from detrbench.run.keys import count_keys
+from detrbench.run.parent import end_with_the_parent
 from detrbench.run.plan import WorkItem
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
@@ -33,7 +32,6 @@ from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
 # not survive a fork.
 _START = "spawn" if sys.platform == "darwin" else "forkserver"
 _PATIENCE = 5.0  # seconds that a process has to note what was interrupted
-_GRACE = 2.0  # the same where nobody waits any more
 
 _Items = dict[int, WorkItem]  # by their place in the plan
 
@@ -209,20 +207,9 @@ class _Teller:
             os._exit(1)  # nobody waits for this work; what is done is kept
 
 
-def _end_with_the_parent() -> None:
-    """Ends this process when its parent is gone, however that went: its locks would keep others from the cells."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)  # the step in hand is noted as interrupted
-    time.sleep(_GRACE)
-    os._exit(1)
-
-
 def _work(pipe: Connection, threads: int) -> None:
     """What each process does: group after group, until the parent closes the pipe."""
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    end_with_the_parent()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where SIGINT is ignored: `detrbench run ... &`
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         import torch

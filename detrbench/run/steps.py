@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import importlib
 import multiprocessing
+import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,10 @@ from detrbench.measure.timing import Timed
 from detrbench.measures import COMMON, EVALUATED, MEASURES
 from detrbench.pictures import scene
 from detrbench.results.records import BeganWith
+from detrbench.run.parent import end_with_the_parent
 from detrbench.run.plan import WorkItem
 from detrbench.run.start import Start
+from detrbench.run.time_limit import expired
 from detrbench.suite.cells import Cell
 from detrbench.training import loop
 
@@ -234,12 +238,22 @@ def _memory(item: WorkItem, device: str, open_data: OpenData, report: Report) ->
     }
 
 
-def load_and_try(item: WorkItem, device: str, open_data: OpenData) -> Any:
-    """A detector that is known to run at the size at which it will be timed."""
+def load_and_try(item: WorkItem, device: str, open_data: OpenData, limit: float) -> Any:
+    """A detector that is known to run at the size at which it will be timed.
+
+    Raises:
+        Expired: as often as it will be timed it would take longer than `limit` seconds (0: no limit).
+    """
     detector = load(item, device, open_data)
     protocol = _sized(protocols.get("latency"), item)
+    image = torch.zeros(1, 3, protocol.height, protocol.width, device=device)
     with torch.inference_mode():
-        detector(torch.zeros(1, 3, protocol.height, protocol.width, device=device), None)
+        detector(image, None)  # the first prepares what all others find
+        began = time.monotonic()
+        detector(image, None)
+    seconds, forwards = time.monotonic() - began, protocol.rounds * protocol.processes
+    if limit and seconds * forwards > limit:
+        raise expired(limit, f"{forwards} forwards of {seconds:.1f} s take longer")
     return detector
 
 
@@ -295,9 +309,35 @@ def _able(
 def _time_in_a_fresh_process(
     items: Mapping[str, WorkItem], device: str, open_data: OpenData, protocol: LatencyProtocol, number: int
 ) -> Timed:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-        work = fresh.submit(_time_anew, items, device, open_data, protocol, number, torch.get_num_threads())
-        return work.result()
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    work = (theirs, items, device, open_data, protocol, number, torch.get_num_threads())
+    process = context.Process(target=_tell_times, args=work)
+    process.start()
+    theirs.close()
+    try:
+        found: Timed | Exception = ours.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(f"the process that timed ended (exit code {process.exitcode})") from None
+    finally:
+        process.kill()  # it has said all, or nobody waits for it any more
+        process.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _tell_times(pipe: Connection, *work: Any) -> None:
+    """What a process that repeats a timing does: sends what it found, or why it found nothing."""
+    end_with_the_parent()
+    found: Timed | Exception
+    with contextlib.suppress(KeyboardInterrupt, ConnectionError):  # then nobody waits for it
+        try:
+            found = _time_anew(*work)
+        except Exception as error:
+            found = error
+        pipe.send(found)
 
 
 def _time_anew(

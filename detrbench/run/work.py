@@ -20,10 +20,12 @@ from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.errors import DetrbenchError
 from detrbench.files import Unwritable, write_atomic
-from detrbench.run import steps
+from detrbench.measures import TIMED
+from detrbench.run import steps, time_limit
 from detrbench.run.keys import count_keys
 from detrbench.run.plan import WorkItem
 from detrbench.run.reuse import KnownRecord, KnownRecords
+from detrbench.run.time_limit import Expired
 from detrbench.training import loop
 
 
@@ -43,16 +45,18 @@ class RunOptions:
     train: bool = False  # what takes days, too
     device: str = "cpu"
     processes: int | None = None  # that repeat a timing; None: as many as its protocol says
+    time_limit: float = 60 * time_limit.MINUTES  # seconds of a timed cell; 0: none
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one work item."""
+    """What became of one work item; one that was `given_up` took longer than it may."""
 
     item: WorkItem
     state: str
     why: str | None
     seconds: float = 0.0
+    given_up: bool = False
 
 
 class Listener(Protocol):
@@ -121,13 +125,17 @@ def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:
         equal = None if context.options.fresh else context.known.equal(item.measure, item.key, anew=True)
         if equal is not None:
             return _take_over(item, equal)
-        records = steps.take(item, context.options.device, dataset_of, report)
+        limit = context.options.time_limit if item.measure in TIMED else None
+        with time_limit.time_limit(limit):
+            records = steps.take(item, context.options.device, dataset_of, report)
         return _keep(item, records, context, time.monotonic() - started)
     except KeyboardInterrupt:
         item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
         raise
     except Unwritable:
         raise
+    except Expired as late:
+        return _note_expired(item, late)
     except Exception as error:  # whatever went wrong in one cell must not stop the others
         return _note_failure(item, error)
 
@@ -192,6 +200,11 @@ def _note_failure(item: WorkItem, error: Exception) -> Outcome:
     return mark_failed(item, explain(error), traceback.format_exc())
 
 
+def _note_expired(item: WorkItem, late: Expired) -> Outcome:
+    item.folder.set_state(item.cell.id, item.measure, "not_measured", late.message)
+    return Outcome(item, "not_measured", late.message, given_up=True)
+
+
 def mark_failed(item: WorkItem, why: str, details: str) -> Outcome:
     """Notes why in the cell's status, and the details in its log."""
     item.folder.write_log(f"{item.measure} failed\n{details}")
@@ -231,11 +244,14 @@ def _do_latency(items: list[WorkItem], context: RunContext, listener: Listener) 
 def _time_together(items: list[WorkItem], context: RunContext, listener: Listener) -> list[Outcome]:
     outcomes: list[Outcome] = []
     ready: dict[str, tuple[WorkItem, Any]] = {}
-    started = time.monotonic()
+    started, limit = time.monotonic(), context.options.time_limit
     for item in items:
         _start(item, listener)
         try:
-            ready[item.cell.id] = item, steps.load_and_try(item, context.options.device, dataset_of)
+            with time_limit.time_limit(limit):
+                ready[item.cell.id] = item, steps.load_and_try(item, context.options.device, dataset_of, limit)
+        except Expired as late:
+            outcomes.append(_tell(listener, _note_expired(item, late)))
         except Exception as error:  # this one cannot be timed; the others can
             outcomes.append(_tell(listener, _note_failure(item, error)))
     if not ready:
@@ -243,7 +259,10 @@ def _time_together(items: list[WorkItem], context: RunContext, listener: Listene
     first = next(iter(ready.values()))[0]
     try:
         report = functools.partial(listener.advance, first)
-        records = steps.take_latency(ready, context.options.device, report, dataset_of, context.options.processes)
+        with time_limit.time_limit(limit * len(ready)):
+            records = steps.take_latency(ready, context.options.device, report, dataset_of, context.options.processes)
+    except Expired as late:
+        return outcomes + [_tell(listener, _note_expired(item, late)) for item, _ in ready.values()]
     except Exception as error:
         return outcomes + [_tell(listener, _note_failure(item, error)) for item, _ in ready.values()]
     seconds = (time.monotonic() - started) / len(ready)

@@ -2,15 +2,18 @@
 
 A library lies in `~/.cache/detrbench/ops` (`DETRBENCH_CACHE` names another folder) under a name that hashes
 all it depends on: sources, flags, compiler, torch, instruction set. One process compiles while others wait, and a
-library appears under its name only when it is whole.
+library appears under its name only when it is whole. A compiler that needs more than 15 minutes, or than
+`DETRBENCH_COMPILER_SECONDS` says, is ended.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -36,6 +39,8 @@ UNITS = {
 }
 INSTALL_CXX = "install g++ 9 or newer (Debian, Ubuntu: apt-get install g++) or set CXX to a C++ compiler"
 INSTALL_NVCC = "install the CUDA toolkit of torch's major version, or set CUDA_HOME to where it is"
+MOST_SECONDS = 900.0  # that a compiler may take
+MORE_TIME = "set DETRBENCH_COMPILER_SECONDS to a larger number, or CXX to another compiler"
 # A line in which a compiler or linker says what is wrong.
 REASON = re.compile(r"\berror\b.*:|\bfatal\b.*:|cannot find|undefined reference")
 
@@ -144,14 +149,18 @@ def _provide(device: str) -> Kernels:
 def _keep(recipe: Compilation) -> tuple[Path, float]:
     """Load the kept library, or compile it and keep it. Returns its path and the seconds spent compiling."""
     folder = cache_folder() / "ops"
-    folder.mkdir(parents=True, exist_ok=True)
     stem = f"{recipe.device}-{recipe.key()}"
     library, seconds = folder / f"{stem}.so", 0.0
+    if _is_whole(library) and _loads(library):  # without a lock: the cache may be one that is only read
+        return library, seconds
+    folder.mkdir(parents=True, exist_ok=True)
     with _only_process(folder / f"{stem}.lock"):
         if _is_whole(library) and _loads(library):
             return library, seconds
-        workshop = folder / f"{stem}.building"  # left behind by a process that was killed, if it exists
-        shutil.rmtree(workshop, ignore_errors=True)
+        for left in folder.glob(f"{stem}.*.building"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        # Of a name of its own: compilers that outlived their process write into theirs.
+        workshop = folder / f"{stem}.{os.getpid()}.building"
         try:
             with _announced(recipe.device, library) as clock:
                 _place(_compile(recipe, workshop), library)
@@ -193,11 +202,23 @@ def _loads(library: Path) -> bool:
 @contextmanager
 def _only_process(path: Path) -> Iterator[None]:
     """Hold a file's lock, which the system drops when the process ends, however it ends."""
-    import fcntl  # not on Windows, where no compiler is found either
-
+    until = time.monotonic() + _seconds()
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        while not _locked(file):
+            if time.monotonic() > until:
+                raise CannotBuildError(f"another process has been compiling for {_seconds():g} s", MORE_TIME)
+            time.sleep(0.1)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class _Clock:
@@ -269,19 +290,58 @@ def _cuda_runtime(folders: Sequence[Path]) -> str:
 def _compile(recipe: Compilation, folder: Path) -> Path:
     """Compile all units at once, link them, return the library."""
     folder.mkdir(parents=True, exist_ok=True)
-    running, objects = [], []
-    for unit in UNITS[recipe.device]:
-        objects.append(folder / f"{unit}.o")
-        command = [*recipe.compilers[Path(unit).suffix], "-c", str(SOURCES / unit), "-o", str(objects[-1])]
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
-    outputs = [process.communicate()[0] for process in running]
+    until = time.monotonic() + _seconds()
+    objects = {unit: folder / f"{unit}.o" for unit in UNITS[recipe.device]}
+    _run_all(
+        [
+            [*recipe.compilers[Path(unit).suffix], "-c", str(SOURCES / unit), "-o", str(made)]
+            for unit, made in objects.items()
+        ],
+        until,
+    )
+    library = folder / f"detrbench_{recipe.device}.so"
+    _run_all([[*recipe.link, *map(str, objects.values()), *recipe.link_flags, "-o", str(library)]], until)
+    return library
+
+
+def _run_all(commands: Sequence[Sequence[str]], until: float) -> None:
+    """Run commands at once to their end, which has to come before a point of the monotonic clock.
+
+    Raises:
+        CannotBuildError: one failed, or it is too late.
+    """
+    running = [
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace", start_new_session=True
+        )
+        for command in commands
+    ]
+    try:
+        outputs = [process.communicate(timeout=max(until - time.monotonic(), 0))[0] for process in running]
+    except subprocess.TimeoutExpired:
+        raise CannotBuildError(f"the compiler took longer than {_seconds():g} s", MORE_TIME) from None
+    finally:
+        for process in running:
+            _end(process)
     for process, output in zip(running, outputs, strict=True):
         _require_success(process.returncode, output)
-    library = folder / f"detrbench_{recipe.device}.so"
-    command = [*recipe.link, *map(str, objects), *recipe.link_flags, "-o", str(library)]
-    linked = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    _require_success(linked.returncode, linked.stdout)
-    return library
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a compiler with the programs that it has started, if it is still at work."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _seconds() -> float:
+    """How long a compiler may take."""
+    said = os.environ.get("DETRBENCH_COMPILER_SECONDS", "")
+    try:
+        return float(said or MOST_SECONDS)
+    except ValueError:
+        raise CannotBuildError(f"DETRBENCH_COMPILER_SECONDS: expected a number, got {said!r}", MORE_TIME) from None
 
 
 def _require_success(returncode: int, output: str) -> None:
@@ -294,5 +354,5 @@ def _require_success(returncode: int, output: str) -> None:
 
 def _version(compiler: str) -> str:
     """The first line of what a compiler says of itself."""
-    said = subprocess.run([compiler, "--version"], text=True, capture_output=True, check=False).stdout
+    said = toolchain.said([compiler, "--version"]).stdout
     return said.splitlines()[0] if said else compiler

@@ -13,6 +13,8 @@ import sys
 from functools import cache
 from pathlib import Path
 
+_PATIENCE = 60.0  # seconds
+
 
 def cxx() -> list[str] | None:
     """The C++ compiler as a command: what `CXX` names, else the first of g++, c++, clang++; None if there is none."""
@@ -25,11 +27,21 @@ def cxx() -> list[str] | None:
     return None
 
 
+def said(command: list[str], text: str = "") -> subprocess.CompletedProcess[str]:
+    """What a compiler answers to a question; one that does not answer within a minute has failed."""
+    try:
+        return subprocess.run(
+            command, input=text, errors="replace", capture_output=True, check=False, timeout=_PATIENCE
+        )
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(command, 1, "", "")
+
+
 @cache
 def takes(compiler: tuple[str, ...], flag: str) -> bool:
     """Whether the compiler accepts a flag (clang on macOS, for one, lacks -fopenmp)."""
     command = [*compiler, flag, "-Werror", "-x", "c++", "-fsyntax-only", "-"]
-    return subprocess.run(command, input="int main() {}", text=True, capture_output=True, check=False).returncode == 0
+    return said(command, "int main() {}").returncode == 0
 
 
 def cxx_flags(compiler: list[str]) -> list[str]:
@@ -81,7 +93,7 @@ def _homes_of_nvcc() -> list[Path]:
     if nvcc is None:
         return [Path("/usr/local/cuda")]
     # A wrapper or link may stand on the path; nvcc itself knows its home and prints it as TOP.
-    dryrun = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], text=True, capture_output=True, check=False)
+    dryrun = said([nvcc, "--dryrun", "-x", "cu", os.devnull])
     top = re.search(r"^#\$ TOP=(.+)$", dryrun.stderr + dryrun.stdout, re.MULTILINE)
     homes = [Path(top.group(1).strip())] if top else []
     return [home.resolve() for home in (*homes, Path(nvcc).resolve().parent.parent)]
@@ -90,8 +102,8 @@ def _homes_of_nvcc() -> list[Path]:
 def nvcc_release(home: Path) -> str | None:
     """`13.0` of the nvcc in a CUDA home; None if it does not run."""
     try:
-        said = subprocess.run([str(home / "bin" / "nvcc"), "--version"], text=True, capture_output=True, check=False)
+        version = said([str(home / "bin" / "nvcc"), "--version"]).stdout
     except OSError:
         return None
-    release = re.search(r"release (\d+\.\d+)", said.stdout)
+    release = re.search(r"release (\d+\.\d+)", version)
     return release.group(1) if release else None

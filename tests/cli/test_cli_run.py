@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -96,6 +97,30 @@ def test_timings_that_fail_together_are_all_failed(terminal: Terminal) -> None:
     terminal.before = fail_at("sparse-0.1 sparse-0.3", "latency", RuntimeError("no"))
     assert terminal.type("run", "demo.yaml")[0] == 1
     assert {states(terminal, f"sparse-{r}")["latency"] for r in (0.1, 0.3)} == {("failed", "RuntimeError: no")}
+
+
+@pytest.mark.parametrize(("at", "left"), [
+    (("sparse-0.3", "memory"), [("sparse-0.3", "memory")]),
+    (("sparse-0.3", "loading"), [("sparse-0.3", "latency")]),
+    (("sparse-0.1 sparse-0.3", "latency"), [("sparse-0.1", "latency"), ("sparse-0.3", "latency")]),
+])  # fmt: skip
+def test_a_timed_cell_that_takes_too_long_is_not_measured_and_the_others_are(
+    terminal: Terminal, at: tuple[str, str], left: list[tuple[str, str]]
+) -> None:
+    def hang(*step: str) -> None:
+        if step == at:
+            time.sleep(60)
+
+    terminal.before = hang
+    code, _, errors = terminal.type("run", "demo.yaml", "--measure", "memory,latency", "--time-limit", "0.002")
+    assert code == 1
+    assert f"{len(left)} of 8 not measured, first {left[0][0]} {left[0][1]}: took longer than its" in errors
+    assert "Traceback" not in errors
+    cells, measures = ("sparse-0.1", "sparse-0.3"), ("memory", "latency")
+    found = {(cell, measure): states(terminal, cell)[measure][0] for cell in cells for measure in measures}
+    assert found == {step: "not_measured" if step in left else "done" for step in found}
+    terminal.before = lambda *step: None
+    assert terminal.type("run", "demo.yaml", "--measure", "memory,latency")[0] == 0
 
 
 @pytest.mark.parametrize("at", [("sparse-0.3", "accuracy"), ("sparse-0.1 sparse-0.3", "latency")])

@@ -19,7 +19,7 @@ from detrbench.errors import EnvironmentLacking
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
 from detrbench.run import execute as runs
-from detrbench.run import processes
+from detrbench.run import parent, processes
 from detrbench.run.plan import WorkItem
 from detrbench.run.processes import Workers
 from detrbench.run.work import Outcome, RunOptions
@@ -172,7 +172,7 @@ def test_a_process_at_work_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch,
 
     Whatever it inherits: a shell lets what it starts behind itself (`detrbench run ... &`) ignore one signal.
     """
-    monkeypatch.setattr(processes, "_GRACE", 0.1)
+    monkeypatch.setattr(parent, "_GRACE", 0.1)
     before, (reading, writing) = signal.signal(number, signal.SIG_IGN), os.pipe()
     forks = multiprocessing.get_context("fork")
 
@@ -187,11 +187,11 @@ def test_a_process_at_work_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch,
                 os.write(writing, b"told")
                 raise
 
-    def parent() -> None:
+    def starter() -> None:
         forks.Process(target=processes._work, args=(Busy(), 1)).start()
         time.sleep(60)
 
-    at_work = forks.Process(target=parent)
+    at_work = forks.Process(target=starter)
     at_work.start()
     signal.signal(number, before)
     os.close(writing)

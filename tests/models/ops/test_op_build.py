@@ -197,6 +197,48 @@ def test_a_compiler_that_is_named_and_missing_is_not_replaced(
     assert build._provide("cpu").why == "no C++ compiler was found"
 
 
+def test_a_kept_library_is_used_where_nothing_can_be_written(machine: Machine) -> None:
+    build._provide("cpu")
+    (library,) = machine.libraries()
+    lock = library.with_suffix(".lock")
+    lock.unlink()
+    lock.mkdir()  # stands for a folder that is only read, which root could write into
+    assert build._provide("cpu").backend == "native"
+
+
+@pytest.mark.parametrize("step", ["compile", "link"])
+def test_a_compiler_that_never_ends_is_ended(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, step: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    alive = machine.folder / "alive"
+    machine.script(**{step: f"(sleep 5; touch {alive}) & sleep 60"})
+    monkeypatch.setenv("DETRBENCH_COMPILER_SECONDS", "2")
+    began = time.monotonic()
+    kernels = build._provide("cpu")
+    assert (kernels.backend, kernels.why) == ("reference", "the compiler took longer than 2 s")
+    assert "DETRBENCH_COMPILER_SECONDS" in str(kernels.install)
+    assert " ... failed in " in capfd.readouterr().err
+    time.sleep(max(0.0, 8 - (time.monotonic() - began)))
+    assert not alive.exists()  # what it had started has ended, too
+    assert not list(machine.cache.glob("ops/*.building"))
+
+
+def test_whoever_waits_for_another_process_does_so_for_a_while(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build._provide("cpu")
+    (library,) = machine.libraries()
+    truncated(library)
+    monkeypatch.setenv("DETRBENCH_COMPILER_SECONDS", "0.2")
+    with build._only_process(library.with_suffix(".lock")):
+        assert build._provide("cpu").why == "another process has been compiling for 0.2 s"
+
+
+def test_a_limit_that_is_no_number_is_told(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DETRBENCH_COMPILER_SECONDS", "soon")
+    assert build._provide("cpu").why == "DETRBENCH_COMPILER_SECONDS: expected a number, got 'soon'"
+
+
 def test_a_compiler_that_fails_is_quoted(machine: Machine, capfd: pytest.CaptureFixture[str]) -> None:
     machine.script(compile='echo "msda_cpu.cpp:1: fatal error: no such header"; exit 1')
     kernels = build._provide("cpu")
