@@ -105,7 +105,8 @@ def parse(text: str, path: str = "<text>") -> Document:
 
 def _compose(text: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_FastLoader)  # type: ignore[no-any-return]
+        fast: yaml.Node | None = yaml.compose(text, Loader=_FastLoader)
+        return fast
     except yaml.YAMLError:
         return yaml.compose(text, Loader=_Loader)  # says more of what is wrong, and in the same words everywhere
 

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
 
 # One process imports PyTorch and forks the others, which are there at once and share its memory; Apple's libraries do
 # not survive a fork.
-_START = "spawn" if sys.platform == "darwin" else "forkserver"
+_CONTEXT: SpawnContext | ForkServerContext
+if sys.platform == "darwin":
+    _CONTEXT = multiprocessing.get_context("spawn")
+else:
+    _CONTEXT = multiprocessing.get_context("forkserver")
+    _CONTEXT.set_forkserver_preload([work.__name__])
 _PATIENCE = 5.0  # seconds that a process has to note what was interrupted
 
 _Items = dict[int, WorkItem]  # by their place in the plan
@@ -68,8 +74,6 @@ class Workers:
     def __init__(self, jobs: int, threads: int) -> None:
         self.jobs, self.threads = jobs, threads
         self.workers: list[_Worker] = []
-        self.context = multiprocessing.get_context(_START)
-        self.context.set_forkserver_preload([work.__name__])
 
     def __enter__(self) -> Workers:
         return self
@@ -125,8 +129,8 @@ class Workers:
         for worker in self.workers:
             if not worker.group and worker.process.is_alive():
                 return worker
-        ours, theirs = self.context.Pipe()
-        process = self.context.Process(target=_work, args=(theirs, self.threads), daemon=False)
+        ours, theirs = _CONTEXT.Pipe()
+        process = _CONTEXT.Process(target=_work, args=(theirs, self.threads), daemon=False)
         process.start()
         theirs.close()
         self.workers.append(_Worker(process, ours))

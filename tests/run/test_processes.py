@@ -135,7 +135,7 @@ def test_a_process_that_dies_takes_one_step_with_it(tmp_path: Path, workers: Wor
     outcomes = {(o.item.cell.id, o.item.measure): o for o in runs.execute(prepared, Told(kill), workers)}
     assert outcomes["sparse", "training"].state == "failed"
     assert "killed: out of memory?" in str(outcomes["sparse", "training"].why)
-    assert str(outcomes["sparse", "accuracy"].why).startswith("training failed: the process that did it ended")
+    assert str(outcomes["sparse", "accuracy"].why).startswith("training failed: its process ended")
     assert outcomes["plain", "accuracy"].state == outcomes["same", "accuracy"].state == "done"
     again = runs.execute(prepare(tmp_path, measures=("accuracy",)), Told())
     assert {state for _, _, state in shown(again)} == {"done"}
