@@ -10,13 +10,14 @@ import typer
 from detrbench.cli import output
 from detrbench.cli.output import Json, Results, Set
 from detrbench.cli.source import Checkpoint, Data, Device, Images, Model, Source, Threshold, open_image, sample_of
+from detrbench.cli.weights import Folder
 from detrbench.errors import UsageError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 EXAMPLES = output.examples(
-    "detrbench predict sparse_detr_r50 street.jpg --checkpoint sparse_detr_r50_30.pth -o out.png",
+    "detrbench predict sparse_detr_r50 street.jpg --checkpoint sparse_detr/r50_rho0.3 -o out.png",
     "detrbench predict quickstart:sparse-0.3 photo.png -o out/",
     "detrbench predict sparse_detr_r50 *.jpg --checkpoint weights.safetensors --json",
 )
@@ -34,6 +35,7 @@ def command(
     threshold: Threshold = 0.3,
     device: Device = "auto",
     results_folder: Results = Path("results"),
+    folder: Folder = None,
     as_json: Json = False,
 ) -> None:
     """Detect objects in images. Boxes are drawn with -o; without it (or with --json) they are printed."""

@@ -11,17 +11,25 @@ import typer
 from detrbench.errors import DataError, UsageError
 from detrbench.results import address
 from detrbench.results.store import CellResult
+from detrbench.weights import catalogue, named
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from detrbench.data import Sample
+    from detrbench.weights.named import Weights
 
 
 # What every command asks that runs a detector on a user's images.
 Model = Annotated[str, typer.Argument(metavar="MODEL|SUITE:ID", help="A model, or a trained cell of the results.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")]
-Checkpoint = Annotated[Path | None, typer.Option(metavar="FILE", help="Weights, official or converted.")]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WEIGHTS",
+        help="A file, official or converted; a name from `detrbench weights list`; or hf:ORG/REPO[/FILE].",
+    ),
+]
 Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A data set to take class names from.")]
 Threshold = Annotated[float, typer.Option(min=0.0, max=1.0, help="Hide detections below this score.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
@@ -37,14 +45,14 @@ class Source:
 
     @classmethod
     def of(
-        cls, model: str, checkpoint: Path | None, options: dict[str, Any], data: Path | None, results: Path
+        cls, model: str, checkpoint: str | None, options: dict[str, Any], data: Path | None, results: Path
     ) -> Source:
         """What the command line names.
 
         Args:
             model: a model's name, or a cell's address (`results/address.py`).
             checkpoint: its weights; a cell has its own.
-            options: on top of the model's, or the cell's.
+            options: on top of the model's, or the cell's; what they leave open is as released weights were trained.
             data: a data set whose class names are shown.
             results: the results folder in which an address is looked up.
 
@@ -57,33 +65,29 @@ class Source:
 
         models.describe(model)  # an unknown name is refused as such
         if checkpoint is None:
-            hint = "give --checkpoint FILE, or a trained cell (SUITE:ID) instead of a model"
+            hint = "give --checkpoint WEIGHTS, or a trained cell (SUITE:ID) instead of a model"
             raise UsageError(f"{model}: random weights detect nothing", hint=hint)
-        own = _own_names(checkpoint)
+        weights = named.find(checkpoint, "--checkpoint")
+        options = weights.options(model, options)
+        own = _own_names(weights.path)
         if own is not None:
             options = {"num_classes": len(own), **options}
         spec = models.resolve(model, options)
         if data is not None:
             own = _class_names({"data": "coco", "path": str(data)})
         names = _coco_names(spec.options.get("num_classes")) if own is None else own
-        return cls(model, options, checkpoint, (800, 1333), names)
+        return cls(model, options, weights.path, (800, 1333), names)
 
     @classmethod
-    def _of_cell(
-        cls, result: CellResult, checkpoint: Path | None, options: dict[str, Any], data: Path | None
-    ) -> Source:
-        from detrbench.results.folder import CellFolder
-
-        weights = checkpoint or CellFolder(result.folder).weights
-        if not weights.is_file():
-            hint = "detrbench run trains its cell; or give --checkpoint"
-            raise UsageError(f"{address.of(result)}: no trained weights", hint=hint)
+    def _of_cell(cls, result: CellResult, checkpoint: str | None, options: dict[str, Any], data: Path | None) -> Source:
         cell, resolved = result.cell, dict(result.cell["resolved"])
-        names = _own_names(weights) if data is None else None
+        weights = named.find(checkpoint, "--checkpoint") if checkpoint else _of_its_own(result)
+        options = weights.options(cell["model"], {**cell["options"], **options})
+        names = _own_names(weights.path) if data is None else None
         if names is None:
             names = _class_names(resolved if data is None else {"data": "coco", "path": str(data)})
-        chosen = {"num_classes": max(names) + 1, **cell["options"], **options}
-        return cls(cell["model"], chosen, weights, tuple(resolved["eval_size"]), names)
+        chosen = {"num_classes": max(names) + 1, **options}
+        return cls(cell["model"], chosen, weights.path, tuple(resolved["eval_size"]), names)
 
     def load(self, device: str) -> Any:
         """The detector in eval mode."""
@@ -93,6 +97,27 @@ class Source:
         if self.weights is not None:
             models.load_checkpoint(detector, self.weights)
         return detector.to(device).eval()
+
+
+def _of_its_own(result: CellResult) -> Weights:
+    """The weights that a cell was measured with: those that its suite names, else trained ones."""
+    from detrbench.results.folder import CellFolder
+
+    cell = result.cell
+    if cell.get("checkpoint"):
+        return named.find(str(cell["checkpoint"]), "checkpoint")
+    official = catalogue.get(cell["official"]) if cell.get("official") else None
+    here = named.here_of(official) if official else None
+    if here is not None:
+        return here
+    trained = CellFolder(result.folder).weights
+    if not trained.is_file():
+        fetch = f", or {named.how_to_get(official)}" if official else ""
+        raise UsageError(
+            f"{address.of(result)}: no trained weights",
+            hint=f"detrbench run trains its cell{fetch}; or give --checkpoint",
+        )
+    return named.find(str(trained), "weights")
 
 
 def open_image(path: Path) -> Image.Image:

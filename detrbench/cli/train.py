@@ -9,14 +9,16 @@ import typer
 
 from detrbench.cli import output, run, validate
 from detrbench.cli.output import Json, Results, Set
+from detrbench.cli.weights import Folder
 from detrbench.errors import UsageError
 from detrbench.files import at_home, write_atomic
 from detrbench.results.folder import SCHEMA
 from detrbench.results.store import CellResult, ResultsStore
+from detrbench.weights import named
 
 EXAMPLES = output.examples(
     "detrbench train sparse_detr_r50 --data ~/cells",
-    "detrbench train sparse_detr_r50 --data ~/cells_yolo --init-from sparse_detr_r50_30.pth",
+    "detrbench train sparse_detr_r50 --data ~/cells_yolo --init-from sparse_detr/r50_rho0.3",
     "detrbench train efficient_detr_tiny --data ~/cells -s epochs=20 -s shortest=320 -s hidden_dim=64",
     "detrbench train dino_r50 --data ~/cells --dry-run > cells.yaml   # the suite that this stands for",
 )
@@ -32,10 +34,11 @@ def command(
         typer.Option(metavar="DIR", help="The images: COCO folder, Roboflow's COCO export, or YOLO with data.yaml."),
     ],
     init_from: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="FILE",
-            help="Start from these weights. Class heads are replaced where the classes differ.",
+            metavar="WEIGHTS",
+            help="Start from these weights: a file, official or converted; a name from `detrbench weights list`; or "
+            "hf:ORG/REPO[/FILE]. Class heads are replaced where the classes differ.",
         ),
     ] = None,
     set_: Set = None,
@@ -45,6 +48,7 @@ def command(
     results_folder: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Do not draw detections below this score.")] = 0.3,
+    folder: Folder = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the suite that would be run, without running it.")
     ] = False,
@@ -73,7 +77,7 @@ def command(
     _tell(result, drawn, page, as_json)
 
 
-def _chosen(settings: dict[str, Any], init_from: Path | None) -> dict[str, Any]:
+def _chosen(settings: dict[str, Any], init_from: str | None) -> dict[str, Any]:
     for key in ("data", "path"):
         if key in settings:
             raise UsageError(f"--set {key}: the data are those of --data", hint="give --data DIR")
@@ -81,7 +85,7 @@ def _chosen(settings: dict[str, Any], init_from: Path | None) -> dict[str, Any]:
         return settings
     if "init_from" in settings:
         raise UsageError("--init-from and --set init_from: expected one of them")
-    return {**settings, "init_from": str(at_home(init_from).resolve())}
+    return {**settings, "init_from": named.beside(Path.cwd(), init_from)}
 
 
 def _say_what_was_understood(data: Path) -> None:

@@ -11,13 +11,14 @@ import typer
 from detrbench.cli import output
 from detrbench.cli.output import Json, Results, Set
 from detrbench.cli.source import Checkpoint, Data, Device, Images, Model, Source, Threshold, open_image, sample_of
+from detrbench.cli.weights import Folder
 from detrbench.errors import EnvironmentLacking, UsageError
 
 if TYPE_CHECKING:
     from detrbench.pictures.gallery import Exhibit
 
 EXAMPLES = output.examples(
-    "detrbench visualize sparse_detr_r50 street.jpg --checkpoint sparse_detr_r50_30.pth -o street/",
+    "detrbench visualize sparse_detr_r50 street.jpg --checkpoint sparse_detr/r50_rho0.3 -o street/",
     "detrbench visualize quickstart:sparse-0.3 photo.png -o inside.html",
     "detrbench visualize focus_detr_r50 *.jpg --checkpoint focus.pth --set keep_ratios=[.3,.3,.2,.2,.1,.1] --json",
 )
@@ -38,6 +39,7 @@ def command(
     threshold: Threshold = 0.3,
     device: Device = "auto",
     results_folder: Results = Path("results"),
+    folder: Folder = None,
     as_json: Json = False,
 ) -> None:
     """Draw what happens inside a detector: kept tokens, attention, sampling points, the path of queries, detections."""

@@ -11,11 +11,9 @@ import itertools
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from detrbench.errors import DetrbenchError
-from detrbench.files import sha256_once
 from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
@@ -23,8 +21,8 @@ from detrbench.run.keys import Conditions, complexity_key, detections_key, folde
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
-from detrbench.weights import catalogue
-from detrbench.weights import store as released
+from detrbench.weights import catalogue, named
+from detrbench.weights.named import Weights
 
 UNKNOWN = "not built yet"  # why a cell of a model that nobody knows is not measured
 NO_DATA = "no data: give the folder of a data set with --data PATH"
@@ -159,13 +157,27 @@ class _Weights:
         self.cell, self.now, self.train = cell, now, train
         self.needed = bool(wanted & NEED_WEIGHTS)
         self.trained_key: str | None = None
-        self.official: str | None = None
-        self.official_sha256: str | None = None
+        self.file: Weights | None = None
         self.unasked = False  # training would give them, but nobody asked for it
         self.why: str | None = None
+        self.lost: str | None = None  # why the cell's own checkpoint cannot be had
         self.start = Start()
         if not _cell_lacks(cell, now):
+            self._take_given()
             self._find(folder, wanted)
+
+    def _take_given(self) -> None:
+        """The weights that the cell names; what it leaves open of the detector is as they were trained."""
+        if self.cell.checkpoint is None:
+            return
+        try:
+            found = named.find(self.cell.checkpoint, "checkpoint")
+            self._load(found, found.options(str(self.cell.model), self.cell.options))
+        except DetrbenchError as error:
+            self.lost = error.message
+
+    def _load(self, file: Weights, options: dict[str, Any]) -> None:
+        self.file, self.cell = file, replace(self.cell, checkpoint=str(file.path), options=options)
 
     def _find(self, folder: CellFolder, wanted: set[str]) -> None:
         if self.cell.settings.data == "coco" and self.cell.settings.path is None:
@@ -185,14 +197,13 @@ class _Weights:
         if name is None or self.cell.checkpoint is not None:
             return False
         entry = catalogue.get(name)
-        held = released.held(entry)
-        if held is None:
+        found = named.here_of(entry)
+        if found is None:
             return False
         options = {**entry.options, **self.cell.options}
         if self.cell.weights_of is None:  # a row that runs another row's weights is meant to differ from their training
             options = catalogue.options_for(entry, str(self.cell.model), self.cell.options)
-        self.cell = replace(self.cell, checkpoint=str(held.path), options=options)
-        self.official, self.official_sha256 = f"{name}, sha256 {held.sha256}", held.sha256
+        self._load(found, options)
         return True
 
     def _find_trained(self, folder: CellFolder, wanted: set[str]) -> None:
@@ -216,6 +227,10 @@ class _Weights:
         return self.needed and own and (self.trained_key is not None or self.unasked)
 
     @property
+    def official(self) -> str | None:
+        return self.file.official if self.file else None
+
+    @property
     def kind(self) -> str:
         if self.cell.checkpoint is not None:
             return "checkpoint"
@@ -224,31 +239,24 @@ class _Weights:
     @functools.cached_property
     def identity(self) -> str:
         """A hash of the weights, or of all that training them depends on."""
-        if self.official_sha256 is not None:
-            return self.official_sha256
-        if self.cell.checkpoint is not None:
-            return sha256_once(Path(self.cell.checkpoint))
+        if self.file is not None:
+            return self.file.sha256
         return self.trained_key or "random"
 
     def lacking(self, measure: str) -> str | None:
         """Why a measure cannot be taken."""
         if measure == "complexity":
             return None
-        if measure in (*NEED_WEIGHTS, "training") and self.why:
+        if measure in (*NEED_WEIGHTS, "training") and self.why and not self.lost:
             return self.why
-        if self.cell.checkpoint is not None and not Path(self.cell.checkpoint).is_file():
-            return f"no checkpoint: {self.cell.checkpoint} does not exist"
-        return None
+        return self.lost
 
 
 def _unasked(cell: Cell) -> str:
     """Why a cell has no weights, and how it gets some."""
     if cell.official is None:
         return "there are no official weights; --train trains it"
-    entry = catalogue.get(cell.official)
-    if entry.url is None:
-        return f"official weights: download by hand from {entry.by_hand} (see detrbench weights import), or use --train"
-    return f"official weights are missing (detrbench weights fetch {entry.name}), or use --train"
+    return f"official weights are missing ({named.how_to_get(catalogue.get(cell.official))}), or use --train"
 
 
 def _key(cell: Cell, measure: str, now: Conditions, weights: _Weights) -> str:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from detrbench.errors import UsageError
-from detrbench.files import sha256_once
 from detrbench.models.backbones import imagenet
 from detrbench.models.spec import DetectorSpec
 from detrbench.suite.cells import Cell
 from detrbench.training.recipe import IMAGENET, RANDOM
-from detrbench.weights import catalogue, store
-
-OWN = "a file of the user's"
-
-
-@dataclass(frozen=True)
-class WeightsFile:
-    """A file of weights; `source` says where it is published."""
-
-    path: Path
-    sha256: str
-    source: str
+from detrbench.weights import catalogue, named, store
+from detrbench.weights.named import Weights
 
 
 @dataclass(frozen=True)
@@ -32,8 +20,8 @@ class Start:
     `remark` is what a reader should know of a training that begins with neither.
     """
 
-    backbone: WeightsFile | None = None
-    detector: WeightsFile | None = None
+    backbone: Weights | None = None
+    detector: Weights | None = None
     remark: str | None = None
 
 
@@ -45,29 +33,24 @@ def of(cell: Cell) -> Start:
     """
     recipe = cell.settings.recipe
     if recipe.init_from is not None:
-        return Start(detector=_detector(recipe.init_from))
+        return Start(detector=named.find(recipe.init_from, "init_from"))
     spec = cell.detector
     if recipe.init == IMAGENET:
         return Start(backbone=_imagenet(spec))
     if recipe.init != RANDOM:
-        return Start(backbone=_own("init", Path(recipe.init)))
+        return Start(backbone=named.find(recipe.init, "init", "imagenet, none or a file"))
     _refuse_frozen(spec, recipe.lr_backbone)
     known = imagenet.published(spec.parts["backbone"], spec.options)
     return Start(remark="the backbone starts from random values (init: none)" if known else None)
 
 
-def find(names: tuple[str, ...]) -> WeightsFile | None:
+def find(names: tuple[str, ...]) -> Weights | None:
     """The first of some weights of the catalogue that is here.
 
     Raises:
         CheckpointError: the file is not the one that was published, or not the one that it was at its first use.
     """
-    for name in names:
-        entry = catalogue.get(name)
-        held = store.held(entry)
-        if held is not None:
-            return WeightsFile(held.path, held.sha256, str(entry.url or entry.by_hand))
-    return None
+    return next((found for name in names if (found := named.here_of(catalogue.get(name)))), None)
 
 
 def how_to_get(name: str) -> str:
@@ -77,7 +60,7 @@ def how_to_get(name: str) -> str:
     return f"put {entry.file} ({entry.url}{digits}) at {store.folder_of(entry) / str(entry.file)}"
 
 
-def _imagenet(spec: DetectorSpec) -> WeightsFile:
+def _imagenet(spec: DetectorSpec) -> Weights:
     known = imagenet.published(spec.parts["backbone"], spec.options)
     if not known:
         window = spec.options.get("window_size")
@@ -87,22 +70,6 @@ def _imagenet(spec: DetectorSpec) -> WeightsFile:
     if found is None:
         raise UsageError(f"{how_to_get(known[0])} (detrbench weights fetch {known[0]}), or say init: none")
     return found
-
-
-def _detector(given: str) -> WeightsFile:
-    if given not in catalogue.entries():
-        return _own("init_from", Path(given))
-    found = find((given,))
-    if found is None:
-        raise UsageError(f"init_from: {given} is not here (detrbench weights fetch {given})")
-    return found
-
-
-def _own(key: str, path: Path) -> WeightsFile:
-    if not path.is_file():
-        allowed = "imagenet, none or a file" if key == "init" else "a file"
-        raise UsageError(f"{key}: expected {allowed}, got {str(path)!r}, which is not there")
-    return WeightsFile(path, sha256_once(path), OWN)
 
 
 def _refuse_frozen(spec: DetectorSpec, lr_backbone: float) -> None:

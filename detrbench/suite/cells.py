@@ -22,13 +22,12 @@ from pydantic import ValidationError
 from detrbench import models, published, yaml12
 from detrbench.data.sizes import LONGEST, SHORTEST
 from detrbench.errors import DetrbenchError, UsageError, unknown_name
-from detrbench.files import at_home
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON, EVALUATED
 from detrbench.models.spec import DetectorSpec
 from detrbench.suite.schema import PAPER, Scale, Suite, SuiteVariant
 from detrbench.suite.validation import explain
-from detrbench.weights import catalogue
+from detrbench.weights import catalogue, named
 from detrbench.words import problem_of_name
 
 
@@ -288,10 +287,10 @@ def _row(suite: Suite, variant: SuiteVariant, values: Mapping[str, Any]) -> dict
 
 
 def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mapping[str, Any]) -> str | None:
-    """The weights' file; a relative path is relative to the suite's file."""
+    """The weights; a relative path is relative to the suite's file."""
     if variant.checkpoint is None:
         return None
-    return str(_folder(document) / at_home(str(_fill(variant.checkpoint, values))))
+    return named.beside(_folder(document), str(_fill(variant.checkpoint, values)))
 
 
 def _folder(document: yaml12.Document) -> Path:

@@ -13,10 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from detrbench.data.sizes import LONGEST, SHORTEST, TRAIN_SCALES, in_proportion
 from detrbench.data.spec import DataSpec
 from detrbench.errors import UsageError, unknown_name
-from detrbench.files import at_home
 from detrbench.measures import CHOSEN
 from detrbench.training.recipe import IMAGENET, RANDOM, Recipe
-from detrbench.weights import catalogue
+from detrbench.weights import named
 from detrbench.words import LONGEST_NAME
 
 PAPER = "paper"  # the scale that is a paper's own setting
@@ -77,11 +76,11 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
 
     def beside(self, folder: Path) -> Scale:
         """This scale with files of weights that it names by a relative path found from `folder`."""
-        named = {
+        asked = {
             "init": self.init not in (IMAGENET, RANDOM),
-            "init_from": self.init_from not in (None, *catalogue.entries()),
+            "init_from": self.init_from is not None,
         }
-        found = {key: str(folder / at_home(getattr(self, key))) for key, is_file in named.items() if is_file}
+        found = {key: named.beside(folder, getattr(self, key)) for key, given in asked.items() if given}
         return self.merged(Scale(**found)) if found else self
 
     @property

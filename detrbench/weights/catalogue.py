@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,6 +15,7 @@ from detrbench.errors import UsageError, unknown_name
 
 FILE = Path(models.__file__).resolve().parent / "zoo" / "weights.yaml"
 BACKBONES = "backbones"
+HUB = "hub"  # the family of what is no weights of the catalogue and lies on the Hugging Face hub
 
 
 class _Strict(BaseModel):
@@ -150,10 +151,11 @@ def of_model(model: str) -> list[Entry]:
     return [entry for entry in entries().values() if entry.model == model]
 
 
-def options_for(entry: Entry, model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def options_for(entry: Entry, model: str, options: Mapping[str, Any], changed: Collection[str] = ()) -> dict[str, Any]:
     """The options with which a detector described by `model` and `options` is the one that was trained.
 
-    What the description leaves open is as it was trained; what it names has to be.
+    What the description leaves open is as it was trained; what it names has to be, but for what is meant to be
+    `changed`.
 
     Raises:
         UsageError: it is another detector; the message names the difference.
@@ -161,15 +163,16 @@ def options_for(entry: Entry, model: str, options: Mapping[str, Any]) -> dict[st
     if entry.model is None:
         raise UsageError(f"{entry.name}: weights of a backbone, not of a detector", hint="see detrbench weights list")
     theirs = models.resolve(entry.model, entry.options)
-    _refuse(entry, theirs.parts, models.resolve(model, options).parts)
+    _refuse(entry, theirs.parts, models.resolve(model, options).parts, changed)
     chosen = {**entry.options, **options}
-    _refuse(entry, theirs.options, models.resolve(model, chosen).options)
+    _refuse(entry, theirs.options, models.resolve(model, chosen).options, changed)
     return chosen
 
 
-def _refuse(entry: Entry, trained: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+def _refuse(entry: Entry, trained: Mapping[str, Any], here: Mapping[str, Any], changed: Collection[str]) -> None:
     """Raises UsageError where parts or options are not those of the training."""
-    different = [name for name in {**trained, **here} if here.get(name) != trained.get(name)]
+    names = [name for name in {**trained, **here} if name not in changed]
+    different = [name for name in names if here.get(name) != trained.get(name)]
     if different:
         listed = ", ".join(f"{name} is {trained.get(name)}, here {here.get(name)}" for name in different[:4])
         more = f", and {len(different) - 4} more" if len(different) > 4 else ""

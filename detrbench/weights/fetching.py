@@ -5,52 +5,30 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from detrbench.errors import CheckpointError, FetchError, UsageError
 from detrbench.files import sha256, share
-from detrbench.weights import catalogue, store
-from detrbench.weights.catalogue import Entry
+from detrbench.weights import named, store
+from detrbench.weights.catalogue import HUB, Entry
 from detrbench.weights.download import Source, Tell, download
 
-HUB = re.compile(r"hf:(?P<repository>[^/@]+/[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
-USUAL = ("model.safetensors", "pytorch_model.bin")  # of a repository that is named without a file
 Check = Callable[[Entry, Path], None]  # raises CheckpointError where a file is not these weights
 
 
 def entry_of(name: str) -> Entry:
-    """What `fetch` is asked for: weights of the catalogue, or any file of the hub as `hf:ORGANISATION/REPOSITORY...`.
+    """What `fetch` is asked for; of a repository of the hub that is named without a file, the hub is asked.
 
     Raises:
-        UsageError: neither.
+        UsageError: no weights of that name.
+        FetchError: no answer of the hub.
     """
-    if not name.startswith("hf:"):
-        return catalogue.get(name)
-    match = HUB.fullmatch(name)
-    if match is None:
-        raise UsageError(f"{name}: expected hf:ORGANISATION/REPOSITORY[@REVISION][/FILE]")
-    for entry in catalogue.entries().values():
-        if entry.url and (entry.url == name or entry.url.partition("@")[0] == name):
-            return entry
-    file = match["file"] or _usual_file(match["repository"], match["revision"])
-    revision = f"@{match['revision']}" if match["revision"] else ""
-    return Entry(
-        name=f"hub/{match['repository']}{revision}",
-        model=None,
-        options={},
-        ap={},
-        url=f"hf:{match['repository']}{revision}/{file}",
-        by_hand=None,
-        sha256=None,
-        size=None,
-        adapter=None,
-        paper="",
-        code=f"huggingface.co/{match['repository']}",
-        licence="see its model card",
-        note=None,
-    )
+    entry = named.entry_of(name)
+    if entry.family == HUB and entry.url is None:
+        return named.with_file(entry, _usual_file(name))
+    return entry
 
 
 def fetch(entry: Entry, tell: Tell, fits: Check) -> store.Held:
@@ -116,29 +94,28 @@ def import_file(path: Path, entry: Entry, fits: Check) -> store.Held:
 def _source(entry: Entry) -> tuple[Source, str | None]:
     """The address of an entry's file, and its sha256 where the server knows it."""
     url = str(entry.url)
-    match = HUB.fullmatch(url)
-    return _of_hub(match) if match else (Source(url, size=entry.size), None)
+    where = named.parts_of_hub(url)
+    return _of_hub(where) if where else (Source(url, size=entry.size), None)
 
 
-def _of_hub(match: re.Match[str]) -> tuple[Source, str | None]:
+def _of_hub(where: Mapping[str, str | None]) -> tuple[Source, str | None]:
     hub = _hub()
-    named = f"hf:{match['repository']}"
-    address = hub.hf_hub_url(match["repository"], match["file"], revision=match["revision"])
-    known = _ask(named, functools.partial(hub.get_hf_file_metadata, address))
+    address = hub.hf_hub_url(where["repository"], where["file"], revision=where["revision"])
+    known = _ask(f"hf:{where['repository']}", functools.partial(hub.get_hf_file_metadata, address))
     digest = known.etag if known.etag and re.fullmatch("[0-9a-f]{64}", known.etag) else None
     return Source(address, hub.utils.build_hf_headers(), known.size), digest
 
 
-def _usual_file(repository: str, revision: str | None) -> str:
-    hub, named = _hub(), f"hf:{repository}"
-    for name in USUAL:
-        address = hub.hf_hub_url(repository, name, revision=revision)
+def _usual_file(name: str) -> str:
+    hub, where = _hub(), named.parts_of_hub(name) or {}
+    for file in named.USUAL:
+        address = hub.hf_hub_url(where["repository"], file, revision=where["revision"])
         try:
-            _ask(named, functools.partial(hub.get_hf_file_metadata, address))
+            _ask(f"hf:{where['repository']}", functools.partial(hub.get_hf_file_metadata, address))
         except _NoSuchFile:
             continue
-        return name
-    raise FetchError(f"{named}: holds none of {', '.join(USUAL)}", hint=f"name a file: {named}/FILE")
+        return file
+    raise FetchError(f"{name}: holds none of {', '.join(named.USUAL)}", hint=f"name a file: {name}/FILE")
 
 
 class _NoSuchFile(FetchError):

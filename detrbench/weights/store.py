@@ -2,6 +2,7 @@
 
     <folder>/<family>/<name>/<file as released>    and <file>.json, its note
     <folder>/backbones/<file as released>
+    <folder>/hub/<organisation>/<repository>[@<revision>]/<file as it is called there>
 
 A hash that nobody published is noted at the first use and held from then on: neither a changed file nor another
 download passes for the one that was measured. A note outlives its file.
@@ -17,7 +18,7 @@ from pathlib import Path
 from detrbench.errors import CheckpointError
 from detrbench.files import sha256, write_atomic
 from detrbench.weights import place
-from detrbench.weights.catalogue import BACKBONES, Entry
+from detrbench.weights.catalogue import BACKBONES, HUB, Entry
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def find(entry: Entry) -> Path | None:
     folder = folder_of(entry)
     if entry.file is not None and (folder / entry.file).is_file():
         return folder / entry.file
-    if entry.family == BACKBONES:
+    if entry.family in (BACKBONES, HUB):
         return None
     found = [path for path in folder.glob("[!.]*") if path.is_file() and path.suffix != ".json"]
     if len(found) > 1:

@@ -19,9 +19,10 @@ from detrbench.models.backbones import imagenet
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan, start
 from detrbench.run.keys import Conditions
-from detrbench.run.start import Start, WeightsFile
+from detrbench.run.start import Start
 from detrbench.suite import loading as suites
 from detrbench.weights import catalogue
+from detrbench.weights.named import Weights
 
 ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": "3.11", "gpus": []}
 
@@ -32,7 +33,7 @@ def start_of(cell: suites.Cell) -> Start:
     if cell.settings.recipe.init != "imagenet":
         return start.of(cell)
     entry = catalogue.get(imagenet.published(spec.parts["backbone"], spec.options)[0])
-    return Start(WeightsFile(Path(str(entry.file)), f"sha256 of {entry.file}", str(entry.url)))
+    return Start(Weights(Path(str(entry.file)), entry, f"sha256 of {entry.file}"))
 
 
 def keys_of(cells: list[suites.Cell]) -> dict[str, str]:

@@ -115,7 +115,8 @@ def test_without_weights_nothing_is_trained_unasked(tmp_path: Path) -> None:
     assert items["at-0.5", "accuracy"].why == items["sparse-0.1", "accuracy"].why
     assert items["alone", "accuracy"].why == "there are no official weights; --train trains it"
     assert items["by-hand", "accuracy"].why == (
-        "official weights: download by hand from https://drive.example/1 (see detrbench weights import), or use --train"
+        "official weights are missing (by hand from https://drive.example/1, then: detrbench weights import FILE --as "
+        "family/drive), or use --train"
     )
     assert (items["sparse-0.1", "training"].seconds or 0) > 100, "what it would cost"
     assert ("at-0.5", "training") not in items

@@ -124,7 +124,7 @@ def test_files_are_found_from_the_suite_and_from_where_a_command_is_typed(tmp_pa
 
 def test_a_detectors_weights_have_a_name(cache: Path) -> None:
     name = "deformable_detr/r50"
-    with pytest.raises(UsageError, match=f"init_from: {name} is not here .detrbench weights fetch {name}."):
+    with pytest.raises(UsageError, match=rf"init_from: {name} is not here \(by hand from .*import FILE --as {name}\)"):
         start.of(cell(init_from=name))
     entry = catalogue.get(name)
     path = store.folder_of(entry) / (entry.file or "as_downloaded.pth")

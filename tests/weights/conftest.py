@@ -1,4 +1,6 @@
-"""`server`: a web server of the test's own; `cache`: an empty folder of weights; `small`: a small catalogue."""
+"""`server`: a web server of the test's own; `here`: it as the hub; `cache`: an empty folder of weights; `small`: a
+small catalogue.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from server import Server, serving
+from server import Server, at, serving
+from small_weights import TINY
 
 from detrbench import models
+from detrbench.files import cache_folder
 from detrbench.weights import catalogue, download, place
 from detrbench.weights.catalogue import Entry
-
-TINY: dict[str, Any] = {"hidden_dim": 32, "width": 8, "ffn_dim": 48, "num_queries": 5, "num_classes": 4}
 
 
 @pytest.fixture
@@ -27,7 +29,17 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture
+def here(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """A hub on this machine, in this process."""
+    pytest.importorskip("huggingface_hub")
+    at(server.url, monkeypatch)
+    return server
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "ops").symlink_to(cache_folder() / "ops")  # compiled once for all tests
     monkeypatch.setenv("DETRBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(place, "_chosen", None)
     return tmp_path / "cache" / "weights"

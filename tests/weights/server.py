@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import re
 import threading
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 
 @dataclass
@@ -123,3 +126,21 @@ def serving() -> Iterator[Server]:
         made.shutdown()
         made.server_close()
         thread.join()
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def hub(server: Server, repository: str, revision: str, file: str, content: bytes) -> None:
+    """Serves a file as the hub does: named by revision, kept elsewhere, its sha256 told beside the redirect."""
+    address = server.serve("/cdn/" + file, content).replace("127.0.0.1", "localhost")  # another host than the hub's
+    told = {"X-Repo-Commit": "c" * 40, "X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{sha256_of(content)}"'}
+    server.serve(f"/{repository}/resolve/{revision}/{file}", b"", headers={**told, "Location": address})
+
+
+def at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "ENDPOINT", address)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from server import Server
+from server import Server, at, hub, sha256_of
+from small_weights import one_line
 
 from detrbench import cli, models
 from detrbench.errors import CheckpointError, UsageError
@@ -30,13 +31,6 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, 
     code = cli.main(["weights", *arguments])
     said = capsys.readouterr()
     return code, said.out, said.err
-
-
-def one_line(err: str, *parts: str) -> bool:
-    """Whether an error is one line, and perhaps a hint, with these parts."""
-    lines = err.strip().splitlines()
-    told = all(part in err for part in parts)
-    return told and lines[0].startswith("error: ") and all(line.startswith("hint: ") for line in lines[1:])
 
 
 def test_fetch_by_name(
@@ -78,12 +72,6 @@ def test_a_published_hash_is_held(
     assert one_line(err, "not backbones/b as released: sha256", "expected 0123456789abcdef")
     assert not (cache / "backbones" / "b.pth").exists()
     assert run(capsys, "fetch", "backbones/c")[0] == 0
-
-
-def sha256_of(content: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(content).hexdigest()
 
 
 def test_what_nobody_published_is_noted_and_held_even_when_the_file_is_gone(
@@ -240,13 +228,6 @@ def test_an_archive_of_one_checkpoint(tmp_path: Path) -> None:
         models.load_checkpoint(detector, tmp_path / "two.zip")
 
 
-def hub(server: Server, repository: str, revision: str, file: str, content: bytes) -> None:
-    """Serves a file as the hub does: named by revision, kept elsewhere, its sha256 told beside the redirect."""
-    address = server.serve("/cdn/" + file, content).replace("127.0.0.1", "localhost")  # another host than the hub's
-    told = {"X-Repo-Commit": "c" * 40, "X-Linked-Size": str(len(content)), "X-Linked-ETag": f'"{sha256_of(content)}"'}
-    server.serve(f"/{repository}/resolve/{revision}/{file}", b"", headers={**told, "Location": address})
-
-
 def test_a_file_of_the_hub(server: Server, cache: Path) -> None:
     """The package reads where the hub is when it is imported: in a process of its own, as a user types it."""
     pytest.importorskip("huggingface_hub")
@@ -259,21 +240,6 @@ def test_a_file_of_the_hub(server: Server, cache: Path) -> None:
     assert path.read_bytes() == b"weights of the hub"
     sent = {where: headers.get("Authorization") for _, where, headers in server.requests if "w.bin" in where}
     assert sent == {"/org/repo/resolve/v1/w.bin": "Bearer secret", "/cdn/w.bin": None}
-
-
-@pytest.fixture
-def here(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """A hub on this machine, in this process."""
-    pytest.importorskip("huggingface_hub")
-    at(server.url, monkeypatch)
-    return server
-
-
-def at(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "ENDPOINT", address)
 
 
 def test_a_repository_without_a_file(here: Server, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

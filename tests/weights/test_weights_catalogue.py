@@ -16,9 +16,8 @@ from detrbench import models
 from detrbench.errors import UsageError
 from detrbench.measure import protocols
 from detrbench.models.checkpoints import ADAPTERS
-from detrbench.weights import catalogue
+from detrbench.weights import catalogue, named
 from detrbench.weights.catalogue import BACKBONES
-from detrbench.weights.fetching import HUB
 
 OFFICIAL = Path(__file__).resolve().parents[1] / "reference" / "official"
 # Read with PyYAML for its merge keys.
@@ -68,7 +67,7 @@ def test_every_entry_is_whole() -> None:
     for entry in catalogue.entries().values():
         assert entry.url or entry.by_hand, entry.name
         for address in filter(None, (entry.url, entry.by_hand)):
-            assert re.fullmatch(r"https://\S+", address) or HUB.fullmatch(address), address
+            assert re.fullmatch(r"https://\S+", address) or named.parts_of_hub(address), address
         if entry.family == BACKBONES:
             assert entry.model is None
             continue
@@ -111,7 +110,7 @@ def test_what_a_row_names_has_to_be_what_was_trained() -> None:
 
 def test_looking_it_up_imports_no_torch() -> None:
     program = (
-        "import sys; from detrbench.weights import catalogue, fetching, store; catalogue.entries();"
+        "import sys; from detrbench.weights import catalogue, fetching, named, store; catalogue.entries();"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
