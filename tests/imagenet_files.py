@@ -46,6 +46,18 @@ def write_detectron2(name: str, path: Path) -> dict[str, Tensor]:
     return state
 
 
+def write_scrl(name: str, path: Path) -> dict[str, Tensor]:
+    """The same as kakaobrain/scrl saves its training: parts of the network by place, without a classifier."""
+    state = resnet_state(name)
+    places = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    parts = ((key.partition("."), tensor) for key, tensor in state.items() if not key.startswith("fc."))
+    online = {f"encoder.{places[part]}.{rest}": tensor for (part, _, rest), tensor in parts}
+    online |= {f"projector.layers.0.{key}": torch.ones(2) for key in ("weight", "bias")}
+    saved = {"tag": "1000", "epoch": 1000, "max_eval_score": 70.66, "online_network_state_dict": online}
+    torch.save({**saved, "predictor_state_dict": {"layers.0.weight": torch.ones(2)}}, path)
+    return state
+
+
 def _detectron2(name: str) -> str:
     if not name.startswith("layer"):
         name = f"stem.{name}"

@@ -1,7 +1,8 @@
 """Weights of a backbone alone, as those who trained it on ImageNet published them.
 
-torchvision's ResNets; the same converted by detectron2 (its tools/convert-torchvision-to-d2.py); Microsoft's Swin
-Transformers (microsoft/Swin-Transformer). What only their classifier reads is left out; the rest is read strictly.
+torchvision's ResNets; the same converted by detectron2 (its tools/convert-torchvision-to-d2.py); ResNets trained
+without labels (kakaobrain/scrl); Microsoft's Swin Transformers (microsoft/Swin-Transformer). What only their classifier
+or their training reads is left out; the rest is read strictly.
 `models/backbones/imagenet.py` says which file the papers began with.
 """
 
@@ -37,6 +38,18 @@ ADAPTERS = (
         name="detectron2",
         marker=r"stem\.conv1\.weight$",
         rules=(_COUNTER, (r"stem\.fc\..+", None), *resnet_rules("")),
+    ),
+    Adapter(
+        name="SCRL",
+        marker=r"encoder\.0\.weight$",
+        # A ResNet's parts by their place in it; 2, 3 and 8 are activation and pooling, without weights.
+        rules=(
+            _COUNTER,
+            (r"projector\..+", None),
+            (r"encoder\.0\.(.+)", r"backbone.body.conv1.\1"),
+            (r"encoder\.1\.(.+)", r"backbone.body.bn1.\1"),
+            *((rf"encoder\.{place}\.(.+)", rf"backbone.body.layer{place - 3}.\1") for place in range(4, 8)),
+        ),
     ),
     Adapter(
         name="Swin-Transformer",

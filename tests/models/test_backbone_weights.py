@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from golden_files import golden
-from imagenet_files import SWIN, swin_shapes, write_detectron2, write_swin, write_torchvision
+from imagenet_files import SWIN, swin_shapes, write_detectron2, write_scrl, write_swin, write_torchvision
 from torch import Tensor
 
 from detrbench import models
@@ -55,7 +55,7 @@ def image(height: int, width: int) -> Tensor:
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1)).double()
 
 
-WRITERS = {"torchvision": write_torchvision, "detectron2": write_detectron2}
+WRITERS = {"torchvision": write_torchvision, "detectron2": write_detectron2, "SCRL": write_scrl}
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,7 @@ WRITERS = {"torchvision": write_torchvision, "detectron2": write_detectron2}
     [
         ("r50", "resnet50", "torchvision"),
         ("r50", "resnet50", "detectron2"),
+        ("r50", "resnet50", "SCRL"),
         pytest.param("r101", "resnet101", "torchvision", marks=pytest.mark.full),
     ],
 )
@@ -72,7 +73,7 @@ def test_a_resnet_computes_what_torchvisions_does(tmp_path: Path, short: str, na
     ours = detector(short)
     report = models.load_backbone(ours, path)
     assert report.adapter == names
-    # The classifier, and a counter of each of the batch norms: the stem's, three a block, one a stage.
+    # The classifier, or what SCRL trains with, and a counter of each of the batch norms: the stem's, three a block, one a stage.
     blocks = {"resnet50": 16, "resnet101": 33}[name]
     assert len(report.ignored) == 2 + 1 + 3 * blocks + 4
     assert report.loaded == len(state) - len(report.ignored)

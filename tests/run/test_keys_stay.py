@@ -30,9 +30,10 @@ ENVIRONMENT = {"torch": "2.11", "cpu": "a", "cores": 2, "threads": 2, "python": 
 def start_of(cell: suites.Cell) -> Start:
     """The cell's own, were the published files here: each with a hash that follows from its name."""
     spec = models.resolve(str(cell.model), cell.options)
-    if cell.settings.recipe.init != "imagenet":
+    init = cell.settings.recipe.init
+    if init == "none":
         return start.of(cell)
-    entry = catalogue.get(imagenet.published(spec.parts["backbone"], spec.options)[0])
+    entry = catalogue.get(imagenet.published(spec.parts["backbone"], spec.options)[0] if init == "imagenet" else init)
     return Start(Weights(Path(str(entry.file)), entry, f"sha256 of {entry.file}"))
 
 
