@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,30 @@ def _differ_in_backbone_alone(name: str, *pair: str) -> bool:
     rows = [at_paper[id_] for id_ in pair]
     backbones = {(models.resolve(str(c.model), c.options).parts["backbone"], c.settings.init) for c in rows}
     return len(backbones) == 2
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if suites.load(name).suite.published])
+def test_a_row_whose_figure_released_weights_have_names_them(name: str) -> None:
+    """The very detector, and the AP that its weights are published with."""
+    table = published.load(str(suites.load(name).suite.published))
+    for cell in cells(name, "paper"):
+        if cell.model and cell.row and not cell.official and not cell.weights_of:
+            ap = table.select(cell.row).values.get("AP")
+            assert not [entry.name for entry in _released(cell) if ap in entry.ap.values()], cell.id
+
+
+def _released(cell: suites.Cell) -> list[catalogue.Entry]:
+    """Weights of the cell's detector."""
+    detector = models.resolve(str(cell.model), cell.options)
+    return [entry for entry, trained in _detectors() if trained == (detector.parts, detector.options)]
+
+
+@functools.cache
+def _detectors() -> list[tuple[catalogue.Entry, tuple[Any, Any]]]:
+    """Released weights with parts and options of what was trained."""
+    released = [entry for entry in catalogue.entries().values() if entry.model]
+    found = [models.resolve(str(entry.model), entry.options) for entry in released]
+    return [(entry, (spec.parts, spec.options)) for entry, spec in zip(released, found, strict=True)]
 
 
 def test_a_cascade_has_the_mean_that_its_row_says() -> None:
