@@ -8,9 +8,8 @@ exactly as if it were in the data set twice under two ids.
 from __future__ import annotations
 
 import itertools
-import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +22,8 @@ from detrbench import statistics
 from detrbench.statistics import Evidence
 
 RECALLS = np.linspace(0, 1, 101)  # COCO's recall thresholds
-RESAMPLES = 250  # worked on at a time, so that what is in hand stays in a processor's cache
+RESAMPLES = 1000  # worked on at a time: fewer make long rows, of which each costs a call, too short
+COPIES = 1 << 26  # of images in these resamples, at most: half a gigabyte
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -69,37 +69,44 @@ def weighted_ap(matches: Matches, weights: npt.NDArray[np.integer]) -> Floats:
         (R, T) in 0..1; NaN where a resample has no object at all.
     """
     thresholds = len(matches.classes[0].hit) if matches.classes else 1
-    copies = [np.ascontiguousarray(part.T, dtype=float) for part in _parts(weights)]
+    parts = [np.zeros((0, thresholds)), *(_weighted(matches.classes, part, thresholds) for part in _parts(weights))]
+    return np.concatenate(parts)
+
+
+def _parts(weights: npt.NDArray[np.integer]) -> Iterator[npt.NDArray[np.integer]]:
+    size = max(1, min(RESAMPLES, COPIES // max(1, weights.shape[1])))
+    for start in range(0, len(weights), size):
+        yield weights[start : start + size]
+
+
+def _weighted(classes: Sequence[ClassMatches], weights: npt.NDArray[np.integer], thresholds: int) -> Floats:
+    """(R, T) as `weighted_ap`, of resamples that are in hand together."""
+    copies = np.ascontiguousarray(weights.T, dtype=float)
+    objects = np.array([one.objects for one in classes], dtype=float).reshape(-1, len(copies)) @ copies
     total, present = np.zeros((len(weights), thresholds)), np.zeros((len(weights), 1))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and scipy release Python's lock
-        for ap in pool.map(_class_ap, matches.classes, itertools.repeat(copies)):
+        for ap in pool.map(_class_ap, classes, itertools.repeat(copies), objects):
             total += np.nan_to_num(ap)
             present += ~np.isnan(ap[:, :1])
     with np.errstate(invalid="ignore"):
         return np.asarray(total / present)
 
 
-def _parts(weights: npt.NDArray[np.integer]) -> list[npt.NDArray[np.integer]]:
-    return [weights[start : start + RESAMPLES] for start in range(0, len(weights), RESAMPLES)]
-
-
-def _class_ap(one: ClassMatches, copies: Sequence[Floats]) -> Floats:
+def _class_ap(one: ClassMatches, copies: Floats, objects: Floats) -> Floats:
     """(R, T) AP of one category; NaN where it has no object in a resample.
 
     Args:
         one: the category.
-        copies: the resamples in parts, each (N, r): how often it holds each image.
+        copies: (N, R) how often each resample holds each image.
+        objects: (R,) to be found in each.
     """
     curves = [_Curve.of(one, hit, ignored) for hit, ignored in zip(one.hit, one.ignored)]
     # One sum for all thresholds: most of the work is in the detections that are wrong at all of them.
     ends = np.unique(np.concatenate([curve.ends for curve in curves]))
     everything = _until(ends, np.arange(len(one.image)), one.image, len(one.objects))
-    ap = []
-    for part in copies:
-        objects, ranks = part.T @ one.objects, _running(np.add, everything @ part)
-        found = [curve.average_precision(part, ranks[np.searchsorted(ends, curve.ends)], objects) for curve in curves]
-        ap.append(np.where(objects[:, None] > 0, np.stack(found, axis=1), np.nan))
-    return np.concatenate(ap)
+    ranks = _running(np.add, everything @ copies)
+    found = [curve.average_precision(copies, ranks[np.searchsorted(ends, curve.ends)], objects) for curve in curves]
+    return np.where(objects[:, None] > 0, np.stack(found, axis=1), np.nan)
 
 
 @dataclass(frozen=True)
@@ -129,12 +136,12 @@ class _Curve:
         return cls(ends, _until(ends, right, one.image, images), skipped)
 
     def average_precision(self, copies: Floats, ranks: Floats, objects: Floats) -> Floats:
-        """(r,) COCO's 101-point AP: each recall takes the best precision at or beyond where it is reached.
+        """(R,) COCO's 101-point AP: each recall takes the best precision at or beyond where it is reached.
 
         Args:
-            copies: (N, r) of each image in each resample.
-            ranks: (Q, r) detections up to and including the end of each run; overwritten.
-            objects: (r,) to be found.
+            copies: (N, R) of each image in each resample.
+            ranks: (Q, R) detections up to and including the end of each run; overwritten.
+            objects: (R,) to be found.
         """
         if not len(self.ends):
             return np.zeros(len(objects))
@@ -147,9 +154,12 @@ class _Curve:
         reached = recall * 100
         reached += 1e-9
         np.floor(reached, out=reached)  # the recall of RECALLS next below, or the one that is met up to rounding
-        reached += reached * RECALLS[1] <= recall  # RECALLS[i] is i * RECALLS[1] to the last bit
-        reached[1:] -= reached[:-1].copy()
-        return np.asarray(np.einsum("qr,qr->r", best, reached)) / len(RECALLS)
+        spare = reached * RECALLS[1]
+        reached += spare <= recall  # RECALLS[i] is i * RECALLS[1] to the last bit
+        first = spare  # how many recalls each run is the first to reach
+        first[0] = reached[0]
+        np.subtract(reached[1:], reached[:-1], out=first[1:])
+        return np.asarray(np.einsum("qr,qr->r", best, first)) / len(RECALLS)
 
 
 def _until(ends: Ints, which: Ints, image: Ints, num_images: int) -> sparse.csr_array:
@@ -160,16 +170,9 @@ def _until(ends: Ints, which: Ints, image: Ints, num_images: int) -> sparse.csr_
 
 
 def _running(combine: np.ufunc, values: Floats) -> Floats:
-    """(Q, r) `combine.accumulate` over the rows, in place, in blocks of rows: numpy's own goes column by column."""
-    size = max(1, math.isqrt(len(values)))
-    whole = len(values) // size * size
-    blocks = values[:whole].reshape(-1, size, values.shape[1])
-    for row in range(1, size):
-        combine(blocks[:, row], blocks[:, row - 1], out=blocks[:, row])
-    for number in range(1, len(blocks)):
-        combine(blocks[number], blocks[number - 1, -1], out=blocks[number])
-    for row in range(max(1, whole), len(values)):
-        combine(values[row], values[row - 1], out=values[row])
+    """(Q, R) `combine.accumulate` over the rows, in place: numpy's own goes column by column."""
+    for above, row in itertools.pairwise(values):
+        combine(above, row, out=row)
     return values
 
 

@@ -73,7 +73,7 @@ def test_a_resnet_computes_what_torchvisions_does(tmp_path: Path, short: str, na
     ours = detector(short)
     report = models.load_backbone(ours, path)
     assert report.adapter == names
-    # The classifier, or what SCRL trains with, and a counter of each of the batch norms: the stem's, three a block, one a stage.
+    # The classifier, or what SCRL trains with; a counter of each batch norm: the stem's, three a block, one a stage.
     blocks = {"resnet50": 16, "resnet101": 33}[name]
     assert len(report.ignored) == 2 + 1 + 3 * blocks + 4
     assert report.loaded == len(state) - len(report.ignored)
