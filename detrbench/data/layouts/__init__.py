@@ -4,8 +4,8 @@
     roboflow.py   train/_annotations.coco.json beside the images, valid/, test/
     yolo.py       data.yaml, images/, labels/
 
-split.py is what they are read into, index.py the same as arrays; document.py finds the mistakes in a COCO annotation
-file.
+split.py is what they are read into, index.py the same as arrays, which kept.py keeps of large files; document.py finds
+the mistakes in a COCO annotation file.
 """
 
 from __future__ import annotations

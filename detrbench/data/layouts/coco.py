@@ -7,6 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+from detrbench.data.layouts import kept
 from detrbench.data.layouts.index import AnnotationIndex, mistakes_of, read_index
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
 from detrbench.data.reading import read_json
@@ -34,7 +35,7 @@ def read(root: Path, split: str) -> AnnotatedSplit:
 def of_files(root: Path, annotations: Path, images: Path) -> AnnotatedSplit:
     """An annotation file with the folder of its images, wherever they are."""
     parse = functools.partial(_parse, annotations)
-    index = functools.partial(read_index, annotations, root)
+    index = functools.partial(kept.index_of, annotations, functools.partial(read_index, annotations, root))
     return AnnotatedSplit(root, annotations, images, parse, index, functools.partial(sha256, annotations))
 
 

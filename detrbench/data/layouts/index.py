@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class AnnotationIndex:
     """
 
     image_ids: Ints
-    file_names: list[str]
+    file_names: Sequence[str]
     sizes: Ints
     categories: list[Category]
     ends: Ints
