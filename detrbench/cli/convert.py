@@ -22,7 +22,7 @@ EXAMPLES = output.examples(
 def command(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="CKPT", help="A checkpoint of a supported repository, or a name of released weights."),
+        typer.Argument(metavar="CKPT", help="A checkpoint of a supported repository, or the name of released weights."),
     ],
     model: Annotated[str, typer.Option("--model", "-m", metavar="MODEL", help="The detector that it belongs to.")],
     to: Annotated[
