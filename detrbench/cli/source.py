@@ -80,8 +80,8 @@ class Source:
 
     @classmethod
     def _of_cell(cls, result: CellResult, checkpoint: str | None, options: dict[str, Any], data: Path | None) -> Source:
-        cell, resolved = result.cell, dict(result.cell["resolved"])
         weights = named.find(checkpoint, "--checkpoint") if checkpoint else _of_its_own(result)
+        cell, resolved = result.cell, dict(result.cell["resolved"])
         options = weights.options(cell["model"], {**cell["options"], **options})
         names = _own_names(weights.path) if data is None else None
         if names is None:
