@@ -124,13 +124,17 @@ def open_image(path: Path) -> Image.Image:
     """The image, upright, in RGB; raises DataError for what is none."""
     from PIL import Image, ImageOps
 
+    from detrbench.data.reading import reason, refuse_file, refuse_size
+
     try:
+        refuse_file(path)
         with Image.open(path) as image:
+            refuse_size(image)
             return ImageOps.exif_transpose(image).convert("RGB")
     except FileNotFoundError:
         raise DataError(f"{path}: no such image") from None
     except Exception as error:  # Pillow raises many kinds for broken files
-        raise DataError(f"{path}: cannot be read as an image: {error}") from error
+        raise DataError(f"{path}: cannot be read as an image: {reason(error)}") from error
 
 
 def sample_of(picture: Image.Image) -> Sample:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from PIL import Image, UnidentifiedImageError
 
 from detrbench.errors import DataError
 from detrbench.files import is_special
+
+MOST_PIXELS = 100_000_000
+"""Of an image: more fill the memory when they are decoded (300 MB as RGB, several times that while it is resized)."""
+MOST_BYTES = 2**30
+"""Of an image's file."""
+
+# Its warning would come before the refusal below, which says more.
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
 def read_json(path: Path) -> Any:
@@ -28,7 +37,7 @@ def read_json(path: Path) -> Any:
         hint = "the file is damaged or cut short: fetch or write it again"
         raise DataError(f"{place}: not valid JSON: {error.msg}", hint=hint) from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {_reason(error)}") from error
+        raise DataError(f"{path}: cannot be read as JSON: {reason(error)}") from error
 
 
 def read_image(path: Path, image_id: int) -> Image.Image:
@@ -39,21 +48,36 @@ def read_image(path: Path, image_id: int) -> Image.Image:
     Raises:
         DataError: missing, truncated or undecodable; names the file and the image id.
     """
-    if is_special(path):
-        raise _unreadable(path, image_id, "not a regular file")
     try:
+        refuse_file(path)
         data = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, image_id, _reason(error)) from error
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, image_id, reason(error)) from error
     try:
         with Image.open(io.BytesIO(data)) as image:
+            refuse_size(image)
             if image.format in ("JPEG", "MPO") and _ends_early(data):
                 raise _unreadable(path, image_id, "truncated: no end-of-image marker")
             return image.convert("RGB")
     except DataError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
-        raise _unreadable(path, image_id, _reason(error)) from error
+        raise _unreadable(path, image_id, reason(error)) from error
+
+
+def refuse_file(path: Path) -> None:
+    """Raises ValueError for what is no file or too long a one, before it is read; OSError where there is none."""
+    if is_special(path):
+        raise ValueError("not a regular file")
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise ValueError(f"{size:,} bytes: expected an image of at most {MOST_BYTES:,}")
+
+
+def refuse_size(image: Image.Image) -> None:
+    """Raises ValueError for an image, not decoded yet, that has too many pixels."""
+    if image.width * image.height > MOST_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels: expected at most {MOST_PIXELS:,}; make it smaller")
 
 
 def _ends_early(jpeg: bytes) -> bool:
@@ -71,7 +95,10 @@ def _unreadable(path: Path, image_id: int, why: str) -> DataError:
     return DataError(f"{path} (image id {image_id}): cannot be read: {why}", hint=hint)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Why a file cannot be read, in a line."""
+    if isinstance(error, Image.DecompressionBombError):  # Pillow refuses still larger ones before it tells their size
+        return f"far more than {MOST_PIXELS:,} pixels: make it smaller"
     if isinstance(error, UnidentifiedImageError):
         return "not an image in any format that Pillow knows"
     if isinstance(error, OSError) and error.strerror:

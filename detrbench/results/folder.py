@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from detrbench import yaml12
 from detrbench.errors import Damaged
-from detrbench.files import Unwritable, sha256, share, unwritable, write_atomic
+from detrbench.files import Unwritable, is_special, sha256, share, unwritable, write_atomic
 from detrbench.measures import MEASURES
 from detrbench.results import records
 
@@ -238,6 +238,9 @@ def _written(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _read_json(path: Path, warn: Warn) -> dict[str, Any] | None:
+    if is_special(path):  # which might never end
+        tell(warn, f"{path}: ignored: not a regular file")
+        return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:

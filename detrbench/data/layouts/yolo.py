@@ -23,6 +23,7 @@ from PIL import Image
 from detrbench import yaml12
 from detrbench.data.layouts.index import parsed
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
+from detrbench.data.reading import reason, refuse_file, refuse_size
 from detrbench.errors import DataError
 from detrbench.files import is_special
 
@@ -168,12 +169,12 @@ def _orphans(labels: Mapping[Path, Path]) -> Iterator[FileMistake]:
 
 def _read_image(path: Path, labels: Path, names: Mapping[int, str]) -> _LabelledImage:
     try:
-        if is_special(path):
-            raise OSError("not a regular file")
+        refuse_file(path)
         with Image.open(path) as image:
+            refuse_size(image)
             size, turned = image.size, image.getexif().get(_ORIENTATION, 1) not in (0, 1)
     except Exception as error:  # decoders raise many kinds
-        why = f"cannot be read: {str(error) or type(error).__name__}"
+        why = f"cannot be read: {reason(error)}"
         return _LabelledImage(None, [], [FileMistake(str(path), None, "unreadable_image", why)])
     mistakes = []
     if turned:
