@@ -1,6 +1,7 @@
 """The results folder: plain files, each written whole or not at all. Imports no torch.
 
     results/<suite>/<scale>/suite.yaml             the suite as it was run
+    results/<suite>/<scale>/cells.json             the folder that the last run had each cell in
     results/<suite>/<scale>/cells/<id>-<hash8>/    one cell: a variant with its scale, resolved
         cell.yaml                                  what it is
         status.json                                {"cell", "updated", "measures": {measure: {"state", "why"}}}
@@ -161,7 +162,7 @@ class CellFolder:
     def read_envelope(self, measure: str, warn: Warn = None) -> dict[str, Any] | None:
         """The envelope, or None where there is none that can be read; `warn` gets one line about a broken one."""
         path = self.record(measure)
-        envelope = _read_json(path, warn)
+        envelope = read_json(path, warn)
         if envelope is None:
             return None
         wrong = _envelope_problem(envelope, measure)
@@ -181,7 +182,7 @@ class CellFolder:
 
     def read_status(self, warn: Warn = None) -> dict[str, Any]:
         """status.json, or an empty status."""
-        status = _read_json(self.status, warn)
+        status = read_json(self.status, warn)
         if status is not None and isinstance(status.get("measures"), dict):
             return status
         return {"cell": None, "updated": "", "measures": {}}
@@ -237,7 +238,8 @@ def _written(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return described if isinstance(described, dict) else {}
 
 
-def _read_json(path: Path, warn: Warn) -> dict[str, Any] | None:
+def read_json(path: Path, warn: Warn) -> dict[str, Any] | None:
+    """A file that holds a JSON object; None where it does not, of which `warn` is told, or is not there."""
     if is_special(path):  # which might never end
         tell(warn, f"{path}: ignored: not a regular file")
         return None

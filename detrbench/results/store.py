@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from detrbench import yaml12
 from detrbench.errors import UsageError
 from detrbench.files import write_atomic
 from detrbench.measures import MEASURES
-from detrbench.results.folder import CellFolder, Warn, tell
+from detrbench.results.folder import CellFolder, Warn, read_json, tell
 from detrbench.words import problem_of_name
 
 if TYPE_CHECKING:
@@ -72,17 +73,31 @@ class ResultsStore:
     def cells(self, suite: str, scale: str) -> list[CellResult]:
         """The cells of one suite at one scale, in the suite's order.
 
-        A variant that was run with other settings (`--set`) has a folder for each; the one touched last counts.
+        A variant that was run with other settings (`--set`) has a folder for each; that of the last run counts,
+        whatever the clock said then.
         """
-        newest: dict[str, CellResult] = {}
+        chosen, newest = self._chosen(suite, scale), dict[str, CellResult]()
         for path in self._folders(suite, scale):
             result = self.read_cell(path)
             if result is None:
                 continue
             known = newest.get(result.id)
-            if known is None or result.status.get("updated", "") >= known.status.get("updated", ""):
+            if known is None or _counts(result, chosen) >= _counts(known, chosen):
                 newest[result.id] = result
         return sorted(newest.values(), key=lambda result: (result.cell.get("index", 0), result.id))
+
+    def choose(self, suite: str, scale: str, folders: Mapping[str, str]) -> None:
+        """Keeps which folder of each cell a run is at: id -> name of the folder. Other cells stay as they were."""
+        known = self._chosen(suite, scale)
+        if known | folders != known:
+            content = json.dumps({**known, **folders}, indent=1, ensure_ascii=False)
+            write_atomic(self._choice(suite, scale), content + "\n")
+
+    def _choice(self, suite: str, scale: str) -> Path:
+        return self.root / suite / scale / "cells.json"
+
+    def _chosen(self, suite: str, scale: str) -> dict[str, Any]:
+        return read_json(self._choice(suite, scale), self.warn) or {}
 
     def read_cell(self, path: Path) -> CellResult | None:
         """One cell's folder, or None where it has no readable cell.yaml."""
@@ -130,6 +145,11 @@ class ResultsStore:
                 for result in self.cells(name, at):
                     rows += _rows(result)
         return pd.DataFrame(rows)
+
+
+def _counts(result: CellResult, chosen: Mapping[str, Any]) -> tuple[bool, str]:
+    """Orders the folders of one cell: what the last run was at; among folders older than that note, by their dates."""
+    return chosen.get(result.id) == result.folder.name, str(result.status.get("updated", ""))
 
 
 def _read_yaml(path: Path, warn: Warn) -> dict[str, Any] | None:

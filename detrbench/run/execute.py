@@ -166,3 +166,4 @@ def _record_suite(run: PreparedRun) -> None:
     for cell in run.cells:
         if cell.id in selected or cell.id not in known:
             run.store.folder(suite.name, run.scale, folder_name(cell)).write_cell(cell.describe())
+    run.store.choose(suite.name, run.scale, {cell.id: folder_name(cell) for cell in run.cells if cell.id in selected})

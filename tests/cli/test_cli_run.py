@@ -15,6 +15,7 @@ from terminal import Terminal
 
 from detrbench import cli
 from detrbench.errors import CheckpointError, Damaged, EnvironmentLacking
+from detrbench.results import folder as results_folder
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
 
@@ -217,6 +218,15 @@ def test_other_settings_go_to_another_folder(terminal: Terminal) -> None:
     assert len(list(terminal.results.glob("demo/smoke/cells/sparse-0.3-*"))) == 1
     current = ResultsStore(terminal.results).cells("demo", "smoke")
     assert [r.cell["resolved"]["epochs"] for r in current] == [5, 2, 2, 2]
+
+
+def test_a_clock_set_back_shows_what_was_run_last(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results_folder, "_now", lambda: "2030-01-01")
+    terminal.type("run", "demo.yaml", "--measure", "memory")
+    monkeypatch.setattr(results_folder, "_now", lambda: "2020-01-01")
+    terminal.type("run", "demo.yaml", "--measure", "memory", "-s", "epochs=3", "-k", "sparse-0.1")
+    shown = {cell.id: cell.cell["resolved"]["epochs"] for cell in ResultsStore(terminal.results).cells("demo", "smoke")}
+    assert shown == {"sparse-0.1": 3, "sparse-0.3": 2, "later": 2, "old": 2}
 
 
 def test_another_training_does_not_go_on_from_this_ones_checkpoint(terminal: Terminal) -> None:

@@ -51,6 +51,41 @@ def test_cells_come_in_the_suites_order_and_the_last_touched_settings_count(tmp_
     assert [result.folder.name for result in found] == ["b-1", "a-1"]
 
 
+def test_what_the_last_run_was_at_counts_whatever_the_clock_says(tmp_path: Path) -> None:
+    store = ResultsStore(tmp_path)
+    for name, updated in (("a-1", "2030"), ("a-2", "2020"), ("b-1", "2020"), ("b-2", "2030")):
+        make_cell(tmp_path, name, name[0]).status.write_text(json.dumps({"updated": updated, "measures": {}}))
+    store.choose("demo", "smoke", {"a": "a-2"})
+    assert [result.folder.name for result in store.cells("demo", "smoke")] == ["a-2", "b-2"]
+    store.choose("demo", "smoke", {"b": "b-1"})
+    assert [result.folder.name for result in store.cells("demo", "smoke")] == ["a-2", "b-1"]
+    store.choose("demo", "smoke", {"b": "gone"})
+    (tmp_path / "demo" / "smoke" / "cells.json").write_text("[")
+    assert [result.folder.name for result in store.cells("demo", "smoke")] == ["a-1", "b-2"]
+
+
+def test_a_pipe_among_the_records_is_ignored(tmp_path: Path) -> None:
+    folder = make_cell(tmp_path)
+    os.mkfifo(folder.record("complexity"))
+    said: list[str] = []
+    (result,) = ResultsStore(tmp_path, said.append).cells("demo", "smoke")
+    assert result.records == {}
+    assert said == [f"{folder.record('complexity')}: ignored: not a regular file"]
+
+
+def test_a_record_is_read_once_and_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_cell(tmp_path)
+    write(folder, key="one")
+    read: list[Path] = []
+    before = Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: read.append(path) or before(path, **how))
+    assert [CellFolder(folder.path).has("complexity", key) for key in ("one", "two", "one")] == [True, False, True]
+    assert read == [folder.record("complexity")]
+    monkeypatch.undo()
+    write(folder, key="two")  # of the same length
+    assert CellFolder(folder.path).has("complexity", "two")
+
+
 def test_the_frame_has_a_row_for_each_protocol(tmp_path: Path) -> None:
     folder = make_cell(tmp_path)
     write(folder)
