@@ -118,9 +118,8 @@ class CocoDataset:
     def _trainable(self) -> npt.NDArray[np.bool_]:
         """(N,) images of the index with a box to train on."""
         index = self._index
-        image = np.repeat(np.arange(len(index.image_ids)), np.diff(index.ends, prepend=0))
-        usable = _clamped(index.boxes, index.sizes[image])[1] & ~index.iscrowd
-        return np.bincount(image[usable], minlength=len(index.image_ids)) > 0
+        usable = _clamped(index.boxes, index.sizes[index.image])[1] & ~index.iscrowd
+        return np.bincount(index.image[usable], minlength=len(index.image_ids)) > 0
 
     def _target(self, place: int) -> Target:
         """The image's usable annotations: boxes clamped to it, none without area."""

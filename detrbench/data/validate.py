@@ -23,18 +23,24 @@ What is not harmless is refused when the data set is opened; `inspect` also deco
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from detrbench.data import layouts
 from detrbench.data.layouts.document import sound_categories, sound_images
+from detrbench.data.layouts.index import AnnotationIndex
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
 from detrbench.data.reading import read_image
 from detrbench.errors import DataError
+
+_AHEAD = 1000  # images that are handed out to threads at once
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,25 @@ class SplitCounts:
     images: int
     boxes: int
     without_boxes: int
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image as its record has it."""
+
+    path: Path
+    id: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    """What the annotations of one split say; `images` are those that have nothing wrong with them."""
+
+    mistakes: tuple[FileMistake, ...]
+    classes: dict[int, str]
+    counts: SplitCounts
+    images: Callable[[], Iterator[_Image]]
 
 
 @dataclass(frozen=True)
@@ -74,21 +99,52 @@ def inspect(root: Path, images: bool = True, progress: Callable[[int, int], None
     layout = layouts.recognise(root)
     findings: list[FileMistake] = []
     read: dict[str, AnnotatedSplit] = {}
+    said: dict[str, _Annotations] = {}
     for split in layout.splits(root):
         try:
             found = layout.read(root, split)
-            findings += found.mistakes
+            said[split] = _annotations(found)
+            findings += said[split].mistakes
             read[split] = found
         except DataError as error:
             findings.append(FileMistake(str(root), None, "unreadable_annotations", error.message))
-    classes = {split: {c["id"]: c["name"] for c in sound_categories(found.document)} for split, found in read.items()}
-    findings += _compare_categories({str(found.place): classes[split] for split, found in read.items()})
+    findings += _compare_categories({str(found.place): said[split].classes for split, found in read.items()})
     if images:
-        findings += _check_images(list(_images(read.values())), progress)
-    names = next(iter(classes.values()), {})
+        looked_at = [each for each in said.values() if not any(m.kind == "missing_folder" for m in each.mistakes)]
+        total = sum(each.counts.images for each in looked_at)
+        findings += _check_images(itertools.chain.from_iterable(each.images() for each in looked_at), total, progress)
+    names = next((each.classes for each in said.values()), {})
     notes = dict.fromkeys(note for found in read.values() for note in found.notes)
-    counts = {split: _counts(found.document) for split, found in read.items()}
+    counts = {split: each.counts for split, each in said.items()}
     return Inspection(layout.NAME, [names[number] for number in sorted(names)], counts, list(notes), findings)
+
+
+def _annotations(split: AnnotatedSplit) -> _Annotations:
+    """Read in batches, which 450 MB of text take little memory for; whole only where a mistake has to be named."""
+    try:
+        index = split.index()
+    except DataError:
+        return _of_document(split)
+    return _of_index(split, index)
+
+
+def _of_index(split: AnnotatedSplit, index: AnnotationIndex) -> _Annotations:
+    def images() -> Iterator[_Image]:
+        for number, name, size in zip(index.image_ids, index.file_names, index.sizes):
+            yield _Image(split.images / name, int(number), (int(size[0]), int(size[1])))
+
+    with_boxes = np.count_nonzero(np.diff(index.ends, prepend=0))
+    counts = SplitCounts(len(index.image_ids), len(index.ids), len(index.image_ids) - int(with_boxes))
+    return _Annotations(split.remarks(index), {c.id: c.name for c in index.categories}, counts, images)
+
+
+def _of_document(split: AnnotatedSplit) -> _Annotations:
+    def images() -> Iterator[_Image]:
+        for record in sound_images(split.document):
+            yield _Image(split.images / record["file_name"], record["id"], (record["width"], record["height"]))
+
+    classes = {c["id"]: c["name"] for c in sound_categories(split.document)}
+    return _Annotations(split.mistakes, classes, _counts(split.document), images)
 
 
 def _counts(document: Any) -> SplitCounts:
@@ -97,13 +153,6 @@ def _counts(document: Any) -> SplitCounts:
     boxes = [box for box in boxes if isinstance(box, dict)] if isinstance(boxes, list) else []
     seen = {box.get("image_id") for box in boxes}
     return SplitCounts(len(images), len(boxes), sum(image["id"] not in seen for image in images))
-
-
-def _images(splits: Iterable[AnnotatedSplit]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for split in splits:
-        if not any(mistake.kind == "missing_folder" for mistake in split.mistakes):
-            for record in sound_images(split.document):
-                yield split.images, record
 
 
 def _compare_categories(by_file: dict[str, dict[int, str]]) -> Iterator[FileMistake]:
@@ -118,28 +167,29 @@ def _compare_categories(by_file: dict[str, dict[int, str]]) -> Iterator[FileMist
 
 
 def _check_images(
-    records: list[tuple[Path, dict[str, Any]]], progress: Callable[[int, int], None] | None
+    images: Iterator[_Image], total: int, progress: Callable[[int, int], None] | None
 ) -> list[FileMistake]:
     """Decodes every image, on all cores: decoding releases Python's lock."""
-    findings: list[FileMistake] = []
+    findings, done = list[FileMistake](), 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, finding in enumerate(pool.map(lambda record: _check_image(*record), records), start=1):
-            if finding is not None:
-                findings.append(finding)
-            if progress is not None:
-                progress(done, len(records))
+        while batch := list(itertools.islice(images, _AHEAD)):
+            for finding in pool.map(_check_image, batch):
+                done += 1
+                if finding is not None:
+                    findings.append(finding)
+                if progress is not None:
+                    progress(done, total)
     return findings
 
 
-def _check_image(folder: Path, record: dict[str, Any]) -> FileMistake | None:
-    path, image_id = folder / record["file_name"], record["id"]
+def _check_image(image: _Image) -> FileMistake | None:
+    path, image_id, expected = image.path, image.id, image.size
     if not path.is_file():
         return FileMistake(str(path), image_id, "missing_image", f"image {image_id}: no such file")
     try:
         width, height = read_image(path, image_id).size
     except DataError as error:
         return FileMistake(str(path), image_id, "unreadable_image", error.message)
-    expected = (record["width"], record["height"])
     if (width, height) == expected:
         return None
     message = f"image {image_id}: recorded as {expected[0]}x{expected[1]}, is {width}x{height}"

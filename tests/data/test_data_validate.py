@@ -8,7 +8,8 @@ import pytest
 from coco_files import write_coco
 from PIL import Image
 
-from detrbench.data import DataSpec, open_dataset
+from detrbench.data import DataSpec, open_dataset, validate
+from detrbench.data.layouts import coco
 from detrbench.data.reading import read_json
 from detrbench.data.validate import SplitCounts, inspect
 from detrbench.errors import DataError
@@ -80,11 +81,11 @@ def test_images_that_do_not_decode(coco_folder):
     (coco_folder.images / "c.jpg").unlink()
     findings = inspect(coco_folder.root).findings
     assert [(f.kind, f.id) for f in findings] == [
-        ("missing_image", 30),
         ("unreadable_image", 10),
         ("unreadable_image", 20),
+        ("missing_image", 30),
     ]
-    assert findings[1].file == str(path)
+    assert findings[0].file == str(path)
 
 
 def test_duplicates_of_all_kinds(coco_folder):
@@ -162,3 +163,18 @@ def test_what_is_no_file_is_not_read(coco_folder):
         open_dataset(DataSpec(kind="coco", path=coco_folder.root), "val")[0]
     with pytest.raises(DataError, match="not a regular file"):
         read_json(Path("/dev/zero"))
+
+
+def test_sound_annotations_are_never_held_whole(coco_folder, monkeypatch):
+    coco_folder.document["annotations"][0].update(bbox=[60, 5, 20, 10])  # harmless
+    coco_folder.write_annotations()
+
+    def refuse(path):
+        raise AssertionError(f"{path} was read whole")
+
+    monkeypatch.setattr(coco, "read_json", refuse)
+    monkeypatch.setattr(validate, "_AHEAD", 2)
+    calls = []
+    found = inspect(coco_folder.root, progress=lambda done, total: calls.append((done, total)))
+    assert [(finding.kind, finding.id) for finding in found.findings] == [("box_outside", 1)]
+    assert calls == [(1, 3), (2, 3), (3, 3)]

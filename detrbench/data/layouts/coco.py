@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from detrbench.data.layouts import kept
-from detrbench.data.layouts.index import AnnotationIndex, mistakes_of, read_index
+from detrbench.data.layouts.index import AnnotationIndex, mistakes_of, read_index, remarks_of
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
 from detrbench.data.reading import read_json
 from detrbench.errors import DataError
@@ -36,7 +36,8 @@ def of_files(root: Path, annotations: Path, images: Path) -> AnnotatedSplit:
     """An annotation file with the folder of its images, wherever they are."""
     parse = functools.partial(_parse, annotations)
     index = functools.partial(kept.index_of, annotations, functools.partial(read_index, annotations, root))
-    return AnnotatedSplit(root, annotations, images, parse, index, functools.partial(sha256, annotations))
+    remarks, digest = functools.partial(remarks_of, annotations), functools.partial(sha256, annotations)
+    return AnnotatedSplit(root, annotations, images, parse, index, remarks, digest)
 
 
 def _parse(annotations: Path) -> tuple[Any, tuple[FileMistake, ...]]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detrbench.data import streaming
-from detrbench.data.layouts.document import check_document, leads_outside
+from detrbench.data.layouts.document import OUTSIDE_TOLERANCE, check_document, leads_outside
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake, refuse
 from detrbench.data.reading import read_json
 from detrbench.data.samples import Category
@@ -38,6 +38,7 @@ class AnnotationIndex:
         sizes: (N, 2) width and height in pixels.
         categories: by ascending id.
         ends: (N,) where each image's annotations end; they come by image, there as in the file.
+        ids: (A,) as the file numbers the annotations.
         category: (A,) index into `categories`.
         boxes: (A, 4) x, y, width, height in pixels.
         area: (A,) pixels^2.
@@ -49,10 +50,16 @@ class AnnotationIndex:
     sizes: Ints
     categories: list[Category]
     ends: Ints
+    ids: Ints
     category: Ints
     boxes: Floats
     area: Floats
     iscrowd: npt.NDArray[np.bool_]
+
+    @property
+    def image(self) -> Ints:
+        """(A,) the place of each annotation's image."""
+        return np.repeat(np.arange(len(self.image_ids)), np.diff(self.ends, prepend=0))
 
     def of_image(self, place: int) -> slice:
         """Where the annotations of the image at that place are."""
@@ -101,6 +108,35 @@ def mistakes_of(path: Path, document: Any) -> tuple[FileMistake, ...]:
     return tuple(FileMistake(str(path), found.id, found.kind, found.message) for found in check_document(document))
 
 
+def remarks_of(path: Path, index: AnnotationIndex) -> tuple[FileMistake, ...]:
+    """What is harmless in a file whose content an index could be made of, as `mistakes_of` finds it."""
+    odd = np.flatnonzero((index.ids == 0) | (index.boxes[:, 2:] == 0).any(1) | _outside(index))
+    odd = odd[np.argsort(index.ids[odd])]
+    image, columns = index.image[odd], (index.ids, index.boxes, index.area, index.iscrowd.astype(int))
+    annotations = [
+        {
+            "id": number,
+            "image_id": int(index.image_ids[place]),
+            "category_id": index.categories[category].id,
+            "bbox": box,
+            "area": area,
+            "iscrowd": iscrowd,
+        }
+        for place, category, number, box, area, iscrowd in zip(
+            image, index.category[odd], *(column[odd].tolist() for column in columns)
+        )
+    ]
+    document = {**index.document(np.unique(image)), "annotations": annotations}
+    return mistakes_of(path, document)
+
+
+def _outside(index: AnnotationIndex) -> npt.NDArray[np.bool_]:
+    """(A,) boxes that pass the border of their image."""
+    low, high = index.boxes[:, :2], index.boxes[:, :2] + index.boxes[:, 2:]
+    passes = (low < -OUTSIDE_TOLERANCE) | (high > index.sizes[index.image] + OUTSIDE_TOLERANCE)
+    return np.asarray(passes.any(1))
+
+
 def index_of(document: Any) -> AnnotationIndex:
     """The same of a document that has no mistakes but harmless ones."""
     return _index({key: [reader(document[key])] for key, reader in _READERS.items()})
@@ -124,7 +160,8 @@ def parsed(
     def digest() -> str:
         return hashlib.sha256(content).hexdigest()
 
-    return AnnotatedSplit(root, place, images, lambda: (document, mistakes), index, digest, notes)
+    parse, remarks = (lambda: (document, mistakes)), (lambda index: mistakes)
+    return AnnotatedSplit(root, place, images, parse, index, remarks, digest, notes)
 
 
 def _read(path: Path) -> dict[str, list[Rows]]:
@@ -152,6 +189,7 @@ def _index(found: dict[str, list[Rows]]) -> AnnotationIndex:
         sizes=images["size"].reshape(-1, 2)[by_id],
         categories=[Category(number, names[number]) for number in category_ids.tolist()],
         ends=np.bincount(image, minlength=len(image_ids)).cumsum(),
+        ids=annotations["id"][order],
         category=category[order],
         boxes=annotations["bbox"].reshape(-1, 4)[order],
         area=annotations["area"][order],

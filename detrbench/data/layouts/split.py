@@ -41,6 +41,7 @@ class AnnotatedSplit:
         images: the folder that each `file_name` is relative to.
         parse: gives `document` and `mistakes`.
         index: gives the annotations as arrays; raises DataError for the first mistake that is not harmless.
+        remarks: gives what is harmless in what an index could be made of.
         digest: gives what stands for the annotations: equal ones, equal samples.
         notes: what a reader decided that a user should know.
     """
@@ -50,6 +51,7 @@ class AnnotatedSplit:
     images: Path
     parse: Callable[[], tuple[Any, tuple[FileMistake, ...]]]
     index: Callable[[], AnnotationIndex]
+    remarks: Callable[[AnnotationIndex], tuple[FileMistake, ...]]
     digest: Callable[[], str]
     notes: tuple[str, ...] = ()
 
