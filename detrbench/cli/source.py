@@ -27,7 +27,7 @@ Checkpoint = Annotated[
     str | None,
     typer.Option(
         metavar="WEIGHTS",
-        help="A file, official or converted; a name from `detrbench weights list`; or hf:ORG/REPO[/FILE].",
+        help="A file, official or converted; a name from `detrbench weights list`; or hf:ORG/REPO/FILE.",
     ),
 ]
 Data = Annotated[Path | None, typer.Option(metavar="PATH", help="A data set to take class names from.")]

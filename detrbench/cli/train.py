@@ -38,7 +38,7 @@ def command(
         typer.Option(
             metavar="WEIGHTS",
             help="Start from these weights: a file, official or converted; a name from `detrbench weights list`; or "
-            "hf:ORG/REPO[/FILE]. Class heads are replaced where the classes differ.",
+            "hf:ORG/REPO/FILE. Class heads are replaced where the classes differ.",
         ),
     ] = None,
     set_: Set = None,

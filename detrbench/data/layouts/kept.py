@@ -97,6 +97,7 @@ def _write(place: Path, index: AnnotationIndex, source: dict[str, Any]) -> None:
         "image_ids": index.image_ids,
         "sizes": index.sizes,
         "ends": index.ends,
+        "ids": index.ids,
         "category": index.category,
         "boxes": index.boxes,
         "area": index.area,
