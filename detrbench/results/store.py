@@ -89,7 +89,7 @@ class ResultsStore:
     def choose(self, suite: str, scale: str, folders: Mapping[str, str]) -> None:
         """Keeps which folder of each cell a run is at: id -> name of the folder. Other cells stay as they were."""
         known = self._chosen(suite, scale)
-        if known | folders != known:
+        if {**known, **folders} != known:
             content = json.dumps({**known, **folders}, indent=1, ensure_ascii=False)
             write_atomic(self._choice(suite, scale), content + "\n")
 

@@ -129,6 +129,7 @@ def test_processes_share_its_memory(annotations: Path) -> None:
         sizes=np.full((count, 2), 640),
         categories=[],
         ends=np.arange(1, count + 1),
+        ids=np.arange(1, count + 1),
         category=np.zeros(count, dtype=np.int64),
         boxes=np.ones((count, 4)),
         area=np.ones(count),
