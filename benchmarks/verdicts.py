@@ -105,7 +105,7 @@ def damaged(options: argparse.Namespace) -> dict[str, Any]:
     train, val = (open_dataset(spec, split) for split in ("train", "val"))
     options_small = {**SMALL, "hidden_dim": 64, "num_heads": 4, "ffn_dim": 128, "width": 16, "num_queries": 30}
     detector = models.create("efficient_detr_tiny", **{**options_small, "num_classes": val.num_classes})
-    rates = {"lr": 2e-3, "lr_backbone": 2e-3, "lr_drop": options.epochs - 2, "warmup_steps": 50, "clip_norm": 1.0}
+    rates = {"lr": 2e-3, "lr_backbone": 2e-3, "lr_drops": [options.epochs - 2], "warmup_steps": 50, "clip_norm": 1.0}
     recipe = Recipe(epochs=options.epochs, batch_size=16, eval_every_epochs=0, **rates)
     with tempfile.TemporaryDirectory() as folder:
         loop.train(detector, train, Train((96,), 96, crop=False), recipe, Path(folder))

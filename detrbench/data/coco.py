@@ -67,7 +67,6 @@ class CocoDataset:
 
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
-        """(N, 2) width and height of the images in pixels."""
         return self._index.sizes[self._places]
 
     @property

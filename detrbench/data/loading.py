@@ -1,4 +1,4 @@
-"""Batches in an order, and with augmentations, that depend only on (seed, epoch, index).
+"""Batches in an order (`order.py`), and with augmentations, that depend only on the seed, the epoch and the image.
 
 So a run that was killed goes on with the very batches it would have had, and the number of worker threads changes
 nothing but the speed.
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from detrbench.data.order import Order, Place, in_turn, pieces
 from detrbench.data.samples import Dataset
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
@@ -59,7 +60,7 @@ def batches(
 
     Args:
         dataset: read by index, from several threads if `num_workers` is above 0.
-        transform: gets a generator of its own for each image, seeded by (seed, epoch, index).
+        transform: gets a generator of its own for each image, seeded by (seed, pass, index).
         batch_size: images in a batch.
         seed: with `epoch`, decides order and augmentation.
         epoch: see `seed`.
@@ -70,45 +71,39 @@ def batches(
     Raises:
         DataError: a broken image, named, when its batch is due.
     """
-    pieces = _pieces(_order(len(dataset), seed, epoch, shuffle), batch_size)[start_batch:]
+    order = Order(batch_size, seed)
+    wanted = (order.epoch(dataset, epoch) if shuffle else in_turn(len(dataset), batch_size, epoch))[start_batch:]
     if num_workers == 0:
-        for piece in pieces:
-            yield _load(dataset, transform, piece, seed, epoch)
+        for places in wanted:
+            yield _load(dataset, transform, places, seed)
         return
     with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as pool:
-        futures = (pool.submit(_load, dataset, transform, piece, seed, epoch) for piece in pieces)
+        futures = (pool.submit(_load, dataset, transform, places, seed) for places in wanted)
         yield from _ahead(futures, 2 * num_workers)
 
 
 def steps(
-    dataset: Dataset,
-    transform: Transform,
-    batch_size: int,
-    micro_batch: int,
-    seed: int,
-    epoch: int,
-    start_batch: int = 0,
+    dataset: Dataset, transform: Transform, order: Order, micro_batch: int, epoch: int, start_batch: int = 0
 ) -> Iterator[list[Batch]]:
-    """One epoch in optimiser steps, shuffled, each as its micro-batches.
+    """One epoch in optimiser steps, each as its micro-batches.
 
     Args:
         dataset: as for `batches`.
         transform: as for `batches`.
-        batch_size: images in a step.
+        order: which images a step holds; its seed is that of the augmentation too.
         micro_batch: images that are padded together.
-        seed: as for `batches`.
         epoch: as for `batches`.
         start_batch: steps to leave out at the front.
 
     Raises:
         DataError: a broken image, named, when its step is due.
     """
-    for images in _pieces(_order(len(dataset), seed, epoch, shuffle=True), batch_size)[start_batch:]:
-        yield [_load(dataset, transform, piece, seed, epoch) for piece in _pieces(images, micro_batch)]
+    for places in order.epoch(dataset, epoch)[start_batch:]:
+        yield [_load(dataset, transform, piece, order.seed) for piece in pieces(places, micro_batch)]
 
 
 def num_batches(dataset: Dataset, batch_size: int) -> int:
-    """Batches in an epoch."""
+    """Batches in one pass."""
     return -(-len(dataset) // batch_size)
 
 
@@ -123,22 +118,11 @@ def pad(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return batch, masks
 
 
-def _order(length: int, seed: int, epoch: int, shuffle: bool) -> list[int]:
-    order = list(range(length))
-    if shuffle:
-        random.Random(derive_seed("order", seed, epoch)).shuffle(order)
-    return order
-
-
-def _pieces(images: list[int], size: int) -> list[list[int]]:
-    return [images[i : i + size] for i in range(0, len(images), size)]
-
-
-def _load(dataset: Dataset, transform: Transform, indices: Sequence[int], seed: int, epoch: int) -> Batch:
+def _load(dataset: Dataset, transform: Transform, places: Sequence[Place], seed: int) -> Batch:
     images, targets, image_ids, sizes = [], [], [], []
-    for index in indices:
+    for index, number in places:
         sample = dataset[index]
-        image, target = transform(sample, random.Random(derive_seed("augment", seed, epoch, index)))
+        image, target = transform(sample, random.Random(derive_seed("augment", seed, number, index)))
         images.append(image)
         targets.append(target)
         image_ids.append(sample.target.image_id)

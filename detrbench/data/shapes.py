@@ -62,6 +62,10 @@ class ShapesDataset:
         return len(NAMES) + 1 if self.spec.labels == "category_id" else len(NAMES)
 
     @cached_property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        return np.array([self._scene(index).pixels.shape[1::-1] for index in range(len(self))])
+
+    @cached_property
     def fingerprint(self) -> str:
         names = ("labels", "image_size", "seed", "max_objects", "min_size", "clutter", "texture_cue")
         facts = {name: getattr(self.spec, name) for name in names}

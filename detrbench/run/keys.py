@@ -109,6 +109,17 @@ def count_keys(cell: Cell) -> dict[str, str]:
     return keys
 
 
+# Settings that there was no choice of once: at these values they count as if they were not there.
+_AS_EVER = {
+    "init": RANDOM,
+    "init_from": None,
+    "weight_decay_norm": None,
+    "warmup_factor": None,
+    "iterations_per_epoch": None,
+    "aspect_ratio_grouping": False,
+}
+
+
 def _settings(cell: Cell) -> dict[str, Any]:
     """Data, sizes and recipe. What was done before there was a choice is left out, so that it has the key of then."""
     found = cell.settings.resolved()
@@ -117,10 +128,13 @@ def _settings(cell: Cell) -> dict[str, Any]:
     usual = papers if cell.settings.data == "coco" else as_drawn
     if usual.items() <= found.items():
         del found["train_scales"], found["crop"]
-    at_random = {"init": RANDOM, "init_from": None}
     if found["micro_batch"] in (None, found["batch_size"]):
         del found["micro_batch"]
-    return {name: value for name, value in found.items() if name not in at_random or value != at_random[name]}
+    drops = found["lr_drops"]
+    if drops is None or (len(drops) == 1 and drops[0] == int(drops[0])):  # there was one drop, or none
+        del found["lr_drops"]
+        found["lr_drop"] = int(drops[0]) if drops else None
+    return {name: value for name, value in found.items() if name not in _AS_EVER or value != _AS_EVER[name]}
 
 
 def _detector(cell: Cell) -> Any:

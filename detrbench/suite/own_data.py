@@ -5,7 +5,7 @@ What a user does not say follows from the data and from the papers:
     shortest, longest   the median short side of the training images, at most DETR's 800, and in proportion to it
     batch_size          4: what one GPU holds at 800 pixels
     epochs              so many that there are about 5000 steps, from 12 (the papers' shortest schedule) to 100
-    lr_drop             after four fifths of the epochs
+    lr_drops            after four fifths of the epochs
     init                ImageNet's weights, unless training begins with a detector's or the backbone is the tiny one
     rates               those of the model's paper; a backbone that begins at random learns as fast as the rest
 """
@@ -79,7 +79,7 @@ def document(name: str, model: str, data: OwnData, chosen: Mapping[str, Any]) ->
         "longest": round(side * LONGEST / SHORTEST),
         "epochs": epochs,
         "batch_size": batch_size,
-        "lr_drop": max(1, round(0.8 * epochs)),
+        "lr_drops": [max(1, round(0.8 * epochs))],
         "eval_every_epochs": max(1, epochs // 10),
         "checkpoint_every_steps": 200,
         **_beginning(models.resolve(model, options).parts, said),

@@ -32,10 +32,14 @@ def _keys_of(record: type, rename: Mapping[str, str], *without: str) -> dict[str
     """The fields of a dataclass as pydantic fields, so that a new setting there is a new key here."""
     hints = typing.get_type_hints(record)
     return {
-        rename.get(f.name, f.name): (str | None if hints[f.name] == Path | None else hints[f.name], f.default)
+        rename.get(f.name, f.name): (str | None if hints[f.name] == Path | None else hints[f.name], _default(f))
         for f in dataclasses.fields(record)
         if f.name not in without
     }
+
+
+def _default(of: dataclasses.Field[Any]) -> Any:
+    return of.default if of.default_factory is dataclasses.MISSING else Field(default_factory=of.default_factory)
 
 
 # `seed` is the recipe's; a data set's own seed is `data_seed`.

@@ -20,6 +20,7 @@ from torch import nn
 
 from detrbench import models
 from detrbench.data.loading import Batch, num_batches, steps
+from detrbench.data.order import Order
 from detrbench.data.samples import Dataset, class_names
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
@@ -90,9 +91,9 @@ def train(
         Diverged: training diverged; says at which step.
         Unwritable: the disk is full.
     """
-    training = _Training(detector.to(device), recipe, folder / STATES[0], device)
+    steps_of_epoch = recipe.iterations_per_epoch or num_batches(dataset, recipe.batch_size)
+    training = _Training(detector.to(device), recipe, folder / STATES[0], device, steps_of_epoch)
     training.restore(notice)
-    steps_of_epoch = num_batches(dataset, recipe.batch_size)
     state, best = training.state, training.average or detector
     while state.epoch < recipe.epochs:
         training.run_epoch(dataset, transform, progress)
@@ -116,10 +117,11 @@ class _Training:
         recipe: how to train.
         file: holds the state of an unfinished run.
         device: where to train.
+        steps: optimiser steps in an epoch.
     """
 
-    def __init__(self, detector: Detector, recipe: Recipe, file: Path, device: str) -> None:
-        self.detector, self.recipe, self.file, self.device = detector, recipe, file, device
+    def __init__(self, detector: Detector, recipe: Recipe, file: Path, device: str, steps: int) -> None:
+        self.detector, self.recipe, self.file, self.device, self.steps = detector, recipe, file, device, steps
         self.before = file.with_name(STATES[1])
         self.optim = optimiser.build(detector, recipe)
         self.average = _average(detector) if recipe.ema else None
@@ -127,12 +129,13 @@ class _Training:
 
     def run_epoch(self, dataset: Dataset, transform: Transform, progress: Callable[[TrainProgress], None]) -> None:
         """Trains to the end of the epoch that the state is in."""
-        recipe, state = self.recipe, self.state
+        recipe, state, steps_of_epoch = self.recipe, self.state, self.steps
         self.detector.train()
-        steps_of_epoch = num_batches(dataset, recipe.batch_size)
         began = time.monotonic() - state.seconds
-        sizes = recipe.batch_size, recipe.images_at_once
-        for batches in steps(dataset, transform, *sizes, recipe.seed, state.epoch, start_batch=state.batch):
+        micro_batch = recipe.images_at_once
+        grouped = micro_batch if recipe.aspect_ratio_grouping else None
+        order = Order(recipe.batch_size, recipe.seed, recipe.iterations_per_epoch, grouped)
+        for batches in steps(dataset, transform, order, micro_batch, state.epoch, start_batch=state.batch):
             step = state.epoch * steps_of_epoch + state.batch
             losses = self._step(batches, step)
             state.batch += 1
@@ -148,7 +151,7 @@ class _Training:
 
     def _step(self, batches: list[Batch], step: int) -> dict[str, float]:
         recipe = self.recipe
-        factor = optimiser.schedule(recipe, self.state.epoch, step)
+        factor = optimiser.schedule(recipe, step, self.steps)
         # Dropout and noise of this step, whatever was drawn before it.
         seed = derive_seed("step", recipe.seed, step)
         losses = train_step(self.detector, self.optim, batches, recipe.clip_norm, factor, seed)

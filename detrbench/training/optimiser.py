@@ -12,14 +12,25 @@ SAMPLING = ("sampling_offsets", "reference_points")
 BACKBONE = "backbone."
 
 
+# Types of torch, which all norms here are or inherit from; frozen batch norm has no parameters.
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 def build(detector: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """One parameter group a learning rate; each group remembers its own as `base_lr`."""
-    groups: dict[float, list[nn.Parameter]] = {}
+    """One parameter group a learning rate and weight decay; each group remembers its own rate as `base_lr`."""
+    norms = {id(p) for module in detector.modules() if isinstance(module, NORMS) for p in module.parameters()}
+    norm_decay = recipe.weight_decay if recipe.weight_decay_norm is None else recipe.weight_decay_norm
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault(_learning_rate(name, recipe), []).append(parameter)
-    described = [{"params": parameters, "base_lr": lr, "lr": lr} for lr, parameters in groups.items() if lr > 0]
-    return torch.optim.AdamW(described, weight_decay=recipe.weight_decay)
+            decay = norm_decay if id(parameter) in norms else recipe.weight_decay
+            groups.setdefault((_learning_rate(name, recipe), decay), []).append(parameter)
+    described = [
+        {"params": parameters, "base_lr": lr, "lr": lr, "weight_decay": decay}
+        for (lr, decay), parameters in groups.items()
+        if lr > 0
+    ]
+    return torch.optim.AdamW(described)
 
 
 def _learning_rate(name: str, recipe: Recipe) -> float:
@@ -30,14 +41,21 @@ def _learning_rate(name: str, recipe: Recipe) -> float:
     return recipe.lr
 
 
-def schedule(recipe: Recipe, epoch: int, step: int) -> float:
+def schedule(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """The factor on every learning rate.
 
     Args:
         recipe: says when to warm up and when to drop.
-        epoch: from 0.
         step: optimiser steps taken since the start.
+        steps_per_epoch: what an epoch of the recipe is.
     """
-    warmup = min(1.0, (step + 1) / recipe.warmup_steps) if recipe.warmup_steps else 1.0
-    dropped = recipe.lr_drop is not None and epoch >= recipe.lr_drop
-    return warmup * (0.1 if dropped else 1.0)
+    drops = sum(step >= round(epochs * steps_per_epoch) for epochs in recipe.lr_drops or ())
+    return _warmup(recipe, step) * 0.1**drops
+
+
+def _warmup(recipe: Recipe, step: int) -> float:
+    if step >= recipe.warmup_steps:
+        return 1.0
+    if recipe.warmup_factor is None:
+        return (step + 1) / recipe.warmup_steps
+    return recipe.warmup_factor + (1 - recipe.warmup_factor) * step / recipe.warmup_steps

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 from detrbench.errors import UsageError
-from detrbench.models.options import Maybe, Real, Values, Whole
+from detrbench.models.options import Flag, ListOf, Maybe, Real, Values, Whole
 from detrbench.words import shown
 
 BOUNDS: Mapping[str, Values] = {
@@ -17,9 +18,13 @@ BOUNDS: Mapping[str, Values] = {
     "lr_backbone": Real(minimum=0, maximum=1),
     "lr_sampling": Real(minimum=0, maximum=100),
     "weight_decay": Real(minimum=0, maximum=1),
+    "weight_decay_norm": Maybe(Real(minimum=0, maximum=1)),
     "clip_norm": Real(minimum=0),
-    "lr_drop": Maybe(Whole(1)),
+    "lr_drops": Maybe(ListOf(Real(above=0))),
     "warmup_steps": Whole(0),
+    "warmup_factor": Maybe(Real(minimum=0, maximum=1)),
+    "iterations_per_epoch": Maybe(Whole(1)),
+    "aspect_ratio_grouping": Flag(),
     "seed": Whole(0, 2**63 - 1),
     "checkpoint_every_steps": Maybe(Whole(1)),
     "eval_every_epochs": Whole(0),
@@ -31,9 +36,9 @@ IMAGENET, RANDOM = "imagenet", "none"  # what `init` says beside the names of fi
 
 @dataclass(frozen=True)
 class Recipe:
-    """The papers' settings (AdamW, 50 epochs, batch 16, a single drop of the learning rate) are the defaults.
+    """The papers' settings (AdamW, 50 epochs, batch 16, one drop of the learning rate) are the defaults.
 
-    epochs: passes over the training images.
+    epochs: passes over the training images, or stretches of `iterations_per_epoch`.
     batch_size: images in one optimiser step.
     micro_batch: images that are padded, noised and run together, a divisor of `batch_size`; 2 in the papers, whose
         eight GPUs hold as many each. None runs the whole batch at once.
@@ -41,9 +46,16 @@ class Recipe:
     lr_backbone: learning rate of the backbone; 0 keeps it as it is.
     lr_sampling: factor on `lr` for the sampling offsets and reference points (0.1 in Deformable DETR's code).
     weight_decay: AdamW's, decoupled.
+    weight_decay_norm: the same for the weights of norms (layer, group, batch); None means as the rest.
     clip_norm: largest gradient norm over all parameters; 0 means no clipping.
-    lr_drop: after so many epochs the learning rates are divided by 10; None means never.
-    warmup_steps: optimiser steps over which the learning rates rise linearly from 0.
+    lr_drops: after each of so many epochs, ascending, the learning rates are divided by 10; fractions count, to the
+        nearest step; None means never.
+    warmup_steps: optimiser steps over which the learning rates rise linearly to their full value.
+    warmup_factor: share of the rates at the first step of the warm-up, which reaches 1 at step `warmup_steps`
+        (detectron2's schedule); None means that the n-th step has n / `warmup_steps`.
+    iterations_per_epoch: optimiser steps that count as an epoch, whatever the number of images: passes follow each
+        other without end (detectron2's `max_iter` over the epochs it stands for: 90000 / 12). None means one pass.
+    aspect_ratio_grouping: images in a batch are all wider than high, or none is, which saves padding (detectron2).
     seed: weights, order of images and augmentation.
     checkpoint_every_steps: a killed run loses at most so many steps; None saves at the end of each epoch.
     eval_every_epochs: AP on the validation images is taken so often (and at the end); 0 means never.
@@ -61,9 +73,13 @@ class Recipe:
     lr_backbone: float = 2e-5
     lr_sampling: float = 0.1
     weight_decay: float = 1e-4
+    weight_decay_norm: float | None = None
     clip_norm: float = 0.1
-    lr_drop: int | None = 40
+    lr_drops: list[float] | None = field(default_factory=lambda: [40])
     warmup_steps: int = 0
+    warmup_factor: float | None = None
+    iterations_per_epoch: int | None = None
+    aspect_ratio_grouping: bool = False
     seed: int = 0
     checkpoint_every_steps: int | None = None
     eval_every_epochs: int = 1
@@ -75,7 +91,7 @@ class Recipe:
         """Refuse what nobody could train by.
 
         Raises:
-            UsageError: a value that is out of its bounds, or no finite number.
+            UsageError: a value that is out of its bounds, no finite number, or does not fit the others.
         """
         for name, values in BOUNDS.items():
             found = getattr(self, name)
@@ -85,6 +101,11 @@ class Recipe:
             raise UsageError(
                 f"micro_batch: expected a divisor of batch_size, which is {self.batch_size}, got {self.micro_batch}"
             )
+        drops = self.lr_drops or []
+        if any(later <= earlier for earlier, later in pairwise(drops)):
+            raise UsageError(f"lr_drops: expected epochs in ascending order, got {shown(drops)}")
+        if self.warmup_factor is not None and not self.warmup_steps:
+            raise UsageError(f"warmup_factor: expected none without warmup_steps, got {shown(self.warmup_factor)}")
 
     @property
     def images_at_once(self) -> int:

@@ -36,16 +36,16 @@ def settings(model: str = "sparse_detr_r50", data: OwnData = CELLS, **chosen: An
 )
 def test_sizes_and_epochs_follow_from_the_data(data: OwnData, size: tuple[int, int], epochs: int, drop: int) -> None:
     found = settings(data=data)
-    assert (found.eval_size, found.epochs, found.lr_drop, found.batch_size) == (size, epochs, drop, 4)
+    assert (found.eval_size, found.epochs, found.lr_drops, found.batch_size) == (size, epochs, [drop], 4)
 
 
 def test_what_the_user_says_holds_and_the_rest_follows_from_it() -> None:
     found = settings(epochs=30, shortest=320, batch_size=8)
-    assert (found.epochs, found.lr_drop, found.eval_every_epochs) == (30, 24, 3)
+    assert (found.epochs, found.lr_drops, found.eval_every_epochs) == (30, [24], 3)
     assert found.eval_size == (320, 533)
     assert found.batch_size == 8
     assert settings(batch_size=2).epochs == 34  # about as many steps
-    assert settings(lr_drop=7, longest=500).lr_drop == 7
+    assert settings(lr_drops=[7], longest=500).lr_drops == [7]
     assert settings(longest=500).eval_size == (480, 500)
 
 

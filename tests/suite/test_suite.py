@@ -244,11 +244,11 @@ SHARED = GOOD.replace("paper: {data: coco, epochs: 50}", "paper: {like: deformab
 
 def test_a_scale_builds_on_a_shared_one() -> None:
     settings = cell(load(SHARED), "paper", "sparse-0.1").settings
-    assert (settings.epochs, settings.lr, settings.lr_drop, settings.labels) == (49, 2e-4, 40, "category_id")
+    assert (settings.epochs, settings.lr, settings.lr_drops, settings.labels) == (49, 2e-4, [40], "category_id")
     text = SHARED.replace("options: {whatever: 1}", "scales: {paper: {like: dino_36}}")
     later = cell(load(text), "paper", "later").settings
     assert (later.epochs, later.lr, later.lr_sampling) == (36, 1e-4, 1.0)
-    assert load(SHARED).suite.model_dump(exclude_unset=True)["scales"]["paper"]["lr_drop"] == 40
+    assert load(SHARED).suite.model_dump(exclude_unset=True)["scales"]["paper"]["lr_drops"] == [40]
 
 
 @pytest.mark.parametrize(

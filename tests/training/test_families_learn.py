@@ -74,7 +74,7 @@ BY_HEART = Recipe(
     lr_backbone=1e-3,
     lr_sampling=1.0,
     clip_norm=1.0,
-    lr_drop=150,
+    lr_drops=[150],
     warmup_steps=20,
 )
 

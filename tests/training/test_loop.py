@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch
 from detrbench import models
 from detrbench.data import DataSpec, open_dataset
 from detrbench.data.loading import batches
+from detrbench.data.samples import Sample
+from detrbench.data.shapes import ShapesDataset
 from detrbench.data.transforms import Train
 from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.detector import Detector
@@ -21,7 +24,7 @@ from detrbench.training.step import train_step
 
 DATA = DataSpec(kind="shapes", num_train=10, num_val=2, image_size=64)
 RECIPE = Recipe(
-    epochs=2, batch_size=4, lr=1e-3, lr_backbone=1e-3, lr_drop=1, checkpoint_every_steps=1, warmup_steps=2, ema=0.9
+    epochs=2, batch_size=4, lr=1e-3, lr_backbone=1e-3, lr_drops=[1], checkpoint_every_steps=1, warmup_steps=2, ema=0.9
 )
 STEPS = 6
 
@@ -65,6 +68,35 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, undisturb
         assert torch.equal(tensor, undisturbed[1][name]), name
     assert [e["loss"] for e in history.epochs] == [e["loss"] for e in undisturbed[0].epochs]
     assert history.images_seen == undisturbed[0].images_seen == 20
+
+
+def test_an_epoch_may_be_a_number_of_steps_and_resumes_within_it(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, iterations_per_epoch=4, lr_drops=[1.5])
+    history = train(tmp_path / "whole", recipe)
+    assert (len(history.epochs), history.images_seen) == (2, 2 * 4 * 4)
+    assert [epoch["lr"] for epoch in history.epochs] == pytest.approx([1e-3, 1e-4])
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", recipe, stop_after=6)
+    train(tmp_path / "killed", recipe)
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+
+
+def test_images_of_one_orientation_are_trained_together(tmp_path: Path) -> None:
+    class Watched(ShapesDataset):
+        read: ClassVar[list[int]] = []
+
+        def __getitem__(self, index: int) -> Sample:
+            self.read.append(index)
+            return super().__getitem__(index)
+
+    dataset, transform = Watched(DATA, "train"), Train(scales=(48, 64), longest=64, crop=False)
+    recipe = dataclasses.replace(RECIPE, epochs=1, aspect_ratio_grouping=True)
+    loop.train(small(), dataset, transform, recipe, tmp_path)
+    assert sorted(Watched.read) == list(range(10))
+    wide = (dataset.sizes[Watched.read, 0] > dataset.sizes[Watched.read, 1]).tolist()
+    assert wide.count(True) in range(4, 7)  # so there is one batch of either kind, or two of one
+    assert len(set(wide[:4])) == 1
 
 
 def test_a_finished_run_is_not_done_again(tmp_path: Path, undisturbed: Any) -> None:
@@ -176,6 +208,6 @@ def test_evaluation_goes_into_the_history(tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_it_learns(tmp_path: Path) -> None:
-    recipe = Recipe(epochs=25, batch_size=5, lr=2e-3, lr_backbone=2e-3, lr_drop=None, clip_norm=1.0)
+    recipe = Recipe(epochs=25, batch_size=5, lr=2e-3, lr_backbone=2e-3, lr_drops=None, clip_norm=1.0)
     history = train(tmp_path, recipe)
     assert history.epochs[-1]["loss"] < 0.6 * history.epochs[0]["loss"]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detrbench.data import DataSpec, open_dataset
 from detrbench.data.loading import Batch, steps
+from detrbench.data.order import Order
 from detrbench.data.transforms import Train
 from detrbench.models.detector import Detector
 from detrbench.training.recipe import Recipe
@@ -31,7 +32,7 @@ def slow(family: str) -> object:
 
 def micro_batches(count: int, size: int) -> list[Batch]:
     """The first step of `count` images, in float64; every second image has no objects."""
-    found = next(steps(open_dataset(SHAPES, "train"), SIZES, count, size, seed=3, epoch=0))
+    found = next(steps(open_dataset(SHAPES, "train"), SIZES, Order(count, seed=3), size, epoch=0))
     return [changed(batch) for batch in found]
 
 

@@ -175,7 +175,7 @@ def test_the_seed_of_the_recipe_decides_the_order(tmp_path: Path) -> None:
 
 def test_the_history_holds_means_over_steps_and_the_rate_of_the_epoch(tmp_path: Path) -> None:
     seen: list[loop.TrainProgress] = []
-    recipe = Recipe(epochs=2, batch_size=4, lr=1e-3, lr_backbone=1e-4, lr_drop=1)
+    recipe = Recipe(epochs=2, batch_size=4, lr=1e-3, lr_backbone=1e-4, lr_drops=[1])
     _, history = train(tmp_path, recipe, progress=seen.append)
     first, second = history.epochs
     assert [at.step for at in seen] == [1, 2, 3, 4]
