@@ -11,7 +11,7 @@ from detrbench.errors import UsageError, nearest, unknown_name
 from detrbench.models.catalogue import COMMON, COMMON_RELATIONS, CRITERION
 from detrbench.models.options import Option
 from detrbench.models.parts import ALL_KINDS, TRAINING_KINDS, all_parts, get_part, part_names
-from detrbench.models.zoo import Variant, get_variant
+from detrbench.models.zoo import Variant, get_variant, of_backbone
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
     defaults = _defaults(parts)
     # Options of a part that was replaced go with it; whatever else does not fit is the caller's mistake.
     values = {key: option.default for key, option in defaults.items()}
-    values |= {key: value for key, value in settings.items() if key in defaults}
+    values |= {key: value for key, value in of_backbone(settings, parts["backbone"]).items() if key in defaults}
     for key, value in overrides.items():
         if key not in defaults:
             raise _unknown_option(name, key, parts, defaults)

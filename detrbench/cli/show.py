@@ -70,8 +70,10 @@ def _unknown(name: str, results_folder: Path) -> UsageError:
 
 def _model(name: str) -> dict[str, Any]:
     from detrbench import models
+    from detrbench.models.zoo import of_backbone
 
     variant, spec = models.describe(name), models.resolve(name, {})
+    backbone = spec.parts["backbone"]
     return {
         "name": name,
         "summary": variant.summary,
@@ -80,7 +82,7 @@ def _model(name: str) -> dict[str, Any]:
         "published": list(_published(name, variant.base)),
         "parts": dict(spec.parts),
         "options": _plain(spec.options),
-        "sources": _plain(variant.sources),
+        "sources": {source: _plain(of_backbone(options, backbone)) for source, options in variant.sources.items()},
     }
 
 
@@ -158,14 +160,16 @@ def _plain(value: Any) -> Any:
 
 def _tell_model(found: dict[str, Any]) -> None:
     from detrbench import models
+    from detrbench.models.zoo import of_backbone
 
+    own = models.describe(found["name"]).options
     output.say(f"{found['name']}: {found['summary']}", "", found["about"].replace("\n", " "), "")
     released = found["weights"]
     facts = {
         "paper": "; ".join(dict.fromkeys(each["paper"] for each in released if each["paper"])),
         "repository": "; ".join(dict.fromkeys(each["repository"] for each in released)),
         "parts": ", ".join(f"{kind} {part}" for kind, part in found["parts"].items() if part != "none"),
-        "options": f"{_settings(models.describe(found['name']).options)} (all: --yaml)",
+        "options": f"{_settings(of_backbone(own, found['parts']['backbone']))} (all: --yaml)",
     }
     output.console().print(output.facts(facts))
     if released:

@@ -86,19 +86,23 @@ def read(document: yaml12.Document) -> LoadedSuite:
 
 @functools.cache
 def shared_scales() -> Mapping[str, Scale]:
-    """The scales that suites may build on: suites/shared/scales.yaml."""
+    """The scales that suites may build on: suites/shared/scales.yaml. One may build on another that stands above it."""
     document = yaml12.load(FOLDER / "shared" / "scales.yaml")
     try:
-        return SharedScales.model_validate(document.value).scales
+        written = SharedScales.model_validate(document.value).scales
     except ValidationError as error:
         raise explain(error, document, SharedScales) from None
+    scales: dict[str, Scale] = {}
+    for name, scale in written.items():
+        scales[name] = _filled(scale, scales, document, ("scales", name))
+    return scales
 
 
 def _with_shared_scales(suite: Suite, document: yaml12.Document) -> Suite:
     """The suite with each `like` replaced by the keys of the scale that it names."""
 
     def filled(scales: Mapping[str, Scale], key: yaml12.KeyPath) -> dict[str, Scale]:
-        return {name: _filled(scale, document, (*key, name)) for name, scale in scales.items()}
+        return {name: _filled(scale, shared_scales(), document, (*key, name)) for name, scale in scales.items()}
 
     variants = [
         variant.model_copy(update={"scales": filled(variant.scales, ("variants", i, "scales"))})
@@ -109,14 +113,14 @@ def _with_shared_scales(suite: Suite, document: yaml12.Document) -> Suite:
     return suite.model_copy(update={"scales": filled(suite.scales, ("scales",)), "variants": variants})
 
 
-def _filled(scale: Scale, document: yaml12.Document, key: yaml12.KeyPath) -> Scale:
+def _filled(scale: Scale, shared: Mapping[str, Scale], document: yaml12.Document, key: yaml12.KeyPath) -> Scale:
     if scale.like is None:
         return scale
-    if scale.like not in shared_scales():
-        error = unknown_name("shared scale", scale.like, shared_scales())
+    if scale.like not in shared:
+        error = unknown_name("shared scale", scale.like, shared)
         raise document.error((*key, "like"), error.message, error.hint)
     own = scale.model_dump(exclude_unset=True, exclude={"like"})
-    return shared_scales()[scale.like].merged(Scale(**own))
+    return shared[scale.like].merged(Scale(**own)).model_copy(update={"like": scale.like})
 
 
 def _unknown_at(loaded: LoadedSuite, key: yaml12.KeyPath, name: str | None, known: Iterable[str]) -> SuiteError:

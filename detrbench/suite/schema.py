@@ -56,7 +56,8 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     """Where a table can be run: which data (keys of DataSpec), how trained (keys of Recipe), at which size.
 
     `like` names a scale of suites/shared/scales.yaml whose keys hold where this one says nothing.
-    `model` holds model options that this scale changes (a tiny backbone).
+    `model` holds model options that this scale changes (a tiny backbone). A row whose scale names another shared one has
+    the options of that one, and none of its suite's.
 
     In evaluation the short side of an image is brought to `shortest` pixels, its long side to at most `longest`: 800
     and 1333 if not given, or the size at which `shapes` are drawn. In training the short side is one of `train_scales`,
@@ -75,8 +76,9 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     def merged(self, other: Scale) -> Scale:
         """This scale with the keys that `other` sets on top."""
         mine, theirs = self.model_dump(exclude_unset=True), other.model_dump(exclude_unset=True)
-        model = {**mine.get("model", {}), **theirs.get("model", {})}
-        return Scale(**{**mine, **theirs, **({"model": model} if model else {})})
+        model = {**({} if other.like else mine.get("model", {})), **theirs.get("model", {})}
+        without = {key: value for key, value in {**mine, **theirs}.items() if key != "model"}
+        return Scale(**without, **({"model": model} if model else {}))
 
     def beside(self, folder: Path) -> Scale:
         """This scale with files of weights that it names by a relative path found from `folder`."""

@@ -28,6 +28,24 @@ BACKBONES = {
 
 
 @dataclass(frozen=True)
+class OfBackbone:
+    """An option's value for some backbones, by the names of their parts; for others the part's default holds."""
+
+    values: Mapping[str, Any]
+
+
+def of_backbone(options: Mapping[str, Any], backbone: str) -> dict[str, Any]:
+    """Options of a variant as they are with one backbone."""
+    chosen: dict[str, Any] = {}
+    for name, value in options.items():
+        if not isinstance(value, OfBackbone):
+            chosen[name] = value
+        elif backbone in value.values:
+            chosen[name] = value.values[backbone]
+    return chosen
+
+
+@dataclass(frozen=True)
 class Variant:
     """One named detector.
 
@@ -36,7 +54,7 @@ class Variant:
         summary: one line.
         doc: what the paper changes, with paper and code (repository@commit).
         parts: the part for each kind.
-        options: option values that differ from the parts' defaults.
+        options: option values that differ from the parts' defaults; one may depend on the backbone (`OfBackbone`).
         sources: conventions of other code bases for the same detector, as option values.
     """
 

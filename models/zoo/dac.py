@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from detrbench.models.zoo import register_family
+from detrbench.models.zoo import OfBackbone, register_family
 from detrbench.models.zoo.h_detr import PLUS_PLUS
 
 DAC = replace(
@@ -16,6 +16,7 @@ DAC = replace(
     options={
         **PLUS_PLUS.options,
         "num_queries": 900,
+        "window_size": OfBackbone({"swin_large": 12}),  # after ImageNet-22k at 384 pixels, unlike H-DETR's
         "box_noise": 0.4,
         "class_loss": "iou_aware",
         "class_weight": 1.0,

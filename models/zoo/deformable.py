@@ -1,6 +1,6 @@
 """Deformable DETR (Zhu et al., ICLR 2021, arXiv 2010.04159); code: fundamentalvision/Deformable-DETR@11169a6."""
 
-from detrbench.models.zoo import Variant, register_family
+from detrbench.models.zoo import OfBackbone, Variant, register_family
 
 PARTS = {
     "neck": "projection",
@@ -11,7 +11,7 @@ PARTS = {
 }
 
 # IDEA-Research/detrex@e244e6c: 80 contiguous classes, other epsilons and class weight; of a ResNet only the stem is
-# frozen, of a Swin Transformer nothing.
+# frozen, of a Swin Transformer nothing. Swin-T skips fewer blocks; the others have detectron2's default, 0.2.
 DETREX: dict[str, object] = {
     "num_classes": 80,
     "logit_eps": 1e-3,
@@ -19,12 +19,13 @@ DETREX: dict[str, object] = {
     "class_weight": 1.0,
     "frozen_stages": 1,
     "swin_frozen_stages": 0,
-    "drop_path": 0.1,
+    "drop_path": OfBackbone({"swin_tiny": 0.1}),
 }
 # huggingface/transformers@v5.23.0 computes as the original does, but freezes no stage of its backbone.
 TRANSFORMERS: dict[str, object] = {"frozen_stages": 0}
-# HDETR/H-Deformable-DETR@f58ceb1 builds on the original, with wider feed-forward networks.
-H_DETR: dict[str, object] = {"ffn_dim": 2048}
+# HDETR/H-Deformable-DETR@f58ceb1 builds on the original, with wider feed-forward networks. Of a Swin Transformer it
+# freezes nothing, and its Swin-L is that of ImageNet-22k at 224 pixels.
+H_DETR: dict[str, object] = {"ffn_dim": 2048, "swin_frozen_stages": 0, "window_size": OfBackbone({"swin_large": 7})}
 SOURCES: dict[str, dict[str, object]] = {"detrex": DETREX, "transformers": TRANSFORMERS}
 
 PLAIN = Variant(
