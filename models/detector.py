@@ -214,9 +214,7 @@ def build(spec: DetectorSpec) -> Detector:
     one_to_many, denoising, auxiliary_decoder = (part(kind, dimensions) for kind in TRAINING_KINDS)
     predicts = queries.needs_prediction or encoder.needs_prediction
     proposal_head = ProposalHead(dimensions, predicts) if predicts or encoder.needs_projection else None
-    if not queries.needs_prediction:
-        heads.start_small()
-    return Detector(
+    detector = Detector(
         spec,
         backbone,
         neck,
@@ -229,6 +227,19 @@ def build(spec: DetectorSpec) -> Detector:
         auxiliary_decoder,
         proposal_head,
     )
+    begin_alike(detector)
+    if not queries.needs_prediction:
+        heads.start_small()
+    return detector
+
+
+def begin_alike(detector: nn.Module) -> None:
+    """Every class head begins with the same weights, and every box head: the official code copies one of each."""
+    for kind in ("class_embed", "box_embed"):
+        found = [getattr(module, kind) for module in detector.modules() if hasattr(module, kind)]
+        first, *others = [head for each in found for head in (each if isinstance(each, nn.ModuleList) else [each])]
+        for head in others:
+            head.load_state_dict(first.state_dict())
 
 
 def check_input(images: Tensor, masks: Tensor | None, outputs: str | None) -> None:

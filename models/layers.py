@@ -23,6 +23,13 @@ class MLP(nn.Module):
         widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
+    def xavier(self) -> MLP:
+        """The same layers with Xavier's weights, which the official code gives to whatever stands in its transformer."""
+        for layer in self.layers:
+            assert isinstance(layer, nn.Linear)
+            nn.init.xavier_uniform_(layer.weight)
+        return self
+
     @property
     def last(self) -> nn.Linear:
         """The layer that the output comes from."""

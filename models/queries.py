@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.models.auxiliary import ProposalLoss
+from detrbench.models.boxes import inverse_sigmoid
 from detrbench.models.contracts import QuerySelection
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
@@ -48,7 +49,8 @@ class AnchorQueries(nn.Module, QuerySelection):
         super().__init__()
         self.num_queries = dimensions.num_queries
         rows = dimensions.num_queries + dimensions.further_queries
-        self.anchors = nn.Parameter(torch.randn(rows, 4))
+        # Uniform in the image, none but 5 % from its borders, as detrex has them.
+        self.anchors = nn.Parameter(inverse_sigmoid(torch.rand(rows, 4), dimensions.logit_eps).clamp(-3, 3))
         self.content = nn.Parameter(torch.zeros(rows, dimensions.hidden_dim - 1))
 
     def forward(
@@ -177,7 +179,8 @@ class MixedQueries(nn.Module, QuerySelection):
         super().__init__()
         self.num_queries, self.boxes_of = dimensions.num_queries, boxes_of
         rows = dimensions.num_queries + dimensions.further_queries
-        self.content = nn.Parameter(torch.randn(rows, dimensions.hidden_dim))
+        self.content = nn.Parameter(torch.empty(rows, dimensions.hidden_dim))
+        nn.init.xavier_uniform_(self.content)
 
     def forward(
         self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs, further: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,6 +26,7 @@ EXAMPLES = output.examples(
     "detrbench show sparse_detr_r50",
     "detrbench show quickstart:sparse-0.3",
     "detrbench show table6_keep_ratio:focus-0.3 --yaml",
+    "detrbench show dac_detr_swin_l --recipe",
 )
 
 
@@ -33,13 +35,18 @@ def command(
     scale: Annotated[str | None, typer.Option(metavar="NAME", help="The scale of a suite.")] = None,
     results_folder: Results = Path("results"),
     weights_folder: weights.Folder = None,
+    recipe: Annotated[
+        bool, typer.Option("--recipe", help="How it is trained, and where each value comes from (a model or a cell).")
+    ] = False,
     as_yaml: Annotated[bool, typer.Option("--yaml", help="Everything, as one YAML document.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show one suite with its cells, one model with its released weights and published figures, or one result."""
     from detrbench import models
 
-    if name in models.names():
+    if recipe:
+        document, tell = _recipes(name, scale, results_folder), _tell_recipes
+    elif name in models.names():
         document, tell = _model(name), _tell_model
     elif name in suites.names() or name.endswith((".yaml", ".yml")):
         document, tell = _suite(name, scale), _tell_suite
@@ -100,14 +107,21 @@ def _weights(entry: Entry) -> dict[str, Any]:
 
 def _published(model: str, base: str) -> Iterator[dict[str, Any]]:
     """The rows of the papers' tables that this model is, by the cell that stands for each."""
+    for loaded, cell in _rows_of(model, base, None):
+        row = _row_of(loaded, cell)
+        if row is not None:
+            yield {"cell": f"{cell.suite}:{cell.id}", "table": loaded.suite.published, **_figures(row)}
+
+
+def _rows_of(model: str, base: str, scale: str | None) -> Iterator[tuple[LoadedSuite, Cell]]:
+    """The rows of this model in the suites that come along; at the papers' scale where none is given."""
     for name in suites.names():
         if base not in suites.locate(name).read_text(encoding="utf-8"):
             continue  # reading all of them takes seconds
         loaded = suites.load(name)
-        for cell in loaded.cells(loaded.suite.pick_scale(None, has_data=True)):
-            row = _row_of(loaded, cell)
-            if cell.model == model and row is not None:
-                yield {"cell": f"{name}:{cell.id}", "table": loaded.suite.published, **_figures(row)}
+        if scale is None or scale in loaded.suite.scales:
+            cells = loaded.cells(loaded.suite.pick_scale(scale, has_data=True))
+            yield from ((loaded, cell) for cell in cells if cell.model == model)
 
 
 def _row_of(loaded: LoadedSuite, cell: Cell) -> published.PublishedRow | None:
@@ -150,6 +164,31 @@ def _result(result: CellResult) -> dict[str, Any]:
             state, why = result.state(measure)
             measures[measure] = {"state": state, "why": why, "records": result.records.get(measure, {})}
     return {**result.cell, "folder": str(result.folder), "measures": measures}
+
+
+def _recipes(name: str, scale: str | None, results_folder: Path) -> dict[str, Any]:
+    """The recipes of a model's rows, or that of one cell: equal ones once, with the cells that have them."""
+    from detrbench import models
+
+    if name in models.names():
+        cells = [cell.describe() for _, cell in _rows_of(name, models.describe(name).base, scale)]
+    elif address.is_one(name):
+        cells = [_cell(name, scale, results_folder)]
+    else:
+        raise UsageError(f"--recipe: expected a model or a cell (SUITE:ID), got {name!r}", hint="see detrbench list")
+    found: list[dict[str, Any]] = []
+    for cell in cells:
+        where, recipe = f"{cell['suite']}:{cell['id']}@{cell['scale']}", cell.get("recipe") or {}
+        known = next((each for each in found if each["recipe"] == recipe), None)
+        if known is None:
+            found.append({"cells": [where], "recipe": recipe})
+        else:
+            known["cells"].append(where)
+    if not found:
+        raise UsageError(
+            f"{name}: no suite has a row of this model", hint=f"detrbench train {name} --data DIR trains it"
+        )
+    return {"name": name, "recipes": found}
 
 
 def _plain(value: Any) -> Any:
@@ -224,6 +263,17 @@ def _tell_cell(found: dict[str, Any]) -> None:
     ]
     output.say()
     output.console().print(output.table(["measure", "protocol", "state", "figures"], rows))
+
+
+def _tell_recipes(found: dict[str, Any]) -> None:
+    for each in found["recipes"]:
+        output.say(", ".join(each["cells"]))
+        if not each["recipe"]:
+            output.say("its recipe was not recorded: run it again", "")
+            continue
+        rows = [(name, json.dumps(value), source) for name, (value, source) in each["recipe"].items()]
+        output.console().print(output.table(["setting", "value", "from"], rows))
+        output.say()
 
 
 def _headline(record: Mapping[str, Any]) -> str:

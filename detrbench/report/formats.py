@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from detrbench.report import counts, findings, labels, overview, tables
+from detrbench.report import counts, findings, labels, overview, recipes, tables
 from detrbench.report.columns import Column, TableCell
 from detrbench.report.findings import Finding
 from detrbench.report.sections import Section
@@ -20,8 +20,9 @@ SCHEMA = 1
 
 
 def all_tables(section: Section) -> list[Table]:
-    """The suite's table and those behind it."""
-    return [tables.main_table(section), *tables.detail_tables(section)]
+    """The suite's table and those behind it, its recipes last."""
+    made = [tables.main_table(section), *tables.detail_tables(section), recipes.table(section)]
+    return [table for table in made if table.rows]
 
 
 def over_all(found: list[Section]) -> list[Table]:

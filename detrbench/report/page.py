@@ -23,6 +23,7 @@ from detrbench.report import (
     overview,
     pictures,
     provenance,
+    recipes,
     tables,
 )
 from detrbench.report.album import Album
@@ -128,11 +129,11 @@ def _prose(text: object) -> str:
 
 def _view(section: Section, only: bool, album: Album | None) -> SectionView:
     drawn = figures.drawings(section)
-    exhibits = pictures.gallery_of(section)
+    exhibits, recipe = pictures.gallery_of(section), recipes.table(section)
     return SectionView(
         section=section,
         table=tables.main_table(section),
-        details=tables.detail_tables(section),
+        details=[*tables.detail_tables(section), *([recipe] if recipe.rows else [])],
         figures=[figure for figure in drawn if not (only and figure is drawn[0] and figure.data)],
         compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
         and not section.asks("plots")

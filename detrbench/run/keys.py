@@ -22,6 +22,9 @@ from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
 from detrbench.training.recipe import RANDOM
 
+BEGINNING = 2
+"""Counts up whenever detectors begin with other random values, and so end with other weights."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -87,7 +90,7 @@ def training_key(cell: Cell, now: Conditions) -> str:
     recipe = {name: value for name, value in _settings(cell).items() if name not in files}
     # Files count by what they hold, whatever they are called and wherever they lie.
     recipe |= {name: file.sha256 for name, file in files.items() if file}
-    return _digest(["training", _detector(cell), recipe, now.fingerprint(cell, "train")])
+    return _digest(["training", BEGINNING, _detector(cell), recipe, now.fingerprint(cell, "train")])
 
 
 def complexity_key(cell: Cell) -> str:

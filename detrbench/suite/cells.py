@@ -25,6 +25,7 @@ from detrbench.errors import DetrbenchError, UsageError, unknown_name
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON, EVALUATED
 from detrbench.models.spec import DetectorSpec
+from detrbench.suite import sources
 from detrbench.suite.schema import PAPER, Scale, Suite, SuiteVariant
 from detrbench.suite.validation import explain
 from detrbench.weights import catalogue, named
@@ -56,6 +57,12 @@ class Cell:
     published_only: bool = False
     weights_of: Cell | None = None
     official: str | None = None
+    origins: sources.Origins = sources.NOBODY
+
+    @property
+    def recipe(self) -> dict[str, tuple[Any, str]]:
+        """Every setting and, as `model.<name>`, every option of the detector: its value and where that comes from."""
+        return sources.recipe(self.model, self.options, self.settings, self.origins)
 
     @functools.cached_property
     def detector(self) -> DetectorSpec:
@@ -86,9 +93,11 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "settings"}
+        left_out = ("settings", "origins")
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         values |= {"protocols": list(self.protocols), "resolved": self.settings.resolved()}
         values["weights_of"] = self.weights_of.id if self.weights_of else None
+        values["recipe"] = {} if self.model is None else self.recipe
         return typing.cast("dict[str, Any]", json.loads(json.dumps(values, default=str)))
 
 
@@ -183,9 +192,31 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
                     checkpoint=_checkpoint(loaded.document, variant, values),
                     published_only=variant.published_only,
                     official=_official(variant, values, {**options, **settings.model}) if scale == PAPER else None,
+                    origins=_origins(loaded, i, scale, values, changed),
                 )
                 check_options(cell)
             yield cell
+
+
+def _origins(
+    loaded: LoadedSuite, position: int, scale: str, values: Mapping[str, Any], changed: Scale
+) -> sources.Origins:
+    """Who says what of a variant's cell: with these matrix values, at one scale, with keys that the command changed."""
+    suite, variant, written = loaded.suite, loaded.suite.variants[position], loaded.document.value
+    of_row = written["variants"][position].get("scales", {}).get(scale, {})
+    own = variant.scales.get(scale, Scale())
+    row = list(sources.layers_of(of_row, own, sources.ROW))
+    below = list(sources.layers_of(written["scales"][scale], suite.scales[scale], sources.SUITE))
+    # A row that builds on another shared scale has the options of that one, and none of its suite's.
+    scales = row if own.like else [*row, *below]
+    return sources.Origins(
+        settings=((sources.SET, changed.model_dump(exclude_unset=True)), *row, *below),
+        options=(
+            *((who, said.get("model", {})) for who, said in scales),
+            (sources.ROW, {**values, **variant.options}),
+            (sources.SUITE, suite.defaults),
+        ),
+    )
 
 
 def _weights_wanted(suite: Suite) -> Iterator[tuple[str, tuple[int, str]]]:
@@ -221,7 +252,12 @@ def _with_options(cells: list[Cell], chosen: Mapping[str, Any]) -> list[Cell]:
     changed = []
     for cell in cells:
         mine = {name: value for name, value in chosen.items() if cell.model and name in takes.get(cell.id, chosen)}
-        cell = dataclasses.replace(cell, options=cell.options | mine, complexity_options=cell.complexity_options | mine)
+        cell = dataclasses.replace(
+            cell,
+            options=cell.options | mine,
+            complexity_options=cell.complexity_options | mine,
+            origins=dataclasses.replace(cell.origins, options=((sources.SET, mine), *cell.origins.options)),
+        )
         check_options(cell)
         changed.append(cell)
     return changed

@@ -18,7 +18,7 @@ class DabDecoder(DeformableDecoder):
         super().__init__(dimensions, refine_boxes=True)
         width = dimensions.hidden_dim
         self.box_position = BoxPosition(dimensions)
-        self.position_scale = MLP(width, width, width, 2)
+        self.position_scale = MLP(width, width, width, 2).xavier()
 
     def query_position(self, layer: int, queries: Queries, content: Tensor, reference_points: Tensor) -> Tensor:
         """(B, Q, C) from the box, times what the content asks for."""

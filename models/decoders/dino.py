@@ -40,7 +40,7 @@ class BoxPosition(nn.Module):
         super().__init__()
         width = dimensions.hidden_dim
         self.features = width // 2
-        self.network = MLP(2 * width, width, width, 2)
+        self.network = MLP(2 * width, width, width, 2).xavier()
 
     def forward(self, reference_points: Tensor) -> Tensor:
         """(B, Q, L, 4) boxes of each padded level -> (B, Q, C); only the first level's are read."""

@@ -124,7 +124,6 @@ class ScoreNetwork(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, S, C) -> (B, S)."""
