@@ -24,7 +24,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:]))
 
     def xavier(self) -> MLP:
-        """The same layers with Xavier's weights, which the official code gives to whatever stands in its transformer."""
+        """The same layers with Xavier's weights, as the official code has whatever stands in its transformer."""
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
             nn.init.xavier_uniform_(layer.weight)

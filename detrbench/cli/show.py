@@ -185,9 +185,7 @@ def _recipes(name: str, scale: str | None, results_folder: Path) -> dict[str, An
         else:
             known["cells"].append(where)
     if not found:
-        raise UsageError(
-            f"{name}: no suite has a row of this model", hint=f"detrbench train {name} --data DIR trains it"
-        )
+        raise UsageError(f"{name}: no suite has a row of it", hint=f"train it on your images: detrbench train {name}")
     return {"name": name, "recipes": found}
 
 

@@ -140,10 +140,10 @@ def _how(settings: Any) -> str:
     recipe, (shortest, longest) = settings.recipe, settings.eval_size
     sides, begins = settings.sides_in_training, recipe.init_from or f"backbone {recipe.init}"
     windows = ", half of them windows" if settings.crops else ""
-    drops = " and ".join(f"{epochs:g}" for epochs in recipe.lr_drops or ())
+    drops = "".join(f", a tenth of it after {epochs:g}" for epochs in recipe.lr_drops or ())
     return (
         f"begins with {begins}; {recipe.epochs} epochs, {recipe.batch_size} images a step; learning rate "
-        f"{recipe.lr:g}, of the backbone {recipe.lr_backbone:g}{f', a tenth of it after {drops}' if drops else ''}; short "
+        f"{recipe.lr:g}, of the backbone {recipe.lr_backbone:g}{drops}; short "
         f"sides {min(sides)} to {max(sides)} pixels{windows}, evaluated at {shortest}/{longest}"
     )
 

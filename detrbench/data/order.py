@@ -16,9 +16,9 @@ from detrbench.data.seeding import derive_seed
 
 
 class Place(NamedTuple):
-    """An image by its index, and the pass that it belongs to: together they decide its augmentation."""
+    """An image by its index in the data set, and the pass that it belongs to: they decide its augmentation."""
 
-    index: int
+    image: int
     number: int
 
 
@@ -71,7 +71,7 @@ def _side_by_side(places: Sequence[Place], wide: Sequence[bool], size: int) -> l
     arranged: list[Place] = []
     waiting: dict[bool, list[Place]] = {True: [], False: []}
     for place in places:
-        group = waiting[wide[place.index]]
+        group = waiting[wide[place.image]]
         group.append(place)
         if len(group) == size:
             arranged += group

@@ -56,8 +56,8 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     """Where a table can be run: which data (keys of DataSpec), how trained (keys of Recipe), at which size.
 
     `like` names a scale of suites/shared/scales.yaml whose keys hold where this one says nothing.
-    `model` holds model options that this scale changes (a tiny backbone). A row whose scale names another shared one has
-    the options of that one, and none of its suite's.
+    `model` holds model options that this scale changes (a tiny backbone). A row whose scale names another shared one
+    has the options of that one, and none of its suite's.
 
     In evaluation the short side of an image is brought to `shortest` pixels, its long side to at most `longest`: 800
     and 1333 if not given, or the size at which `shapes` are drawn. In training the short side is one of `train_scales`,

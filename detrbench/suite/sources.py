@@ -43,9 +43,8 @@ class Origins:
 
     def of_setting(self, name: str) -> str:
         """Where a setting comes from."""
-        return next(
-            (_first(self.settings, key) for key in _DERIVED.get(name, (name,)) if _said(self.settings, key)), DEFAULT
-        )
+        keys = _DERIVED.get(name, (name,))
+        return next((who for key in keys if (who := _first(self.settings, key)) != DEFAULT), DEFAULT)
 
     def of_option(self, model: str, given: Mapping[str, Any], backbone: str) -> Callable[[str], str]:
         """Where an option of a model comes from, built with what is `given`, on that backbone."""
@@ -55,6 +54,9 @@ class Origins:
         if source is not None:
             zoo.insert(0, (f"{ZOO}, source {source}", of_backbone(variant.sources[source], backbone)))
         return lambda name: _first((*self.options, *zoo), name)
+
+
+NOBODY = Origins((), ())
 
 
 def layers_of(written: Mapping[str, Any], scale: Scale, who: str) -> Iterator[Layer]:
@@ -68,10 +70,6 @@ def layers_of(written: Mapping[str, Any], scale: Scale, who: str) -> Iterator[La
     yield who, written
     if scale.like is not None:
         yield f"scale {scale.like}", scale.model_dump(exclude_unset=True)
-
-
-def _said(layers: tuple[Layer, ...], name: str) -> bool:
-    return any(name in said for _, said in layers)
 
 
 def _first(layers: tuple[Layer, ...], name: str) -> str:

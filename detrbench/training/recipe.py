@@ -75,7 +75,7 @@ class Recipe:
     weight_decay: float = 1e-4
     weight_decay_norm: float | None = None
     clip_norm: float = 0.1
-    lr_drops: list[float] | None = field(default_factory=lambda: [40])
+    lr_drops: list[float] | None = field(default_factory=lambda: [40.0])
     warmup_steps: int = 0
     warmup_factor: float | None = None
     iterations_per_epoch: int | None = None

@@ -40,7 +40,7 @@ def test_epochs_of_steps_go_on_where_the_last_one_ended(steps: int) -> None:
     stream = [place for epoch in epochs for place in flat(epoch)]
     passes = [flat(Order(4, seed=3).epoch(images, number)) for number in range(20)]
     assert stream == [place for one in passes for place in one][: 6 * 4 * steps]
-    seen = Counter(place.index for place in stream)
+    seen = Counter(place.image for place in stream)
     assert max(seen.values()) - min(seen.values()) <= 1
 
 
@@ -55,7 +55,7 @@ def test_images_of_one_orientation_stay_together(grouped: int, count: int, steps
         assert sorted(places) == sorted(flat(plain.epoch(images, epoch)))
         assert places != flat(plain.epoch(images, epoch))
         groups = [places[i : i + grouped] for i in range(0, len(places), grouped)]
-        mixed = [number for number, group in enumerate(groups) if len({place.index % 2 for place in group}) > 1]
+        mixed = [number for number, group in enumerate(groups) if len({place.image % 2 for place in group}) > 1]
         assert set(mixed) <= {len(groups) - 2, len(groups) - 1}  # of what was left over
 
 

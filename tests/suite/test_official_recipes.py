@@ -1,4 +1,4 @@
-"""Every published row is trained as the official code says, which is read there and stands in recipes.yaml with its line."""
+"""Every published row is trained as the official code says, which stands in recipes.yaml, each value with its line."""
 
 from __future__ import annotations
 
