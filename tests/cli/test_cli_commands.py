@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -289,3 +290,54 @@ def test_a_broken_pipe_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     done = subprocess.run(["bash", "-c", command], env=environment, capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "Error" not in done.stderr
+
+
+def test_show_prints_recipes_with_the_source_of_every_value(capsys: pytest.CaptureFixture[str]) -> None:
+    def lines(*arguments: str) -> list[list[str]]:
+        assert cli.main(["show", *arguments, "--recipe"]) == 0
+        return [re.split("  +", line.strip()) for line in capsys.readouterr().out.splitlines()]
+
+    told = lines("dac_detr_swin_l")
+    assert ["dac_table2:dac-align-24@paper"] in told
+    last = told[told.index(["dac_table2:dac-align-24@paper"]) :]
+    for line in (
+        ["weight_decay", "0.05", "row"],
+        ["lr_drops", "[20.0]", "scale hdetr_24"],
+        ["clip_norm", "0.1", "default"],
+        ["model.drop_path", "0.5", "row"],
+        ["model.window_size", "12", "zoo"],
+    ):
+        assert line in last
+    assert ["epochs", "10", "suite"] in lines("quickstart:sparse-0.3")
+    equal = lines("focus_detr_r101")
+    rows = ("figure7_ap_gflops:focus-r101-0.3", "table2_resnet101:focus-0.3", "table10_convergence:focus-r101-36")
+    assert [", ".join(f"{row}@paper" for row in rows)] in equal
+    assert ["warmup_steps", "1000", "scale focus_r101_36"] in equal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["quickstart"], "--recipe: expected a model or a cell"), (["dino_tiny"], "dino_tiny: no suite has a row of it")],
+)
+def test_what_has_no_recipe_says_so(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["show", *arguments, "--recipe"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_report_prints_the_recipes_of_a_run(terminal: Terminal) -> None:
+    assert terminal.type("run", "demo.yaml", "--measure", "complexity", "--set", "lr_drops=[1]")[0] == 0
+    code, told, _ = terminal.type("report", "demo", "--format", "md")
+    assert code == 0
+    recipes = told.partition("### Recipes, ")[2]
+    for line in (
+        "| epochs | 2 | suite | all |",
+        "| lr\\_drops | [1.0] | --set | all |",
+        "| clip\\_norm | 0.1 | default | all |",
+        "| model.keep\\_ratio | 0.1 | row | sparse-0.1 |",
+        "| model.keep\\_ratio | 0.3 | row | sparse-0.3 |",
+    ):
+        assert line in recipes, line
+    assert terminal.type("report", "demo", "-o", "page.html")[0] == 0
+    page = (terminal.folder / "page.html").read_text()
+    assert "Recipes, smoke scale" in page
+    assert re.search(r"lr_drops.{0,300}\[1\.0\].{0,300}--set", page, re.DOTALL)
