@@ -11,10 +11,10 @@ quickstart: $(READY)  ## train four small detectors on two cores, write the repo
 	$(BIN)/detrbench report
 
 test: $(READY)  ## the tests that run on every change
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 test-full: $(READY)  ## everything, the slow checks included
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not gpu"
 
 record-references: $(READY)  ## small references, keys and the folder of a run anew, and what changed of them
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reference/record.py
