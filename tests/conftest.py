@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -18,6 +19,12 @@ os.environ["COLUMNS"] = "200"  # of a terminal; what runs the tests may have set
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write what is recorded under tests/reference anew")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: looking through it for garbage, again and again, would take a part of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

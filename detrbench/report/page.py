@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detrbench import measures
 from detrbench.measures import CHOSEN
@@ -32,6 +34,9 @@ from detrbench.report.findings import Finding, SuiteFindings
 from detrbench.report.provenance import Rule
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
+
+if TYPE_CHECKING:
+    import jinja2
 
 MOST_CONDITIONS = 5  # drawings of AP against GFLOPs in the overview; the others are in their suites' sections
 FOLDER = Path(__file__).resolve().parent.parent / "reports"
@@ -68,24 +73,13 @@ def render(found: list[Section], album: Album | None = None) -> str:
         found: the suites.
         album: where pictures are kept beside the page; without one all of them stand in it.
     """
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["sortable"] = _sortable
-    environment.filters["prose"] = _prose
     whole, found = found, fitting.fitted(found)
     groups = contents.groups(found)
     ordered = [section for group in groups for section in group.sections]
     detectors = overview.detectors(ordered)
     machines = list(provenance.machines(ordered))
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("script.js", "chart.js"))
-    page: str = environment.get_template("page.html.j2").render(
+    page: str = _template().render(
         groups=[
             (group.title, [_view(section, len(ordered) == 1, album) for section in group.sections]) for group in groups
         ],
@@ -99,6 +93,22 @@ def render(found: list[Section], album: Album | None = None) -> str:
         label=labels.label,
     )
     return page.strip() + "\n"
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["sortable"] = _sortable
+    environment.filters["prose"] = _prose
+    return environment.get_template("page.html.j2")
 
 
 def _policy(script: str) -> str:

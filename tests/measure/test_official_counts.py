@@ -17,6 +17,11 @@ from detrbench import models
 from detrbench.measure import complexity, counters, protocols
 
 
+def slow(*case: Any) -> Any:
+    """A case of parts and rules that others have too."""
+    return pytest.param(*case, marks=pytest.mark.full)
+
+
 def measured(name: str, protocol: str, **options: Any) -> float:
     create = functools.partial(models.create, name, **options)
     return complexity.measure(create, protocols.get("complexity", protocol), cross_check=False).gflops
@@ -28,9 +33,9 @@ def measured(name: str, protocol: str, **options: Any) -> float:
         ("deformable_detr_r50", {}, "deformable_table", 172.9),
         ("efficient_detr_r50", {}, "deformable_table", 177.3),
         ("sparse_detr_r50", {"keep_ratio": 0.1}, "sparse_table1", 105.4),
-        ("sparse_detr_r50", {"keep_ratio": 0.2}, "sparse_table1", 112.9),
+        slow("sparse_detr_r50", {"keep_ratio": 0.2}, "sparse_table1", 112.9),
         ("sparse_detr_r50", {"keep_ratio": 0.3}, "sparse_table1", 120.5),
-        ("sparse_detr_r50", {"keep_ratio": 0.4}, "sparse_table1", 128.0),
+        slow("sparse_detr_r50", {"keep_ratio": 0.4}, "sparse_table1", 128.0),
         ("sparse_detr_r50", {"keep_ratio": 0.5}, "sparse_table1", 135.6),
     ],
 )
@@ -46,7 +51,7 @@ def test_published_figures_to_the_last_digit(
         ("deformable_detr_r50", {}, "official_800x1066", 166.045),
         ("deformable_detr_two_stage_r50", {}, "official_800x1066", 170.322),
         ("efficient_detr_r50", {}, "official_800x1066", 170.282),
-        ("efficient_detr_r50", {}, "official_850x1040", 177.331),
+        slow("efficient_detr_r50", {}, "official_850x1040", 177.331),
         ("sparse_detr_r50", {"keep_ratio": 0.3}, "official_800x1066", 124.629),
     ],
 )
@@ -63,22 +68,22 @@ LITE_6X1 = {"high_updates": 6, "blocks": 1}
         # The original DINO runs the box head on all tokens, Lite DETR's on the selected ones: two GFLOPs.
         ("dino_r50", {}, "official_800x1066", 236.845),
         ("dino_r50", {"source": "lite_detr"}, "lite_table", 234.61),
-        ("dino_r50", {"source": "lite_detr"}, "official_850x1040", 243.853),
+        slow("dino_r50", {"source": "lite_detr"}, "official_850x1040", 243.853),
         ("lite_dino_r50", {}, "lite_table", 152.361),
         ("lite_dino_r50", LITE_6X1, "lite_table", 142.41),
         ("lite_dino_r50", {"high_levels": 2}, "lite_table", 130.19),
         ("lite_dino_r50", {"key_aware": False}, "lite_table", 148.23),
         ("deformable_detr_pp_r50", {}, "official_800x1066", 227.326),
-        ("h_detr_r50", {}, "official_800x1066", 227.326),
+        slow("h_detr_r50", {}, "official_800x1066", 227.326),
         ("dac_detr_r50", {}, "official_800x1066", 236.113),
         ("deformable_detr_two_stage_r50", {"source": "detrex"}, "detrex_800x1066", 168.865),
-        ("deformable_detr_two_stage_r50", {"source": "detrex"}, "detrex_sampled_850x1040", 177.708),
+        slow("deformable_detr_two_stage_r50", {"source": "detrex"}, "detrex_sampled_850x1040", 177.708),
         ("dino_r50", {"source": "detrex"}, "detrex_800x1066", 235.417),
-        ("dino_r50", {"source": "detrex"}, "detrex_sampled_850x1040", 246.609),
+        slow("dino_r50", {"source": "detrex"}, "detrex_sampled_850x1040", 246.609),
         ("focus_detr_r50", {}, "detrex_800x1066", 148.997),
         ("focus_detr_r50", {}, "detrex_sampled_850x1040", 155.356),
-        ("deformable_detr_swin_t", {"source": "sparse_detr"}, "deformable_table", 180.398),
-        ("efficient_detr_swin_t", {}, "deformable_table", 184.797),
+        slow("deformable_detr_swin_t", {"source": "sparse_detr"}, "deformable_table", 180.398),
+        slow("efficient_detr_swin_t", {}, "deformable_table", 184.797),
         ("sparse_detr_swin_t", {"keep_ratio": 0.3}, "sparse_table1", 128.540),
     ],
 )

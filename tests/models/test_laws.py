@@ -23,6 +23,17 @@ SMALL: dict[str, Any] = {
 NAMES = [name for name in models.names() if name.endswith("_tiny")]
 
 
+def with_slow(names: list[str]) -> list[Any]:
+    """Parameters of a test that takes long: those with a part that no earlier one has, the others marked as slow."""
+    seen: set[tuple[str, str]] = set()
+    made = []
+    for name in names:
+        parts = set(models.resolve(name, {}).parts.items())
+        made.append(pytest.param(name, marks=() if parts - seen else pytest.mark.full))
+        seen |= parts
+    return made
+
+
 def small(name: str, seed: int = 0, **overrides: Any) -> Detector:
     torch.manual_seed(seed)
     if name.startswith("focus"):
@@ -44,11 +55,6 @@ def padded_pair() -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         images[index, :, :height, :width] = single[0]
         masks[index, :height, :width] = False
     return images, masks, singles
-
-
-@pytest.fixture(params=NAMES)
-def detector(request: pytest.FixtureRequest) -> Detector:
-    return small(request.param)
 
 
 def test_permuted_images_permute_results(detector: Detector) -> None:
@@ -99,7 +105,9 @@ def test_every_parameter_learns(detector: Detector) -> None:
     assert idle == []
 
 
-def test_meta_device_gives_shapes(detector: Detector) -> None:
+@pytest.mark.parametrize("name", with_slow(NAMES))
+def test_meta_device_gives_shapes(name: str) -> None:
+    detector = small(name)
     out = detector.to("meta")(torch.randn(1, 3, 128, 192, device="meta", dtype=torch.float64))
     assert out.pred_boxes.shape == (1, 12, 4)
 

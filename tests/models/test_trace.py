@@ -8,17 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_laws import NAMES, SMALL, padded_pair, small
+from test_laws import NAMES, SMALL, padded_pair, small, with_slow
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrbench.models.detector import Detector, DetectorOutput
 from detrbench.models.trace import Trace
-
-
-@pytest.fixture(params=NAMES)
-def detector(request: pytest.FixtureRequest) -> Detector:
-    return small(request.param)
 
 
 def forward(detector: Detector, **arguments: Any) -> DetectorOutput:
@@ -64,8 +59,9 @@ def test_shapes(detector: Detector) -> None:
     assert maps[-1][1, -1, -1] == 2 * num_tokens - 1
 
 
-def test_off_it_leaves_nothing_behind(detector: Detector) -> None:
-    detector.requires_grad_(False)  # the counter trips over parameters that want gradients
+@pytest.mark.parametrize("name", with_slow(NAMES))
+def test_off_it_leaves_nothing_behind(name: str) -> None:
+    detector = small(name).requires_grad_(False)  # the counter trips over parameters that want gradients
     with FlopCounterMode(display=False) as before:
         off = forward(detector)
     with FlopCounterMode(display=False) as during:

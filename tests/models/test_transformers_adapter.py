@@ -101,7 +101,8 @@ def test_a_published_file_is_recognised(tmp_path: Path) -> None:
     name = "hf_deformable_detr_r50_plain"
     whole = {key: tensor.float().contiguous() for key, tensor in published(name).items()}
     save_file(whole, tmp_path / "model.safetensors")
-    assert models.load_checkpoint(models.create(**CREATE[name]), tmp_path / "model.safetensors").adapter == "transformers"
+    report = models.load_checkpoint(models.create(**CREATE[name]), tmp_path / "model.safetensors")
+    assert report.adapter == "transformers"
 
 
 @pytest.mark.full

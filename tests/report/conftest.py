@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,11 +35,15 @@ def _each_plot_is_drawn_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return report_fixture.write_quickstart(report_fixture.write_table6(tmp_path_factory.mktemp("written")))
+
+
 @pytest.fixture
-def results(tmp_path: Path) -> Path:
+def results(tmp_path: Path, _written: Path) -> Path:
     """Two suites: one with a published table and rows that are not built, one without."""
-    root = tmp_path / "results"
-    return report_fixture.write_quickstart(report_fixture.write_table6(root))
+    return Path(shutil.copytree(_written, tmp_path / "results"))
 
 
 @pytest.fixture(scope="session")

@@ -145,11 +145,10 @@ def test_contents_go_by_paper_and_table_number(results: Path) -> None:
 
 
 def test_thirty_suites_stay_small(results: Path) -> None:
-    for i in range(3):
-        copy_suite(results, "table6_keep_ratio", f"suite{i}")
+    copy_suite(results, "table6_keep_ratio", "another")
     html = render(results)
-    assert len(html) / 5 * 30 < 5e6
-    assert html.count('<section id="') == 5 + 6
+    assert len(html) / 3 * 30 < 5e6
+    assert html.count('<section id="') == 3 + 6
 
 
 def test_one_suite_has_no_overview(results: Path) -> None:

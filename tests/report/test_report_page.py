@@ -117,8 +117,8 @@ def test_equal_results_give_equal_bytes_and_need_no_torch(results: Path, tmp_pat
     assert render(copy) == page
     for format in set(FORMATS) - {"html"}:
         assert render(results, None, format) == render(copy, None, format), format
-    program = "import sys; from pathlib import Path; from detrbench.report import render; print(render(Path(sys.argv[1])));"
-    program += "sys.exit('torch' in sys.modules)"
+    program = "import sys; from pathlib import Path; from detrbench.report import render; "
+    program += "print(render(Path(sys.argv[1]))); sys.exit('torch' in sys.modules)"
     other = subprocess.run([sys.executable, "-c", program, str(results)], capture_output=True, text=True, check=True)
     assert other.stdout == page + "\n"
 
