@@ -8,55 +8,73 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detrbench.models.criterion import LossTerm, matched_losses
+from detrbench.models.criterion import LossTerm, MatchedTerm
 from detrbench.models.dam import decoder_attention_map
 from detrbench.models.losses import Losses, Supervision
-from detrbench.models.matcher import Target
+from detrbench.models.matcher import Matched, Unmatched, stacked
+from detrbench.models.precision import in_full
+from detrbench.models.targets import Objects
+from detrbench.models.transfer import upload
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
 
 
-class ProposalLoss(LossTerm):
+class ProposalLoss(MatchedTerm):
     """Trains the proposal head on the tokens it predicted for: all of them, or the selected ones (two-stage).
+
+    Its losses carry the suffix `_enc`.
 
     Args:
         class_agnostic: every label counts as class 0, so that the first logit becomes objectness.
     """
 
+    learns_by = "encoder"
+
     def __init__(self, class_agnostic: bool) -> None:
         super().__init__()
         self.class_agnostic = class_agnostic
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
-        """Losses with the suffix `_enc`."""
+    def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched:
+        """The proposals."""
         assert out.queries.proposals is not None
-        if self.class_agnostic:
-            targets = [{**target, "labels": torch.zeros_like(target["labels"])} for target in targets]
-        return matched_losses(supervision.encoder, out.queries.proposals, targets, num_boxes, "_enc")
+        return Unmatched(stacked([out.queries.proposals]), objects.as_one_class() if self.class_agnostic else objects)
+
+    def suffixes(self, layers: int) -> list[str]:
+        """Of the one prediction."""
+        return ["_enc"]
 
 
-class EncoderAuxiliaryLoss(LossTerm):
-    """Trains the kept tokens of each encoder layer to detect (Sparse DETR, section 3.4)."""
+class EncoderAuxiliaryLoss(MatchedTerm):
+    """Trains the kept tokens of each encoder layer to detect (Sparse DETR, section 3.4); suffix `_enc_<layer>`."""
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
-        """Losses with the suffix `_enc_<layer>`."""
-        losses: Losses = {}
-        for index, prediction in enumerate(out.encoded.auxiliary):
-            losses |= matched_losses(supervision.encoder, prediction, targets, num_boxes, f"_enc_{index}")
-        return losses
+    learns_by = "encoder"
+
+    def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched | None:
+        """The tokens of each layer; None where there was only inference."""
+        return Unmatched(stacked(out.encoded.auxiliary), objects) if out.encoded.auxiliary else None
+
+    def suffixes(self, layers: int) -> list[str]:
+        """Of encoder layers."""
+        return [f"_enc_{index}" for index in range(layers)]
 
 
-class ObjectnessLoss(LossTerm):
-    """Trains the head that ranks tokens before the encoder to detect (Sparse DETR, section 3.3).
+class ObjectnessLoss(MatchedTerm):
+    """Trains the head that ranks tokens before the encoder to detect (Sparse DETR, section 3.3); suffix `_backbone`.
 
     As for the proposals, all tokens are matched, and the weights are those of every other matched loss.
     """
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
-        """Losses with the suffix `_backbone`."""
+    learns_by = "encoder"
+
+    def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched:
+        """All tokens."""
         assert out.encoded.objectness is not None
-        return matched_losses(supervision.encoder, out.encoded.objectness, targets, num_boxes, "_backbone")
+        return Unmatched(stacked([out.encoded.objectness]), objects)
+
+    def suffixes(self, layers: int) -> list[str]:
+        """Of the one prediction."""
+        return ["_backbone"]
 
 
 class DamLoss(LossTerm):
@@ -64,7 +82,14 @@ class DamLoss(LossTerm):
 
     weights: ClassVar[dict[str, float]] = {"loss_mask_prediction": 1.0}
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
+    def forward(
+        self,
+        out: DetectorOutput,
+        objects: Objects,
+        matched: Matched | None,
+        num_boxes: float,
+        supervision: Supervision,
+    ) -> Losses:
         """Binary cross entropy over all tokens, padding included."""
         kept = out.encoded.kept_tokens
         assert kept is not None
@@ -73,14 +98,12 @@ class DamLoss(LossTerm):
             out.decoded.sampling_locations, out.decoded.attention_weights, out.tokens.sizes
         )
         target = most_attended(attention, out.tokens.padding, [len(tokens) for tokens in kept[0]])
-        return {"loss_mask_prediction": F.multilabel_soft_margin_loss(out.encoded.scores, target)}
+        return {"loss_mask_prediction": F.multilabel_soft_margin_loss(in_full(out.encoded.scores), target)}
 
 
 @torch.no_grad()
 def most_attended(attention: Tensor, padding: Tensor, counts: list[int]) -> Tensor:
     """(B, S) attention map -> (B, S) with 1 on each image's `counts` largest values off the padding, 0 elsewhere."""
     ranked = attention.masked_fill(padding, attention.min() - 1).topk(max(counts), dim=1).indices
-    target = torch.zeros_like(attention)
-    for image, count in enumerate(counts):
-        target[image, ranked[image, :count]] = 1
-    return target
+    chosen = torch.arange(max(counts), device=ranked.device) < upload(torch.tensor(counts), ranked.device)[:, None]
+    return torch.zeros_like(attention).scatter(1, ranked, chosen.to(attention.dtype))

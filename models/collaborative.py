@@ -1,8 +1,8 @@
 """DAC-DETR's C-decoder (Hu et al., NeurIPS 2023): in training, the decoder runs once more without self-attention.
 
 Self-attention spreads the queries out, so that one of them answers for an object; cross-attention gathers them around
-it. Without the first, several queries can answer for each object, which trains the second. Shapes: B images, Q queries,
-n objects of an image.
+it. Without the first, several queries can answer for each object, which trains the second. Shapes: L layers, B images,
+Q queries, T objects of all images, R queries that answer for an object.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import box_iou
 
-from detrbench.models.boxes import cxcywh_to_xyxy
+from detrbench.models.boxes import cxcywh_to_xyxy, iou
 from detrbench.models.contracts import AuxiliaryDecoder, Decoder, Heads
-from detrbench.models.criterion import LossTerm
+from detrbench.models.criterion import LossTerm, decoder_suffixes, layer_losses
 from detrbench.models.denoising import noised_losses
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, Supervision
-from detrbench.models.matcher import Matches, Target
-from detrbench.models.tokens import Decoded, Encoded, Outputs, Queries, Tokens
+from detrbench.models.matcher import Matched, label_logits, stacked
+from detrbench.models.targets import Objects
+from detrbench.models.tokens import Decoded, Encoded, Outputs, Prediction, Queries, Tokens
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
@@ -96,75 +96,80 @@ class CollaborativeLoss(LossTerm):
         super().__init__()
         self.threshold, self.top = threshold, top
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
+    def forward(
+        self,
+        out: DetectorOutput,
+        objects: Objects,
+        matched: Matched | None,
+        num_boxes: float,
+        supervision: Supervision,
+    ) -> Losses:
         """Losses with the suffix `_cdecoder`, and `_<i>_cdecoder` for layer i before the last; none in inference."""
         branch = out.auxiliary
         if branch is None:
             return {}
-        balanced = max(BALANCE * num_boxes, 1.0)
-        losses: Losses = {}
-        for index, matches in enumerate(assignments(out, targets, self.threshold, self.top)):
-            suffix = "" if index == len(out.layers) - 1 else f"_{index}"
-            terms = supervision.one_to_many(branch.layers[index], targets, matches, balanced)
-            losses |= {name + suffix: loss for name, loss in terms.items()}
-        losses |= noised_losses(supervision.decoder, branch.noised, out.queries, targets, num_boxes)
+        answers = self.answers(stacked(out.layers), stacked(branch.layers), objects)
+        suffixes = decoder_suffixes(len(branch.layers))
+        losses = layer_losses(supervision.one_to_many, answers, BALANCE * num_boxes, suffixes)
+        losses |= noised_losses(supervision.decoder, branch.noised, out.queries, objects, num_boxes)
         return {f"{name}_cdecoder": loss for name, loss in losses.items()}
 
+    def answers(self, first: Prediction, second: Prediction, objects: Objects) -> Matched:
+        """Who answers for what in the C-decoder, in layers of the O-decoder's and the C-decoder's predictions."""
+        scores = matching_scores(first.boxes, second.logits, objects)
+        return Matched(second, objects, *assign(scores, objects, self.threshold, self.top))
+
 
 @torch.no_grad()
-def matching_scores(boxes: Tensor, logits: Tensor, target: Target) -> Tensor:
-    """How well each query fits each object of an image.
+def matching_scores(boxes: Tensor, logits: Tensor, objects: Objects) -> Tensor:
+    """How well each query of an object's image fits the object.
 
     Args:
-        boxes: (Q, 4); the O-decoder's, as in the official code.
-        logits: (Q, K); the C-decoder's.
-        target: `labels` (n,) and `boxes` (n, 4).
+        boxes: (L, B, Q, 4); the O-decoder's, as in the official code.
+        logits: (L, B, Q, K); the C-decoder's.
+        objects: T of them.
 
     Returns:
-        (n, Q) in 0..1.
+        (L, T, Q) in 0..1.
     """
-    overlap = box_iou(cxcywh_to_xyxy(target["boxes"].to(boxes)), cxcywh_to_xyxy(boxes))
-    probability = logits.sigmoid()[:, target["labels"]].T
-    return IOU_SHARE * overlap + (1 - IOU_SHARE) * probability
+    overlap = iou(cxcywh_to_xyxy(objects.boxes[:, None]), cxcywh_to_xyxy(boxes[:, objects.image]))
+    return IOU_SHARE * overlap + (1 - IOU_SHARE) * label_logits(logits, objects).sigmoid()
 
 
 @torch.no_grad()
-def assign(scores: Tensor, threshold: float, top: int) -> tuple[Tensor, Tensor]:
-    """One-to-many assignment of an image, as the official code has it.
+def assign(scores: Tensor, objects: Objects, threshold: float, top: int) -> tuple[Tensor, Tensor]:
+    """One-to-many assignment, as the official code has it.
 
     Each query counts for the object it fits best, if its score reaches the threshold or no query fits some object
     better. That count, at most `top`, says how many queries answer for the object: those of its highest scores, be they
     counted or not. So a query may answer for two objects.
 
     Args:
-        scores: (n, Q) from `matching_scores`.
+        scores: (L, T, Q) from `matching_scores`.
+        objects: T of them.
         threshold: least score.
         top: most queries an object.
 
     Returns:
-        Queries and objects, one after the other, best first.
+        (L, T, R) queries, best first, and bool, False behind an object's count; R is `top`, or Q where that is less.
     """
-    if not scores.numel():
-        nothing = torch.zeros(0, dtype=torch.long, device=scores.device)
-        return nothing, nothing
-    best, choice = scores.max(0)
-    needed = (scores == scores.amax(1, keepdim=True)).any(0)
-    positive = ((best >= threshold) | needed).nonzero()[:, 0]
-    if len(positive) > MOST_POSITIVES:
-        positive = positive[torch.randperm(len(positive), device=scores.device)[:MOST_POSITIVES]]
-    counts = choice[positive].bincount(minlength=len(scores)).clamp(max=top)
-    ranked = scores.argsort(dim=1, descending=True)
-    chosen = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
-    return ranked[chosen], chosen.nonzero()[:, 0]
+    layers, _, queries = scores.shape
+    place = slice(None), objects.image, objects.slot
+    table = scores.new_full((layers, len(objects.counts), max(objects.most, 1), queries), -1.0)  # (L, B, n, Q)
+    table[place] = scores
+    best, choice = table.max(2)
+    needed = ((table == table.amax(3, keepdim=True)) & (table >= 0)).any(2)
+    counted = _at_most((best >= threshold) | needed)
+    counts = torch.zeros_like(table, dtype=torch.long).scatter_(2, choice[:, :, None], counted[:, :, None].long())
+    ranked = scores.topk(min(top, queries), dim=2).indices
+    count = counts.sum(3)[place]
+    return ranked, torch.arange(ranked.shape[2], device=scores.device) < count[..., None]
 
 
-def assignments(out: DetectorOutput, targets: list[Target], threshold: float, top: int) -> list[Matches]:
-    """The assignment of each decoder layer and image."""
-    assert out.auxiliary is not None
-    return [
-        [
-            assign(matching_scores(boxes, logits, target), threshold, top)
-            for boxes, logits, target in zip(first.boxes, second.logits, targets)
-        ]
-        for first, second in zip(out.layers, out.auxiliary.layers)
-    ]
+def _at_most(positive: Tensor) -> Tensor:
+    """(L, B, Q) bool, with no more than `MOST_POSITIVES` left of an image's queries, drawn at random."""
+    if positive.shape[2] <= MOST_POSITIVES:
+        return positive
+    lot = torch.rand_like(positive, dtype=torch.get_default_dtype()).masked_fill(~positive, -1.0)
+    drawn = lot.topk(MOST_POSITIVES, dim=2).indices
+    return positive & torch.zeros_like(positive).scatter(2, drawn, True)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from detrbench.errors import UsageError
 from detrbench.models.criterion import LossTerm
-from detrbench.models.matcher import Target
 from detrbench.models.parts import Part
 from detrbench.models.proposals import ProposalHead
+from detrbench.models.targets import Target
 from detrbench.models.tokens import Decoded, Encoded, Outputs, Prediction, Queries, Tokens
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from detrbench.models.losses import Losses, MatchedLosses, Supervision, supervision
-from detrbench.models.matcher import Target, match
-from detrbench.models.tokens import Prediction
+from detrbench.models.matcher import Matched, Unmatched, match, stacked
+from detrbench.models.precision import in_full
+from detrbench.models.targets import Objects, Target
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
@@ -19,8 +20,10 @@ BOX_WEIGHTS = {"loss_bbox": 5.0, "loss_giou": 2.0}
 
 
 class LossTerm(nn.Module):
-    """One term of the objective, called as `term(out, targets, num_boxes, supervision)`; returns named losses.
+    """One term of the objective.
 
+    A term first says which predictions are to be matched to the objects; those of all terms are matched together, and
+    each is then called with its own: `term(out, objects, matched, num_boxes, supervision)` returns named losses.
     `num_boxes` is `Criterion.forward`'s: it may be below 1, which no loss is divided by.
 
     Attributes:
@@ -29,13 +32,48 @@ class LossTerm(nn.Module):
 
     weights: ClassVar[dict[str, float]] = {}
 
+    def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched | None:
+        """What is to be matched; None where nothing is, and then `matched` is None too."""
+        return None
 
-def matched_losses(
-    losses: MatchedLosses, prediction: Prediction, targets: list[Target], num_boxes: float, suffix: str
-) -> Losses:
-    """Matches one prediction, (B, Q, K) and (B, Q, 4), to the objects and names its losses with a suffix."""
-    found = losses(prediction, targets, match(prediction, targets), max(num_boxes, 1.0))
-    return {name + suffix: loss for name, loss in found.items()}
+
+class MatchedTerm(LossTerm):
+    """A term that learns from matched predictions alone, and from all of them in one way.
+
+    Attributes:
+        learns_by: which of the losses of `Supervision`.
+    """
+
+    learns_by: ClassVar[Literal["encoder", "decoder"]] = "decoder"
+
+    def forward(
+        self,
+        out: DetectorOutput,
+        objects: Objects,
+        matched: Matched | None,
+        num_boxes: float,
+        supervision: Supervision,
+    ) -> Losses:
+        """Losses with a suffix for each layer; none where nothing was to be matched."""
+        if matched is None:
+            return {}
+        losses: MatchedLosses = getattr(supervision, self.learns_by)
+        return layer_losses(losses, matched, num_boxes, self.suffixes(len(matched.query)))
+
+    def suffixes(self, layers: int) -> list[str]:
+        """What the losses of each layer are told apart by: `_i` for layer i, nothing for the last one."""
+        return decoder_suffixes(layers)
+
+
+def layer_losses(losses: MatchedLosses, matched: Matched, num_boxes: float, suffixes: Sequence[str]) -> Losses:
+    """The losses of layers of predictions, named with a suffix for each layer."""
+    found = losses(matched, max(num_boxes, 1.0))
+    return {name + suffix: loss for name, layers in found.items() for suffix, loss in zip(suffixes, layers.unbind())}
+
+
+def decoder_suffixes(layers: int) -> list[str]:
+    """`_i` for layer i, and nothing for the last one."""
+    return [*(f"_{index}" for index in range(layers - 1)), ""]
 
 
 class Criterion(nn.Module):
@@ -46,7 +84,7 @@ class Criterion(nn.Module):
         class_weight: weight of every class loss that no term weighs otherwise.
         proposal_class_weight: the same for the encoder's class losses; None for no difference.
         class_loss: see `losses.supervision`.
-        iou_eps: see `losses.paired_giou`.
+        iou_eps: see `boxes.giou`.
     """
 
     def __init__(
@@ -69,6 +107,8 @@ class Criterion(nn.Module):
     def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float | None = None) -> Losses:
         """Unweighted losses by their official names (`loss_ce`, `loss_bbox_3`, `loss_giou_enc`, ...).
 
+        They are in float32 at least, under autocast too. Waits for the device once, for what is to be matched.
+
         Args:
             out: a forward with `outputs="all"`.
             targets: for each image `labels` (n,) int64 and `boxes` (n, 4) cx, cy, w, h in [0, 1]; n may be 0.
@@ -76,9 +116,14 @@ class Criterion(nn.Module):
         """
         if num_boxes is None:
             num_boxes = count_boxes(targets)
+        objects = Objects.of(targets, in_full(out.pred_boxes))
+        terms = cast("Sequence[LossTerm]", self.terms)
+        asked = [term.unmatched(out, objects) for term in terms]
+        answers = iter(match([each for each in asked if each is not None]))
         losses: Losses = {}
-        for term in self.terms:
-            losses |= term(out, targets, num_boxes, self.supervision)
+        for term, each in zip(terms, asked):
+            matched = None if each is None else next(answers)
+            losses |= term(out, objects, matched, num_boxes, self.supervision)
         return losses
 
     def weight(self, name: str) -> float:
@@ -95,12 +140,9 @@ def count_boxes(targets: list[Target]) -> float:
     return float(sum(len(target["labels"]) for target in targets))
 
 
-class DecoderLoss(LossTerm):
+class DecoderLoss(MatchedTerm):
     """Class, L1 and GIoU loss of every decoder layer, each matched on its own (DETR)."""
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
-        """The last layer carries no suffix, layer i before it `_i`."""
-        losses = matched_losses(supervision.decoder, out.layers[-1], targets, num_boxes, "")
-        for index, layer in enumerate(out.layers[:-1]):
-            losses |= matched_losses(supervision.decoder, layer, targets, num_boxes, f"_{index}")
-        return losses
+    def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched:
+        """All layers."""
+        return Unmatched(stacked(out.layers), objects)

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from detrbench.models.precision import in_full
+
 
 @torch.no_grad()
 def decoder_attention_map(
@@ -30,11 +32,11 @@ def decoder_attention_map(
         sizes: (height, width) of each level.
 
     Returns:
-        (B, S) in the weights' type, tokens level by level, row-major.
+        (B, S) in float32 at least, tokens level by level, row-major.
     """
     levels = []
     for level, size in enumerate(sizes):
-        total = attention_weights[0].new_zeros(len(attention_weights[0]), size[0] * size[1])
+        total = in_full(attention_weights[0].new_zeros(len(attention_weights[0]), size[0] * size[1]))
         for locations, weights in zip(sampling_locations, attention_weights):
             _splat(total, locations[..., level, :, :].flatten(1, 3), weights[..., level, :].flatten(1, 3), size)
         levels.append(total)
@@ -44,7 +46,7 @@ def decoder_attention_map(
 def _splat(total: Tensor, locations: Tensor, weights: Tensor, size: tuple[int, int]) -> None:
     """Add weights (B, n) at locations (B, n, 2) to total (B, H * W), in place."""
     height, width = size
-    points = locations * locations.new_tensor([width, height])
+    points = torch.stack([locations[..., 0] * width, locations[..., 1] * height], -1)
     corner = points.floor()
     fraction = points - corner
     for dx in (0, 1):

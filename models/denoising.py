@@ -1,8 +1,9 @@
 """Denoising: in training, noised objects stand in front of the queries and are to be restored (DN-DETR, DINO).
 
 Noised queries come in groups; each group holds all objects of an image, so that a group is one more chance to learn
-from each of them. No matching is needed: who noised an object knows it. Shapes: B images, n objects of one image,
-N the most objects of any, G groups, T slots of a group, C channels.
+from each of them. No matching is needed: who noised an object knows it. Noise is drawn on the host: it is the same for
+every device, and nobody waits to learn how many labels were drawn anew. Shapes: B images, T objects of all images, G
+groups, S slots of a group, C channels.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 
 from detrbench.models.boxes import cxcywh_to_xyxy, inverse_sigmoid, xyxy_to_cxcywh
 from detrbench.models.contracts import Denoising, PlacesQueries
-from detrbench.models.criterion import LossTerm
+from detrbench.models.criterion import LossTerm, decoder_suffixes, layer_losses
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, MatchedLosses, Supervision
-from detrbench.models.matcher import Matches, Target
+from detrbench.models.matcher import Matched, stacked
+from detrbench.models.precision import in_full
+from detrbench.models.targets import Objects, Target
 from detrbench.models.tokens import Prediction, Queries
+from detrbench.models.transfer import upload
 
 if TYPE_CHECKING:
     from detrbench.models.detector import DetectorOutput
@@ -31,8 +35,8 @@ class Noised:
     """Noised objects.
 
     Attributes:
-        content: (B, G * T, C), zero in slots without an object.
-        boxes: (B, G * T, 4), the whole image's middle half in slots without an object.
+        content: (B, G * S, C), zero in slots without an object.
+        boxes: (B, G * S, 4), the whole image's middle half in slots without an object.
         groups: G.
     """
 
@@ -63,9 +67,10 @@ class NoisedObjects(nn.Module, Denoising):
             targets: the objects of each image.
             selection: gives noised queries their position embedding.
         """
-        if not any(len(target["labels"]) for target in targets):
+        objects = Objects.of(targets, in_full(queries.reference_points))
+        if not objects.most:
             return queries
-        noised = self.noise(targets, queries.content)
+        noised = self.noise(objects)
         count = noised.content.shape[1]
         blocked = blocked_attention(count, noised.groups, queries.content.shape[1], queries.content.device)
         if queries.blocked is not None:
@@ -83,8 +88,8 @@ class NoisedObjects(nn.Module, Denoising):
             noised_groups=noised.groups,
         )
 
-    def noise(self, targets: list[Target], like: Tensor) -> Noised:
-        """Noised objects of every image, in the type and on the device of `like`, (B, Q, C)."""
+    def noise(self, objects: Objects) -> Noised:
+        """Noised objects of every image, of which one at least has some."""
         raise NotImplementedError
 
     def loss_terms(self) -> list[LossTerm]:
@@ -118,28 +123,24 @@ class ContrastiveDenoising(NoisedObjects):
         self.denoising_queries, self.label_noise, self.box_noise = denoising_queries, label_noise, box_noise
         self.label_embedding = nn.Embedding(dimensions.num_classes + no_object_row, dimensions.hidden_dim)
 
-    def noise(self, targets: list[Target], like: Tensor) -> Noised:
+    def noise(self, objects: Objects) -> Noised:
         """Groups of positives, then negatives; arguments as for `NoisedObjects`."""
-        most = max(len(target["labels"]) for target in targets)
-        groups = max(self.denoising_queries // most, 1)
-        labels = torch.cat([target["labels"] for target in targets]).repeat(2 * groups)
-        boxes = torch.cat([target["boxes"] for target in targets]).to(like).repeat(2 * groups, 1)
-        negative = (torch.arange(2 * groups, device=like.device) % 2 == 1).repeat_interleave(
-            len(labels) // (2 * groups)
-        )
+        groups = max(self.denoising_queries // objects.most, 1)
+        labels, boxes = objects.labels.repeat(2 * groups), objects.boxes.repeat(2 * groups, 1)
         labels = replace_labels(labels, self.label_noise / 2, self.num_classes)
-        boxes = self._move_corners(boxes, negative)
-        slots = object_slots(targets, most, 2 * groups, like.device)
-        shape = (len(targets), 2 * groups * most)
-        return place(self.label_embedding(labels), boxes, slots, groups, shape, self.logit_eps)
+        boxes = self._move_corners(boxes, groups)
+        return place(self.label_embedding(labels), boxes, objects, 2 * groups, groups, self.logit_eps)
 
-    def _move_corners(self, boxes: Tensor, negative: Tensor) -> Tensor:
+    def _move_corners(self, boxes: Tensor, groups: int) -> Tensor:
+        """Of (2 * G * T, 4) boxes, those of positives and of negatives in turn."""
         if self.box_noise == 0:
             return boxes
         half = boxes[:, 2:].repeat(1, 2) / 2
-        direction = torch.randint_like(boxes, 0, 2) * 2 - 1
-        distance = torch.rand_like(boxes) + negative[:, None]
-        corners = cxcywh_to_xyxy(boxes) + direction * distance * half * self.box_noise
+        host = torch.empty(boxes.shape, dtype=boxes.dtype)
+        negative = (torch.arange(2 * groups) % 2 == 1).repeat_interleave(len(boxes) // (2 * groups))
+        direction = torch.randint_like(host, 0, 2) * 2 - 1
+        distance = torch.rand_like(host) + negative[:, None]
+        corners = cxcywh_to_xyxy(boxes) + upload(direction * distance, boxes.device) * half * self.box_noise
         return xyxy_to_cxcywh(corners.clamp(0, 1))
 
 
@@ -162,53 +163,47 @@ class PlainDenoising(NoisedObjects):
         self.groups, self.label_noise, self.box_noise = denoising_groups, label_noise, box_noise
         self.label_embedding = nn.Embedding(self.num_labels, dimensions.hidden_dim - 1)
 
-    def noise(self, targets: list[Target], like: Tensor) -> Noised:
+    def noise(self, objects: Objects) -> Noised:
         """Groups of noised objects; arguments as for `NoisedObjects`."""
-        most = max(len(target["labels"]) for target in targets)
-        labels = torch.cat([target["labels"] for target in targets]).repeat(self.groups)
-        boxes = torch.cat([target["boxes"] for target in targets]).to(like).repeat(self.groups, 1)
+        labels, boxes = objects.labels.repeat(self.groups), objects.boxes.repeat(self.groups, 1)
         labels = replace_labels(labels, self.label_noise, self.num_labels)
         content = F.pad(self.label_embedding(labels), (0, 1), value=1.0)
-        slots = object_slots(targets, most, self.groups, like.device)
-        shape = (len(targets), self.groups * most)
-        return place(content, self._move_and_scale(boxes), slots, self.groups, shape, self.logit_eps)
+        return place(content, self._move_and_scale(boxes), objects, self.groups, self.groups, self.logit_eps)
 
     def _move_and_scale(self, boxes: Tensor) -> Tensor:
         if self.box_noise == 0:
             return boxes
         size = boxes[:, 2:]
         reach = torch.cat([size / 2, size], -1) * self.box_noise
-        return (boxes + (torch.rand_like(boxes) * 2 - 1) * reach).clamp(0, 1)
+        noise = torch.rand_like(torch.empty(boxes.shape, dtype=boxes.dtype)) * 2 - 1
+        return (boxes + upload(noise, boxes.device) * reach).clamp(0, 1)
 
 
 def replace_labels(labels: Tensor, share: float, num_classes: int) -> Tensor:
     """Draw that share of the labels (n,) anew, from all classes."""
     if share == 0:
         return labels
-    chosen = torch.rand_like(labels, dtype=torch.get_default_dtype()) < share
-    labels = labels.clone()
-    labels[chosen] = torch.randint_like(labels[chosen], 0, num_classes)
-    return labels
+    anew = torch.full(labels.shape, -1)
+    chosen = torch.rand_like(anew, dtype=torch.get_default_dtype()) < share
+    anew[chosen] = torch.randint_like(anew[chosen], 0, num_classes)
+    drawn = upload(anew, labels.device)
+    return torch.where(drawn < 0, labels, drawn)
 
 
-def object_slots(targets: list[Target], most: int, blocks: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Image and slot, (n,) both, of all n objects of all blocks. A block holds `most` slots."""
-    counts = [len(target["labels"]) for target in targets]
-    images = torch.cat([torch.full((count,), image, device=device) for image, count in enumerate(counts)])
-    slots = torch.cat([torch.arange(count, device=device) for count in counts])
-    starts = torch.arange(blocks, device=device).repeat_interleave(len(slots)) * most
-    return images.repeat(blocks), slots.repeat(blocks) + starts
+def place(content: Tensor, boxes: Tensor, objects: Objects, blocks: int, groups: int, logit_eps: float) -> Noised:
+    """Contents and boxes into the slots of their images; other slots hold nothing.
 
-
-def place(
-    content: Tensor,
-    boxes: Tensor,
-    slots: tuple[Tensor, Tensor],
-    groups: int,
-    shape: tuple[int, int],
-    logit_eps: float,
-) -> Noised:
-    """Contents (k, C) and boxes (k, 4) into the slots of their images, (B, G * T); other slots hold nothing."""
+    Args:
+        content: (k * T, C), of all objects, block after block.
+        boxes: (k * T, 4).
+        objects: T of them.
+        blocks: k, of as many slots each as any image has objects.
+        groups: of one or more blocks each.
+        logit_eps: see `inverse_sigmoid`.
+    """
+    start = objects.most * torch.arange(blocks, device=boxes.device)
+    slots = objects.image.repeat(blocks), (objects.slot + start[:, None]).flatten()
+    shape = len(objects.counts), blocks * objects.most
     contents = content.new_zeros(*shape, content.shape[-1]).index_put(slots, content)
     logits = boxes.new_zeros(*shape, 4).index_put(slots, inverse_sigmoid(boxes, logit_eps))
     return Noised(contents, logits.sigmoid(), groups)
@@ -227,38 +222,40 @@ def blocked_attention(noised: int, groups: int, others: int, device: torch.devic
 class DenoisingLoss(LossTerm):
     """Class, L1 and GIoU loss of the noised queries of every decoder layer, for their own objects."""
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
+    def forward(
+        self,
+        out: DetectorOutput,
+        objects: Objects,
+        matched: Matched | None,
+        num_boxes: float,
+        supervision: Supervision,
+    ) -> Losses:
         """Losses with the suffix `_dn`, and `_dn_i` for layer i before the last; none without noised queries."""
-        return noised_losses(supervision.decoder, out.noised, out.queries, targets, num_boxes)
+        return noised_losses(supervision.decoder, out.noised, out.queries, objects, num_boxes)
 
 
 def noised_losses(
-    losses_of: MatchedLosses, layers: list[Prediction], queries: Queries, targets: list[Target], num_boxes: float
+    losses: MatchedLosses, layers: list[Prediction], queries: Queries, objects: Objects, num_boxes: float
 ) -> Losses:
     """The losses of a decoder's noised queries.
 
     Args:
-        losses_of: matched predictions.
-        layers: predictions of the noised queries, by decoder layer.
+        losses: of matched predictions.
+        layers: predictions of the noised queries, by decoder layer; none where nothing was noised.
         queries: say how many they are, in how many groups.
-        targets: as for the criterion.
+        objects: that were noised.
         num_boxes: as for the criterion.
     """
-    losses: Losses = {}
-    for index, prediction in enumerate(layers):
-        groups = queries.noised_groups
-        matches = known_matches(targets, queries.noised // groups, groups, prediction.boxes.device)
-        suffix = "_dn" if index == len(layers) - 1 else f"_dn_{index}"
-        terms = losses_of(prediction, targets, matches, max(num_boxes, 1.0) * groups)
-        losses |= {name + suffix: loss for name, loss in terms.items()}
-    return losses
+    if not layers:
+        return {}
+    matched = known_matches(stacked(layers), objects, queries.noised_groups)
+    suffixes = [f"_dn{suffix}" for suffix in decoder_suffixes(len(layers))]
+    return layer_losses(losses, matched, max(num_boxes, 1.0) * queries.noised_groups, suffixes)
 
 
-def known_matches(targets: list[Target], slots: int, groups: int, device: torch.device) -> Matches:
-    """The first slots of each group are the image's objects, in their order."""
-    matches = []
-    for target in targets:
-        objects = torch.arange(len(target["labels"]), device=device)
-        starts = torch.arange(groups, device=device).repeat_interleave(len(objects)) * slots
-        matches.append((objects.repeat(groups) + starts, objects.repeat(groups)))
-    return matches
+def known_matches(noised: Prediction, objects: Objects, groups: int) -> Matched:
+    """Layers of noised queries, (L, B, G * S, ...): the first slots of each group are the image's objects, in order."""
+    layers, _, queries, _ = noised.boxes.shape
+    start = queries // groups * torch.arange(groups, device=objects.slot.device)
+    query = (objects.slot[:, None] + start).expand(layers, -1, -1)  # (L, T, G)
+    return Matched(noised, objects, query, torch.ones_like(query, dtype=torch.bool))

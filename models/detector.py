@@ -30,10 +30,10 @@ from detrbench.models.contracts import (
 )
 from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.matcher import Target
 from detrbench.models.parts import KINDS, TRAINING_KINDS, get_part
 from detrbench.models.proposals import ProposalHead
 from detrbench.models.spec import DetectorSpec
+from detrbench.models.targets import Target
 from detrbench.models.tokens import Decoded, Encoded, Outputs, Prediction, Queries, Tokens
 from detrbench.models.trace import Recorder, Trace, trace_of
 

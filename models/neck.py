@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from detrbench.models.contracts import Neck
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.positions import grid_positions
+from detrbench.models.precision import full_type
 from detrbench.models.tokens import Tokens
+from detrbench.models.transfer import upload
 
 
 class ProjectionNeck(nn.Module, Neck):
@@ -71,16 +73,17 @@ class ProjectionNeck(nn.Module, Neck):
             paddings = [level.new_zeros((batch, *size), dtype=torch.bool) for level, size in zip(levels, sizes)]
         else:
             paddings = [F.interpolate(masks[:, None].float(), size=size)[:, 0] > 0.5 for size in sizes]
+        exact = full_type(levels[0].dtype)  # a half type could not count the pixels
         positions = [
-            grid_positions(padding, self.width, self.position_temperature, self.position_offset, level.dtype)
+            grid_positions(padding, self.width, self.position_temperature, self.position_offset, exact)
             + embedding[:, None, None]
-            for level, padding, embedding in zip(levels, paddings, self.level_embed)
+            for padding, embedding in zip(paddings, self.level_embed)
         ]
         # The valid area is read off the first row and column, as padding only ever lies right and below.
         valid = [torch.stack([(~p[:, 0]).sum(1), (~p[:, :, 0]).sum(1)], -1) for p in paddings]
         shapes, starts = level_geometry(sizes, levels[0].device)
         if masks is None:
-            image_sizes = torch.tensor([image_size[::-1]] * batch, device=levels[0].device)
+            image_sizes = upload(torch.tensor([image_size[::-1]] * batch), levels[0].device)
         else:
             image_sizes = torch.stack([(~masks[:, 0]).sum(1), (~masks[:, :, 0]).sum(1)], -1)
         return Tokens(
@@ -90,9 +93,9 @@ class ProjectionNeck(nn.Module, Neck):
             sizes=sizes,
             spatial_shapes=shapes,
             level_start_index=starts,
-            valid_sizes=torch.stack(valid, 1).to(levels[0].dtype),
+            valid_sizes=torch.stack(valid, 1).to(exact),
             padded=masks is not None,
-            image_sizes=image_sizes.to(levels[0].dtype),
+            image_sizes=image_sizes.to(exact),
             finest_stride=level_stride(image_size, sizes[0]),
         )
 
@@ -108,4 +111,4 @@ def level_geometry(sizes: list[tuple[int, int]], device: torch.device) -> tuple[
     starts = [0]
     for height, width in sizes[:-1]:
         starts.append(starts[-1] + height * width)
-    return torch.tensor(sizes, device=device), torch.tensor(starts, device=device)
+    return upload(torch.tensor(sizes), device), upload(torch.tensor(starts), device)

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from detrbench.models.contracts import OneToMany
-from detrbench.models.criterion import LossTerm, matched_losses
+from detrbench.models.criterion import LossTerm, MatchedTerm, decoder_suffixes
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import Losses, Supervision
-from detrbench.models.matcher import Target
+from detrbench.models.matcher import Matched, Unmatched, stacked
+from detrbench.models.targets import Objects
 from detrbench.models.tokens import Queries
 
 if TYPE_CHECKING:
@@ -68,8 +69,10 @@ class HybridQueries(nn.Module, OneToMany):
         return [RepeatedLoss(self.repeats, self.weight)]
 
 
-class RepeatedLoss(LossTerm):
+class RepeatedLoss(MatchedTerm):
     """The decoder's losses with every object there several times, each to be matched by another query.
+
+    Its losses carry the suffix `_one2many`, and `_<i>_one2many` for layer i before the last.
 
     Args:
         repeats: how often each object is there.
@@ -80,11 +83,22 @@ class RepeatedLoss(LossTerm):
         super().__init__()
         self.repeats, self.weight = repeats, weight
 
-    def forward(self, out: DetectorOutput, targets: list[Target], num_boxes: float, supervision: Supervision) -> Losses:
-        """Losses with the suffix `_one2many`, and `_<i>_one2many` for layer i before the last."""
-        repeated = [{name: torch.cat([values] * self.repeats) for name, values in target.items()} for target in targets]
-        losses: Losses = {}
-        for index, prediction in enumerate(out.one_to_many):
-            suffix = "_one2many" if index == len(out.one_to_many) - 1 else f"_{index}_one2many"
-            losses |= matched_losses(supervision.decoder, prediction, repeated, self.repeats * num_boxes, suffix)
+    def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched | None:
+        """The second group in all layers; None in inference."""
+        return Unmatched(stacked(out.one_to_many), objects.repeated(self.repeats)) if out.one_to_many else None
+
+    def forward(
+        self,
+        out: DetectorOutput,
+        objects: Objects,
+        matched: Matched | None,
+        num_boxes: float,
+        supervision: Supervision,
+    ) -> Losses:
+        """As of any matched term, over the repeats and weighed."""
+        losses = super().forward(out, objects, matched, self.repeats * num_boxes, supervision)
         return {name: self.weight * loss for name, loss in losses.items()}
+
+    def suffixes(self, layers: int) -> list[str]:
+        """Of decoder layers."""
+        return [f"{suffix}_one2many" for suffix in decoder_suffixes(layers)]

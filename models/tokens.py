@@ -83,8 +83,8 @@ class Tokens:
         """(B, S, 2) x, y of each token's centre, as a fraction of the valid area."""
         centres = []
         for level, (height, width) in enumerate(self.sizes):
-            y = torch.arange(height, device=self.features.device, dtype=self.features.dtype) + 0.5
-            x = torch.arange(width, device=self.features.device, dtype=self.features.dtype) + 0.5
+            y = torch.arange(height, device=self.features.device, dtype=self.valid_sizes.dtype) + 0.5
+            x = torch.arange(width, device=self.features.device, dtype=self.valid_sizes.dtype) + 0.5
             grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)  # (H, W, 2)
             centres.append(grid.flatten(0, 1) / self.valid_sizes[:, level, None])
         return torch.cat(centres, 1)

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from detrbench import models
 from detrbench.models import checkpoints
-from detrbench.models.matcher import match
+from detrbench.models.matcher import Unmatched, match, stacked
+from detrbench.models.targets import Objects
 
 # Official names of losses -> ours: detrex says class for ce, DINO numbers the layers behind `dn`, Lite says interm.
 RENAMED = {"loss_class": "loss_ce", "_interm": "_enc", "select_loss": "loss_foreground"}
@@ -94,9 +95,11 @@ def check_matching(out: Any, targets: list[dict[str, Tensor]], section: dict[str
         if label.startswith("interm"):
             key = "enc"
         assert key is not None, label
-        for (rows, columns), want in zip(match(predictions[key], targets), images):
+        objects = Objects.of(targets, predictions[key].boxes)
+        found = match([Unmatched(stacked([predictions[key]]), objects)])[0].query[0, :, 0]
+        for queries, want in zip(found.split(objects.counts), images):
             expected = want["query_per_target"] if isinstance(want, dict) else want
-            assert rows[columns.argsort()].tolist() == expected, label
+            assert queries.tolist() == expected, label
 
 
 def check_gradients(training: Training, losses: dict[str, Tensor]) -> None:

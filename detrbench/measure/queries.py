@@ -24,7 +24,7 @@ from detrbench.measure.protocols.queries import QueriesProtocol
 from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.collaborative import matching_scores
 from detrbench.models.detector import Detector, DetectorOutput
-from detrbench.models.matcher import Target
+from detrbench.models.targets import Objects, Target
 from detrbench.models.tokens import Prediction
 from detrbench.results.records import Estimate, QueryGathering, QuerySpread, Trajectories
 
@@ -97,7 +97,7 @@ def gathered(boxes: Tensor, logits: Tensor, target: Target, thresholds: Sequence
         target: `labels` (n,) and `boxes` (n, 4).
         thresholds: T of them.
     """
-    scores = matching_scores(boxes, logits, target)  # (n, Q)
+    scores = matching_scores(boxes[None, None], logits[None, None], Objects.of([target], boxes))  # (1, n, Q)
     return [int((scores > threshold).sum()) for threshold in thresholds]
 
 

@@ -21,6 +21,7 @@ from detrbench.models.encoders.dual_attention import FINE_TOKENS, DualAttention
 from detrbench.models.layers import EncoderLayer, box_head, class_head
 from detrbench.models.proposals import ProposalHead
 from detrbench.models.tokens import Encoded, Outputs, Prediction, Tokens, gather_tokens
+from detrbench.models.transfer import upload
 
 
 class SparseEncoder(nn.Module, Encoder):
@@ -206,6 +207,7 @@ def write_back(memory: Tensor, updated: Tensor, indices: Tensor, counts: list[in
     """
     most = max(counts)
     if min(counts) < most:
-        surplus = torch.arange(most, device=memory.device) >= torch.tensor(counts, device=memory.device)[:, None]
+        own = upload(torch.tensor(counts), memory.device)
+        surplus = torch.arange(most, device=memory.device) >= own[:, None]
         updated = torch.where(surplus[..., None], gather_tokens(memory, indices), updated)
     return memory.scatter(1, indices[..., None].expand_as(updated), updated)

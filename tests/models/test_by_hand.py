@@ -11,11 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detrbench.errors import Diverged
 from detrbench.models import attention, auxiliary, boxes, losses, matcher, neck, positions
-from detrbench.models.criterion import Criterion, LossTerm, matched_losses
+from detrbench.models.criterion import Criterion, LossTerm, layer_losses
 from detrbench.models.decoders.deformable import scale_reference_points
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.losses import supervision
+from detrbench.models.matcher import Matched
+from detrbench.models.targets import Objects
 from detrbench.models.tokens import Prediction, Tokens
 
 DIMENSIONS = Dimensions(
@@ -49,6 +52,19 @@ def target(labels: list[int], *objects: list[float]) -> dict[str, Tensor]:
     return {"labels": torch.tensor(labels, dtype=torch.long), "boxes": torch.tensor(objects).reshape(-1, 4)}
 
 
+def objects_of(*targets: dict[str, Tensor], like: torch.dtype = torch.float64) -> Objects:
+    return Objects.of(list(targets), torch.zeros(1, dtype=like))
+
+
+def run_term(term: LossTerm, out: Any, *targets: dict[str, Tensor], num_boxes: float = 1.0) -> dict[str, Tensor]:
+    """The losses of one term alone."""
+    objects = objects_of(*targets)
+    asked = term.unmatched(out, objects)
+    matched = None if asked is None else matcher.match([asked])[0]
+    found: dict[str, Tensor] = term(out, objects, matched, num_boxes, FOCAL)
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------ boxes
 
 
@@ -66,7 +82,7 @@ def test_inverse_sigmoid_is_bounded_on_both_sides() -> None:
 @pytest.mark.parametrize(("other", "giou"), [(LEFT, 1), (RIGHT, GIOU), (FAR, GIOU_FAR)])
 def test_generalised_iou(other: list[float], giou: float) -> None:
     first, second = (boxes.cxcywh_to_xyxy(torch.tensor([box])) for box in (LEFT, other))
-    assert losses.paired_giou(first, second).item() == pytest.approx(giou, abs=1e-6)
+    assert boxes.giou(first, second).item() == pytest.approx(giou, abs=1e-6)
 
 
 # -------------------------------------------------------------------------------------------------- matching
@@ -81,8 +97,9 @@ def focal(probability: float, positive: bool) -> float:
 
 def test_the_cost_of_a_match() -> None:
     """Twice the focal cost of being the object rather than background, five times L1, less twice the GIoU."""
-    logits = torch.tensor([[logit(0.9), logit(0.3)], [logit(0.2), logit(0.6)]])
-    found = matcher.matching_cost(logits, torch.tensor([LEFT, FAR]), target([1, 0], RIGHT, LEFT))
+    logits = torch.tensor([[[[logit(0.9), logit(0.3)], [logit(0.2), logit(0.6)]]]])
+    prediction = Prediction(logits, torch.tensor([[[LEFT, FAR]]]))
+    found = matcher.matching_cost(prediction, objects_of(target([1, 0], RIGHT, LEFT), like=torch.float32))
     expected = [
         [
             2 * (focal(0.3, True) - focal(0.3, False)) + 5 * 0.2 - 2 * GIOU,
@@ -93,44 +110,88 @@ def test_the_cost_of_a_match() -> None:
             2 * (focal(0.2, True) - focal(0.2, False)) + 5 * 0.9 - 2 * GIOU_FAR,
         ],
     ]
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5)
+    np.testing.assert_allclose(found[0].T.numpy(), expected, rtol=1e-5)
 
 
 def test_the_match_of_least_total_cost_wins() -> None:
     """The greedy choice would give object 0 its nearest query, and the other object nothing near."""
-    predicted = torch.tensor([[[0.30, 0.5, 0.2, 0.2], [0.42, 0.5, 0.2, 0.2], [0.9, 0.9, 0.1, 0.1]]])
-    found = matcher.match(
-        Prediction(torch.zeros(1, 3, 2), predicted), [target([0, 1], [0.36, 0.5, 0.2, 0.2], [0.29, 0.5, 0.2, 0.2])]
-    )
-    assert [indices.tolist() for indices in found[0]] == [[0, 1], [1, 0]]
+    predicted = torch.tensor([[[[0.30, 0.5, 0.2, 0.2], [0.42, 0.5, 0.2, 0.2], [0.9, 0.9, 0.1, 0.1]]]])
+    objects = objects_of(target([0, 1], [0.36, 0.5, 0.2, 0.2], [0.29, 0.5, 0.2, 0.2]))
+    asked = matcher.Unmatched(Prediction(torch.zeros(1, 1, 3, 2), predicted), objects)
+    found = matcher.match([asked])[0]
+    assert found.query.tolist() == [[[1], [0]]]
+    assert found.present.all()
+
+
+def test_each_image_and_layer_and_question_is_matched_on_its_own() -> None:
+    """The first layer's queries are those of the second in reverse; the second image has one query near, the third."""
+    near, rest = [0.3, 0.5, 0.2, 0.2], [0.9, 0.9, 0.1, 0.1]
+    layer = torch.tensor([[near, rest, rest], [rest, rest, near]])
+    objects = objects_of(target([0], near), target([]), target([1], near))
+    layers = torch.stack([layer, layer.flip(1)])[:, [0, 0, 1]]
+    asked = matcher.Unmatched(Prediction(torch.zeros(2, 3, 3, 2), layers), objects)
+    last = matcher.Unmatched(Prediction(torch.zeros(1, 3, 3, 2), layers[1:]), objects)
+    assert [found.query[..., 0].tolist() for found in matcher.match([asked, last])] == [[[0, 2], [2, 0]], [[2, 0]]]
+
+
+def test_objects_beyond_the_queries_are_answered_for_by_nobody() -> None:
+    """One query, which fits the second object: the first one has no loss."""
+    prediction = Prediction(torch.zeros(1, 1, 1, 1).double(), torch.tensor([[[RIGHT]]]).double())
+    matched = matcher.match([matcher.Unmatched(prediction, objects_of(target([0, 0], FAR, RIGHT)))])[0]
+    assert matched.present.tolist() == [[[False], [True]]]
+    found = losses.set_losses(matched, num_boxes=1.0)
+    assert found["loss_bbox"].item() == pytest.approx(0, abs=1e-6)
+    assert found["loss_ce"].item() == pytest.approx(focal(0.5, True))
+
+
+def test_predictions_that_are_not_finite_are_not_matched() -> None:
+    prediction = Prediction(torch.full((1, 1, 2, 1), math.nan), torch.tensor([[[LEFT, FAR]]]))
+    with pytest.raises(Diverged, match="predictions are not finite"):
+        matcher.match([matcher.Unmatched(prediction, objects_of(target([0], LEFT)))])
+
+
+def test_repeated_objects_stand_behind_those_of_their_image() -> None:
+    found = objects_of(target([3, 4], LEFT, FAR), target([]), target([5], RIGHT)).repeated(2)
+    assert found.labels.tolist() == [3, 4, 3, 4, 5, 5]
+    assert (found.image.tolist(), found.slot.tolist()) == ([0, 0, 0, 0, 2, 2], [0, 1, 2, 3, 0, 1])
+    assert (found.counts, found.most) == ((4, 0, 2), 4)
+    assert found.boxes[:, 0].tolist() == pytest.approx([0.2, 0.9, 0.2, 0.9, 0.4, 0.4])
 
 
 # ---------------------------------------------------------------------------------------------------- losses
 
 
-def predicted() -> tuple[Prediction, list[dict[str, Tensor]], Any]:
-    """Two images: query 1 of the first is matched to its object, query 0 of the second to its second object."""
-    logits = torch.tensor([[[logit(0.1), logit(0.2)], [logit(0.7), logit(0.4)]]] * 2, dtype=torch.float64)
-    prediction = Prediction(logits, torch.tensor([[LEFT, RIGHT], [LEFT, FAR]], dtype=torch.float64))
-    targets = [target([0], LEFT), target([0, 1], FAR, RIGHT)]
-    pair = lambda query, number: (torch.tensor([query]), torch.tensor([number]))  # noqa: E731
-    return prediction, targets, [pair(1, 0), pair(0, 1)]
+def predicted() -> Matched:
+    """Two images: query 1 of the first answers for its object, query 0 of the second for its second object."""
+    logits = torch.tensor([[[[logit(0.1), logit(0.2)], [logit(0.7), logit(0.4)]]] * 2], dtype=torch.float64)
+    prediction = Prediction(logits, torch.tensor([[[LEFT, RIGHT], [LEFT, FAR]]], dtype=torch.float64))
+    objects = objects_of(target([0], LEFT), target([0, 1], FAR, RIGHT))
+    return Matched(prediction, objects, torch.tensor([[[1], [1], [0]]]), torch.tensor([[[True], [False], [True]]]))
 
 
-def test_pairs_number_the_objects_of_the_whole_batch() -> None:
-    pairs = losses.pair_up(*predicted())
-    assert [index.tolist() for index in pairs.index] == [[0, 1], [1, 0], [0, 1]]
-    assert pairs.objects.tolist() == [0, 2]  # the only one of the first image, the second of the second
+def test_values_are_spread_to_the_logits_of_those_who_answer() -> None:
+    found = predicted().spread(torch.tensor([[[3.0], [4.0], [5.0]]]))
+    assert found.tolist() == [[[[0, 0], [3, 0]], [[0, 5], [0, 0]]]]
 
 
 def test_class_l1_and_giou_losses_are_sums_over_the_objects() -> None:
-    found = losses.set_losses(*predicted(), num_boxes=3.0)
+    found = losses.set_losses(predicted(), num_boxes=3.0)
     background = [focal(0.1, False), focal(0.2, False), focal(0.7, False), focal(0.4, False)]
     classes = 2 * sum(background)
     classes += focal(0.7, True) - focal(0.7, False) + focal(0.2, True) - focal(0.2, False)
     assert found["loss_ce"].item() == pytest.approx(classes / 3)
     assert found["loss_bbox"].item() == pytest.approx((0.2 + 0.2) / 3)
     assert found["loss_giou"].item() == pytest.approx(2 * (1 - GIOU) / 3)
+
+
+def test_layers_have_losses_of_their_own_which_are_never_divided_by_less_than_one() -> None:
+    one = predicted()
+    both = Prediction(one.prediction.logits.repeat(2, 1, 1, 1), one.prediction.boxes.repeat(2, 1, 1, 1))
+    both.boxes[1, 0, 1, 0] += 0.3  # the second layer's query 1 on the first image, which answers for LEFT
+    matched = Matched(both, one.objects, one.query.repeat(2, 1, 1), one.present.repeat(2, 1, 1))
+    found = layer_losses(FOCAL.decoder, matched, 0.5, ["_first", "_second"])
+    assert found["loss_bbox_first"].item() == pytest.approx(0.4)
+    assert found["loss_bbox_second"].item() == pytest.approx(0.7)
 
 
 def bce(wanted: float, unwanted: float, probability: float) -> float:
@@ -140,10 +201,11 @@ def bce(wanted: float, unwanted: float, probability: float) -> float:
 @pytest.mark.parametrize("ranked", [False, True])
 def test_classes_that_know_their_box(ranked: bool) -> None:
     """Align-DETR's loss: t = p^0.25 IoU^0.75, at least 0.01; ranks of one object lose weight by exp(-rank / 1.5)."""
-    logits = torch.tensor([[[logit(0.7)], [logit(0.4)], [logit(0.2)], [logit(0.3)]]], dtype=torch.float64)
-    prediction = Prediction(logits, torch.tensor([[LEFT, RIGHT, FAR, LEFT]], dtype=torch.float64))
-    matches = [(torch.tensor([2, 0, 1]), torch.tensor([0, 0, 1]))]
-    found = losses.iou_aware_losses(prediction, [target([0, 0], LEFT, RIGHT)], matches, num_boxes=2.0, ranked=ranked)
+    logits = torch.tensor([[[[logit(0.7)], [logit(0.4)], [logit(0.2)], [logit(0.3)]]]], dtype=torch.float64)
+    prediction = Prediction(logits, torch.tensor([[[LEFT, RIGHT, FAR, LEFT]]], dtype=torch.float64))
+    query, present = torch.tensor([[[2, 0], [1, 3]]]), torch.tensor([[[True, True], [True, False]]])
+    matched = Matched(prediction, objects_of(target([0, 0], LEFT, RIGHT)), query, present)
+    found = losses.iou_aware_losses(matched, num_boxes=2.0, ranked=ranked)
     quality = {2: 0.01, 0: 0.7**0.25, 1: 0.4**0.25}
     weight = {2: math.exp(-1 / 1.5) if ranked else 1.0, 0: 1.0, 1: 1.0}
     probability = {0: 0.7, 1: 0.4, 2: 0.2}
@@ -155,9 +217,12 @@ def test_classes_that_know_their_box(ranked: bool) -> None:
     assert found["loss_giou"].item() == pytest.approx(weight[2] * (1 - GIOU_FAR) / 2)
 
 
-def test_ranks_count_within_an_object() -> None:
-    quality, objects = torch.tensor([0.1, 0.9, 0.5, 0.3, 0.2]), torch.tensor([0, 1, 0, 1, 0])
-    assert losses.ranks(quality, objects).tolist() == [2, 0, 0, 1, 1]
+def test_ranks_count_those_who_are_present_for_an_object() -> None:
+    quality = torch.tensor([[[0.1, 0.5, 0.2], [0.9, 0.3, 0.4]]])
+    present = torch.tensor([[[True] * 3, [False, True, True]]])
+    found = losses.ranks(quality, present)
+    assert found[0, 0].tolist() == [2, 0, 1]
+    assert found[0, 1, 1:].tolist() == [1, 0]
 
 
 def test_the_total_weighs_each_loss_by_its_longest_stem() -> None:
@@ -173,21 +238,15 @@ def test_the_total_weighs_each_loss_by_its_longest_stem() -> None:
 class Divisor(LossTerm):
     """Notes what the terms are given to divide by."""
 
-    def forward(self, out: Any, targets: Any, num_boxes: float, supervision: Any) -> dict[str, Tensor]:
+    def forward(self, out: Any, objects: Any, matched: Any, num_boxes: float, supervision: Any) -> dict[str, Tensor]:
         return {"loss_ce": torch.tensor(num_boxes)}
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, 2), (0.25, 0.25)])
 def test_a_batch_counts_its_own_objects_unless_it_is_a_part_of_a_step(given: float | None, expected: float) -> None:
     criterion, batch = Criterion([Divisor()], class_weight=1.0), [target([0, 1], LEFT, RIGHT), target([])]
-    assert criterion(None, batch, given)["loss_ce"] == expected  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("num_boxes", "divisor"), [(0.5, 1), (3.0, 3)])
-def test_matched_losses_are_never_divided_by_less_than_one(num_boxes: float, divisor: float) -> None:
-    prediction, targets, _ = predicted()
-    of = lambda divide_by: matched_losses(FOCAL.decoder, prediction, targets, divide_by, "")["loss_ce"]  # noqa: E731
-    assert of(num_boxes).item() == pytest.approx(of(1.0).item() / divisor)
+    out = SimpleNamespace(pred_boxes=torch.zeros(2, 1, 4))
+    assert criterion(out, batch, given)["loss_ce"] == expected  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------- positions
@@ -360,10 +419,9 @@ def test_the_most_attended_tokens_off_the_padding() -> None:
 @pytest.mark.parametrize(("agnostic", "label"), [(True, 0), (False, 1)])
 def test_proposals_learn_objectness_or_classes(agnostic: bool, label: int) -> None:
     """A lone proposal on the object is right where its logit for the label that counts is high."""
-    term = auxiliary.ProposalLoss(agnostic)
     sure = torch.full((1, 1, 2), -9.0)
     sure[0, 0, label] = 9.0
-    queries = SimpleNamespace(proposals=Prediction(sure, torch.tensor([[LEFT]])))
-    found = term(SimpleNamespace(queries=queries), [target([1], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
+    out = SimpleNamespace(queries=SimpleNamespace(proposals=Prediction(sure, torch.tensor([[LEFT]]))))
+    found = run_term(auxiliary.ProposalLoss(agnostic), out, target([1], LEFT))
     assert set(found) == {"loss_ce_enc", "loss_bbox_enc", "loss_giou_enc"}
     assert found["loss_ce_enc"].item() < 1e-6

@@ -22,10 +22,11 @@ from training_goldens import (
 )
 
 from detrbench.errors import UsageError
-from detrbench.models.collaborative import assign, assignments, matching_scores
+from detrbench.models.collaborative import CollaborativeLoss, assign, matching_scores
 from detrbench.models.denoising import NoDenoising
-from detrbench.models.losses import box_quality, pair_up, ranks
-from detrbench.models.matcher import match
+from detrbench.models.losses import box_quality, ranks
+from detrbench.models.matcher import Matched, Unmatched, match, stacked
+from detrbench.models.targets import Objects
 
 NAME = "dac_r50_deformplus_cdn_ice_ep12"
 
@@ -109,37 +110,38 @@ def layer_of(label: str) -> int:
     return int(label.removeprefix("layer_").split("(")[0])
 
 
+def answers(out: Any, targets: list[dict[str, torch.Tensor]]) -> Matched:
+    """Who answers for what in the C-decoder."""
+    objects = Objects.of(targets, out.pred_boxes)
+    return CollaborativeLoss(0.4, 6).answers(stacked(out.layers), stacked(out.auxiliary.layers), objects)
+
+
 def check_assignment(out: Any, targets: list[dict[str, torch.Tensor]], section: dict[str, Any]) -> None:
-    ours = assignments(out, targets, 0.4, 6)
+    ours = answers(out, targets)
+    scores = matching_scores(stacked(out.layers).boxes, ours.prediction.logits, ours.objects)
     for label, layer in section.items():
-        for image, expected in enumerate(layer["images"]):
-            queries, objects = ours[layer_of(label)][image]
-            assert queries.tolist() == expected["query_order_as_returned"]
-            assert objects.tolist() == expected["gt_order_as_returned"]
-            first, second = out.layers[layer_of(label)], out.auxiliary.layers[layer_of(label)]
-            scores = matching_scores(first.boxes[image], second.logits[image], targets[image])
+        index = layer_of(label)
+        parts = (each[index].split(ours.objects.counts) for each in (ours.query, ours.present, scores))
+        for query, present, score, expected in zip(*parts, layer["images"]):
+            assert query[present].tolist() == expected["query_order_as_returned"]
+            assert present.nonzero()[:, 0].tolist() == expected["gt_order_as_returned"]
             for row in expected["score_rows_top8"]:
-                assert scores[row["gt"], row["queries"]].tolist() == pytest.approx(row["scores"], rel=1e-8)
-                assert float(scores[row["gt"]].sum()) == pytest.approx(row["row_sum"], rel=1e-8)
+                assert score[row["gt"], row["queries"]].tolist() == pytest.approx(row["scores"], rel=1e-8)
+                assert float(score[row["gt"]].sum()) == pytest.approx(row["row_sum"], rel=1e-8)
 
 
 def check_quality(out: Any, targets: list[dict[str, torch.Tensor]], section: dict[str, Any]) -> None:
-    ours = assignments(out, targets, 0.4, 6)
+    many = answers(out, targets)
+    (lone,) = match([Unmatched(stacked(out.layers), many.objects)])
     for label, recorded_layer in section.items():
-        index = layer_of(label)
-        first, second = out.layers[index], out.auxiliary.layers[index]
-        for prediction, matches, key in (
-            (second, ours[index], "C one-to-many"),
-            (first, match(first, targets), "O one-to-one"),
-        ):
-            pairs = pair_up(prediction, targets, matches)
-            quality = box_quality(pairs, prediction.logits.sigmoid()[pairs.index])
+        for matched, key in ((many, "C one-to-many"), (lone, "O one-to-one")):
+            quality = box_quality(matched)
+            present = matched.present[layer_of(label)]
             expected = recorded_layer[key]["t_before_rank_weight"]
+            assert quality[layer_of(label)][present].tolist() == pytest.approx(expected, rel=1e-8)
             if key.startswith("C"):
-                assert ranks(quality, pairs.objects).tolist() == recorded_layer[key]["rank"]
-                assert quality.tolist() == pytest.approx(expected, rel=1e-8)
-            else:  # in the order of the queries here, of the objects there
-                assert sorted(quality.tolist()) == pytest.approx(sorted(expected), rel=1e-8)
+                found = ranks(quality, matched.present)[layer_of(label)][present]
+                assert found.tolist() == recorded_layer[key]["rank"]
 
 
 @pytest.mark.full
@@ -163,12 +165,15 @@ def test_assignment_of_made_up_outputs(count: int, monkeypatch: pytest.MonkeyPat
         "labels": torch.tensor([1, 17]),
         "boxes": torch.tensor([[0.3, 0.4, 0.2, 0.3], [0.35, 0.42, 0.25, 0.3]], dtype=torch.float64),
     }
-    monkeypatch.setattr(torch, "randperm", lambda n, **options: torch.arange(n))
-    scores = matching_scores(torch.stack(boxes, -1), logits, target)
-    queries, objects = assign(scores, 0.4, 6)
-    assert queries.tolist() == expected["queries"]
-    assert objects.tolist() == expected["gts"]
-    assert scores[objects, queries].tolist() == pytest.approx(expected["scores"], rel=1e-8)
+    in_order = torch.arange(count, 0, -1.0)
+    monkeypatch.setattr(torch, "rand_like", lambda like, **options: in_order.expand(like.shape).clone())
+    objects = Objects.of([target], q)
+    scores = matching_scores(torch.stack(boxes, -1)[None, None], logits[None, None], objects)
+    query, present = (each[0] for each in assign(scores, objects, 0.4, 6))
+    number = present.nonzero()[:, 0]
+    assert query[present].tolist() == expected["queries"]
+    assert number.tolist() == expected["gts"]
+    assert scores[0, number, query[present]].tolist() == pytest.approx(expected["scores"], rel=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -179,12 +184,18 @@ def test_assignment_of_made_up_outputs(count: int, monkeypatch: pytest.MonkeyPat
         ([[0.5, 0.45, 0.6]], 2, [(2, 0), (0, 0)]),
         # Query 0 is the best of both objects, counts for the first, and the second is left without a query.
         ([[0.9, 0.1], [0.8, 0.2]], 6, [(0, 0)]),
-        ([[]], 6, []),
+        ([], 6, []),
     ],
 )
 def test_assignment_by_hand(scores: list[list[float]], top: int, expected: list[tuple[int, int]]) -> None:
-    queries, objects = assign(torch.tensor(scores), 0.4, top)
-    assert list(zip(queries.tolist(), objects.tolist())) == expected
+    """Beside two more images, of which the first has no object and the second one that all queries fit alike."""
+    counts = [len(scores), 0, 1]
+    targets = [{"labels": torch.zeros(count).long(), "boxes": torch.zeros(count, 4)} for count in counts]
+    width = len(scores[0]) if scores else 3
+    rows = torch.tensor([*scores, [0.0] * width])
+    query, present = (each[0] for each in assign(rows[None], Objects.of(targets, rows), 0.4, top))
+    found = [(int(query[number, rank]), int(number)) for number, rank in present.nonzero()]
+    assert found[: -min(top, width)] == expected
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ import torch
 from training_goldens import check_batch_is_single, check_trains, fixed_random, random_batch, tiny
 
 from detrbench.models.denoising import blocked_attention, known_matches
+from detrbench.models.targets import Objects
+from detrbench.models.tokens import Prediction
 
 SPARSE = (
     "sparse_detr_tiny",
@@ -64,6 +66,10 @@ def test_mask_lets_nothing_leak() -> None:
 
 
 def test_known_matches_are_the_first_slots_of_each_group() -> None:
-    targets = [{"labels": torch.tensor([7, 8])}, {"labels": torch.tensor([], dtype=torch.long)}]
-    matches = known_matches(targets, slots=4, groups=2, device=torch.device("cpu"))
-    assert [[indices.tolist() for indices in pair] for pair in matches] == [[[0, 1, 4, 5], [0, 1, 0, 1]], [[], []]]
+    """Two objects in groups of four slots; the second image has none, the third one."""
+    counts = [2, 0, 1]
+    targets = [{"labels": torch.arange(count), "boxes": torch.rand(count, 4)} for count in counts]
+    noised = Prediction(torch.zeros(2, 3, 8, 5), torch.zeros(2, 3, 8, 4))
+    matched = known_matches(noised, Objects.of(targets, noised.boxes), groups=2)
+    assert matched.query.tolist() == [[[0, 4], [1, 5], [0, 4]]] * 2
+    assert matched.present.all()

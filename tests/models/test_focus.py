@@ -24,6 +24,7 @@ from detrbench import models
 from detrbench.errors import UsageError
 from detrbench.models.encoders.focus import cascade
 from detrbench.models.foreground import foreground_labels
+from detrbench.models.targets import Objects
 
 NAME = "focus_detr_r50_4scale"
 BASES = ("focus_detr_tiny", "focus_deformable_detr_tiny", "focus_efficient_detr_tiny", "focus_dn_deformable_detr_tiny")
@@ -40,7 +41,7 @@ def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.Monkey
     assert float(out.encoded.foreground.sum()) == pytest.approx(recorded["score_sum"], rel=1e-8)
     for section in recorded.values():
         if isinstance(section, dict):
-            labels = foreground_labels(out.tokens, training.targets, section["intervals"])
+            labels = foreground_labels(out.tokens, Objects.of(training.targets, out.pred_boxes), section["intervals"])
             assert [row.nonzero()[:, 0].tolist() for row in labels] == section["positive_token_indices"]
     for kind, section in training.golden["denoising"].items():
         with fixed_random(kind, monkeypatch), torch.no_grad():

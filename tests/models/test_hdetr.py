@@ -11,6 +11,8 @@ from golden_files import batch_of, golden, official_detector, relative_gap, targ
 
 from detrbench import models
 from detrbench.models.detector import Detector
+from detrbench.models.matcher import Unmatched, match, stacked
+from detrbench.models.targets import Objects
 
 SMALL = {
     "hidden_dim": 32,
@@ -87,9 +89,9 @@ def test_each_object_is_matched_several_times() -> None:
         f"loss_{kind}{layer}_one2many" for kind in ("ce", "bbox", "giou") for layer in ("", "_0")
     }
     objects = [{name: tensor.repeat(3, *[1] * (tensor.ndim - 1)) for name, tensor in t.items()} for t in TARGETS]
-    lone = type(out)(out.one_to_many, out.tokens, out.encoded, out.queries, out.decoded)
-    expected = detector.criterion.terms[0](lone, objects, 6.0, detector.criterion.supervision)
-    assert losses["loss_giou_one2many"].item() == pytest.approx(expected["loss_giou"].item())
+    lone = Unmatched(stacked(out.one_to_many), Objects.of(objects, out.pred_boxes))
+    expected = detector.criterion.supervision.decoder(match([lone])[0], 6.0)
+    assert losses["loss_giou_one2many"].item() == pytest.approx(expected["loss_giou"][-1].item())
 
 
 def test_inference_is_that_of_deformable_detr_pp() -> None:

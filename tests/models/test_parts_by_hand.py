@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from test_by_hand import DIMENSIONS, FAR, LEFT, RIGHT, focal, logit, target, tokens
+from test_by_hand import DIMENSIONS, FAR, LEFT, RIGHT, focal, logit, objects_of, run_term, target, tokens
 from torch import Tensor, nn
 from training_goldens import random_batch, tiny
 
@@ -26,7 +26,6 @@ from detrbench.models.encoders.sparse import ScoreNetwork, by_attention, keep_co
 from detrbench.models.foreground import ForegroundLoss, foreground_labels
 from detrbench.models.heads import DetectionHeads
 from detrbench.models.layers import MLP, DecoderLayer, FeedForward
-from detrbench.models.losses import supervision
 from detrbench.models.one_to_many import RepeatedLoss
 from detrbench.models.proposals import ProposalHead
 from detrbench.models.queries import EncoderQueries, LearnableQueries, MixedQueries
@@ -34,10 +33,6 @@ from detrbench.models.tokens import Encoded, Outputs, Prediction, Queries, gathe
 
 MANY = dataclasses.replace(DIMENSIONS, num_classes=1000)
 MIDDLE = [0.5, 0.5, 0.4, 0.2]
-LIKE = torch.zeros(1, dtype=torch.float64)
-
-FOCAL = supervision("focal", 0.0)
-
 
 # ------------------------------------------------------------------------------------------------- denoising
 
@@ -49,7 +44,7 @@ def contrastive(count: int = 400, labels: float = 0.0, noise: float = 1.0) -> Co
 
 def test_positives_stay_within_the_noise_and_negatives_go_beyond() -> None:
     """A noise of 0.4: corners move by up to 0.4 halves of a side, those of negatives by 0.4 to 0.8."""
-    found = contrastive(noise=0.4).noise([target([3], MIDDLE)], LIKE)
+    found = contrastive(noise=0.4).noise(objects_of(target([3], MIDDLE)))
     assert (found.groups, found.boxes.shape) == (400, (1, 800, 4))
     corners = corners_of(found.boxes[0]).view(400, 2, 4)
     moved = (corners - corners_of(torch.tensor(MIDDLE))).abs() / torch.tensor([0.2, 0.1, 0.2, 0.1])
@@ -64,16 +59,16 @@ def corners_of(boxes: Tensor) -> Tensor:
 
 
 def test_noised_boxes_stay_in_the_image() -> None:
-    found = contrastive().noise([target([3], [0.1, 0.1, 0.2, 0.2])], LIKE)
+    found = contrastive().noise(objects_of(target([3], [0.1, 0.1, 0.2, 0.2])))
     corners = corners_of(found.boxes[0])
     assert corners.min() >= -1e-4
     assert corners.max() <= 1.0001
 
 
 def test_groups_share_the_queries_among_the_objects_of_the_fullest_image() -> None:
-    found = contrastive(100).noise([target([3] * 3, *[MIDDLE] * 3), target([4], MIDDLE)], LIKE)
+    found = contrastive(100).noise(objects_of(target([3] * 3, *[MIDDLE] * 3), target([4], MIDDLE)))
     assert (found.groups, found.boxes.shape[1]) == (33, 33 * 2 * 3)
-    assert contrastive(2).noise([target([3] * 3, *[MIDDLE] * 3)], LIKE).groups == 1
+    assert contrastive(2).noise(objects_of(target([3] * 3, *[MIDDLE] * 3))).groups == 1
     # The second image has one object: of each three slots the first, the others hold nothing.
     held = found.content[1].abs().sum(-1).view(66, 3) > 0
     assert held.tolist() == [[True, False, False]] * 66
@@ -82,7 +77,7 @@ def test_groups_share_the_queries_among_the_objects_of_the_fullest_image() -> No
 @pytest.mark.parametrize(("noise", "share"), [(0.0, 0.0), (0.5, 0.25)])
 def test_contrastive_denoising_draws_half_of_its_label_noise(noise: float, share: float) -> None:
     part = contrastive(3000, labels=noise)
-    content = part.noise([target([3], MIDDLE)], LIKE).content[0]
+    content = part.noise(objects_of(target([3], MIDDLE))).content[0]
     kept = (content == part.label_embedding.weight[3]).all(-1).double().mean().item()
     assert kept == pytest.approx(1 - share, abs=0.02)
 
@@ -90,7 +85,7 @@ def test_contrastive_denoising_draws_half_of_its_label_noise(noise: float, share
 def test_plain_denoising_moves_centres_by_half_a_side_and_sides_by_a_whole_one() -> None:
     torch.manual_seed(0)
     part = PlainDenoising(MANY, 400, label_noise=0.2, box_noise=0.5)
-    found = part.noise([target([3], MIDDLE)], LIKE)
+    found = part.noise(objects_of(target([3], MIDDLE)))
     moved = (found.boxes[0] - torch.tensor(MIDDLE)).abs().amax(0) / torch.tensor([0.1, 0.05, 0.2, 0.1])
     assert moved.tolist() == pytest.approx([1] * 4, abs=0.02)
     assert found.content[0, :, -1].tolist() == [1.0] * 400
@@ -103,7 +98,7 @@ def test_losses_of_noised_queries_are_means_over_the_groups() -> None:
     boxes = torch.tensor([[RIGHT, FAR, RIGHT, FAR]], dtype=torch.float64)
     prediction = Prediction(torch.zeros(1, 4, 2, dtype=torch.float64), boxes)
     out = SimpleNamespace(noised=[prediction, prediction], queries=SimpleNamespace(noised=4, noised_groups=2))
-    found = DenoisingLoss()(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
+    found = run_term(DenoisingLoss(), out, target([0], LEFT))
     assert set(found) == {f"loss_{name}_dn{layer}" for name in ("ce", "bbox", "giou") for layer in ("", "_0")}
     assert found["loss_bbox_dn"].item() == pytest.approx(0.2)
     classes = 2 * focal(0.5, True) + 6 * focal(0.5, False)
@@ -114,9 +109,10 @@ def test_losses_of_noised_queries_are_means_over_the_groups() -> None:
 
 
 def test_a_query_scores_by_its_box_and_its_class() -> None:
-    logits = torch.tensor([[logit(0.9), logit(0.2)], [logit(0.5), logit(0.6)]])
-    found = matching_scores(torch.tensor([LEFT, FAR]), logits, target([1, 0], RIGHT, LEFT))
-    assert found.tolist() == [
+    logits = torch.tensor([[[[logit(0.9), logit(0.2)], [logit(0.5), logit(0.6)]]]])
+    objects = objects_of(target([1, 0], RIGHT, LEFT), like=torch.float32)
+    found = matching_scores(torch.tensor([[[LEFT, FAR]]]), logits, objects)
+    assert found[0].tolist() == [
         pytest.approx([0.7 / 3 + 0.3 * 0.2, 0.3 * 0.6]),
         pytest.approx([0.7 + 0.3 * 0.9, 0.3 * 0.5]),
     ]
@@ -125,17 +121,21 @@ def test_a_query_scores_by_its_box_and_its_class() -> None:
 @pytest.mark.parametrize(
     ("scores", "threshold", "top", "queries"),
     [
-        ([[0.9, 0.5, 0.4]], 0.5, 6, [0, 1]),  # the threshold itself is reached
-        ([[0.3, 0.2, 0.1]], 0.5, 6, [0]),  # nobody fits the object better
-        ([[0.9, 0.8, 0.7]], 0.5, 2, [0, 1]),
+        ([0.9, 0.5, 0.4], 0.5, 6, [0, 1]),  # the threshold itself is reached
+        ([0.3, 0.2, 0.1], 0.5, 6, [0]),  # nobody fits the object better
+        ([0.9, 0.8, 0.7], 0.5, 2, [0, 1]),
     ],
 )
-def test_who_answers_for_an_object(scores: list[list[float]], threshold: float, top: int, queries: list[int]) -> None:
-    assert assign(torch.tensor(scores), threshold, top)[0].tolist() == queries
+def test_who_answers_for_an_object(scores: list[float], threshold: float, top: int, queries: list[int]) -> None:
+    query, present = assign(torch.tensor([[scores]]), objects_of(target([0], LEFT)), threshold, top)
+    assert query[present].tolist() == queries
 
 
 def test_an_image_trains_75_queries_at_most() -> None:
-    assert len(assign(torch.full((1, 300), 0.9), 0.5, 300)[0]) == 75
+    scores, objects = torch.full((2, 2, 300), 0.9), objects_of(target([0], LEFT), target([0], LEFT))
+    scores[1, 1, 60:] = 0.1  # so many are left to this one, none of which is drawn away
+    _, present = assign(scores, objects, 0.5, 300)
+    assert present.sum(2).tolist() == [[75, 75], [75, 60]]
 
 
 def test_losses_of_the_second_decoder() -> None:
@@ -145,7 +145,7 @@ def test_losses_of_the_second_decoder() -> None:
     theirs = Prediction(sure, torch.tensor([[RIGHT, LEFT]], dtype=torch.float64))
     branch = SimpleNamespace(layers=[theirs], noised=[])
     out = SimpleNamespace(layers=[ours], auxiliary=branch, pred_boxes=ours.boxes, queries=None)
-    found = CollaborativeLoss(0.9, 6)(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
+    found = run_term(CollaborativeLoss(0.9, 6), out, target([0], LEFT))
     assert found["loss_bbox_cdecoder"].item() == pytest.approx(0.2 / 3)  # of query 0, which is the best in `ours`
 
 
@@ -164,7 +164,7 @@ def test_losses_of_repeated_objects_count_every_repeat() -> None:
         torch.zeros(1, 3, 2, dtype=torch.float64), torch.tensor([[LEFT, RIGHT, FAR]], dtype=torch.float64)
     )
     out = SimpleNamespace(one_to_many=[prediction], pred_boxes=prediction.boxes)
-    found = RepeatedLoss(2, weight=3.0)(out, [target([0], LEFT)], 1.0, FOCAL)  # type: ignore[arg-type]
+    found = run_term(RepeatedLoss(2, weight=3.0), out, target([0], LEFT))
     assert found["loss_bbox_one2many"].item() == pytest.approx(3 * (0 + 0.2) / 2)
 
 
@@ -177,13 +177,13 @@ def test_foreground_are_centres_inside_a_box_whose_farthest_side_fits_the_level(
     """An image of 64 x 32 pixels, cells of 8 and 16: token (row, column) has its centre at (8 c + 4, 8 r + 4)."""
     pyramid = tokens([[8, 4], [4, 2]])
     box = [16 / 64, 12 / 32, 24 / 64, 16 / 32]  # 4 to 28 wide, 4 to 20 high
-    found = foreground_labels(pyramid, [target([0], box)], INTERVALS)[0]
+    found = foreground_labels(pyramid, objects_of(target([0], box)), INTERVALS)[0]
     # Strictly inside lie columns 1 and 2 (x 12, 20) and row 1 (y 12); their farthest sides are at 16 and 16.
     fine = found[:32].view(4, 8).nonzero().tolist()
     assert fine == [[1, 1], [1, 2]]
     # Coarse centres (8, 8), (24, 8): farthest sides at 20 and 20, above 16.
     assert found[32:].view(2, 4).nonzero().tolist() == [[0, 0], [0, 1]]
-    exclusive = foreground_labels(pyramid, [target([0], box)], [[16, 999], [-1, 20]])[0]
+    exclusive = foreground_labels(pyramid, objects_of(target([0], box)), [[16, 999], [-1, 20]])[0]
     assert exclusive[:32].sum() == 0  # exactly 16 is not above 16
     assert exclusive[32:].sum() == 2  # and exactly 20 is not above 20
 
@@ -194,9 +194,9 @@ def test_foreground_loss_is_over_the_foreground_tokens_of_each_image() -> None:
     out = SimpleNamespace(encoded=SimpleNamespace(foreground=scores), tokens=pyramid)
     term = ForegroundLoss(INTERVALS)
     box = [16 / 64, 12 / 32, 24 / 64, 16 / 32]  # four tokens, as above
-    found = term(out, [target([0], box)], 99.0, FOCAL)["loss_foreground"].item()  # type: ignore[arg-type]
+    found = run_term(term, out, target([0], box), num_boxes=99.0)["loss_foreground"].item()
     assert found == pytest.approx((4 * focal(0.5, True) + 36 * focal(0.5, False)) / 4)
-    nothing = term(out, [target([])], 99.0, FOCAL)["loss_foreground"].item()  # type: ignore[arg-type]
+    nothing = run_term(term, out, target([]), num_boxes=99.0)["loss_foreground"].item()
     assert nothing == pytest.approx(40 * focal(0.5, False))
     assert term.weights == {"loss_foreground": 1.5}
 

@@ -1,0 +1,16 @@
+"""Copies to the device that nobody waits for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def upload(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on a device, copied behind what is queued there already: nobody waits for it.
+
+    A plain copy would first wait for all of that, as the CPU could change its memory meanwhile.
+    """
+    if device.type == "cuda":
+        host = host.pin_memory()
+    return host.to(device, non_blocking=True)
