@@ -39,6 +39,7 @@ DATA_DEPENDENT = {
     "masked_select",
     "nms",
     "nonzero",
+    "prod",  # its gradient asks how many zeros there are
     "repeat_interleave",
     "unique_consecutive",
     "unique_dim",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detrbench.models import ops
 from detrbench.models.dimensions import Dimensions
+from detrbench.models.precision import in_full
 from detrbench.models.tokens import Tokens
 
 
@@ -142,6 +143,7 @@ def sampling_locations(reference_points: Tensor, offsets: Tensor, tokens: Tokens
     Returns:
         (N, Q, M, L, P, 2) fractions of the padded level.
     """
+    offsets = in_full(offsets)
     centre = reference_points[:, :, None, :, None, :2]
     if reference_points.shape[-1] == 2:
         return centre + offsets / tokens.spatial_shapes.flip(-1)[:, None].to(offsets)
