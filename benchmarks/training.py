@@ -17,12 +17,11 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 from waits import Waits, far
 
 from detrbench import models
@@ -31,8 +30,8 @@ from detrbench.models.detector import Detector
 from detrbench.models.matcher import match
 from detrbench.models.targets import Objects
 from detrbench.training import optimiser
-from detrbench.training.loop import train_step
 from detrbench.training.recipe import Recipe
+from detrbench.training.step import train_step
 
 FAMILIES = ("deformable_detr", "sparse_detr", "dino", "dac_detr")
 MOST_OBJECTS, CLASSES = 14, 80
@@ -65,11 +64,6 @@ def detector_of(family: str, backbone: str) -> Detector:
     """In training mode, with random weights that are always the same."""
     torch.manual_seed(0)
     return models.create(f"{family}_{backbone}", num_classes=CLASSES).train()
-
-
-def moved(batch: Batch, move: Callable[[Tensor], Tensor]) -> Batch:
-    targets = [{name: move(value) for name, value in target.items()} for target in batch.targets]
-    return Batch(move(batch.images), move(batch.masks), targets, batch.image_ids, batch.sizes)
 
 
 class Step:
@@ -116,10 +110,10 @@ class Step:
 
 
 def waits_of(family: str) -> dict[str, int]:
-    """Waits of one whole step, logging included, by operation and line; the batch is on the device before."""
-    detector, batch = far(detector_of(family, "tiny")), moved(made_up_batch(4, 64, 96), far)
+    """Waits of one whole step, logging included, by operation and line."""
+    detector, batch = far(detector_of(family, "tiny")), made_up_batch(4, 64, 96)
     with Waits() as waits:
-        train_step(detector, optimiser.build(detector, RECIPE), batch, RECIPE.clip_norm, 1.0)
+        train_step(detector, optimiser.build(detector, RECIPE), [batch], RECIPE.clip_norm, 1.0)
     return dict(waits.by_place.most_common())
 
 

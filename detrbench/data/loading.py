@@ -41,8 +41,10 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device; the image ids stay where they are."""
-        targets = [{key: value.to(device) for key, value in target.items()} for target in self.targets]
-        images, masks, sizes = self.images.to(device), self.masks.to(device), self.sizes.to(device)
+        targets = [
+            {key: value.to(device, non_blocking=True) for key, value in target.items()} for target in self.targets
+        ]
+        images, masks, sizes = (t.to(device, non_blocking=True) for t in (self.images, self.masks, self.sizes))
         return Batch(images, masks, targets, self.image_ids, sizes)
 
 
