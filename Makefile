@@ -28,12 +28,14 @@ test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device, which
 mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour; SUITE=full shows survivors the slow ones)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mistakes/run.py --suite $(or $(SUITE),test)
 
-bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; the CUDA kernels' instructions
+bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; parts and waits of training steps; the CUDA kernels' instructions
 	$(BIN)/python benchmarks/op.py --threads 1,2
+	$(BIN)/python benchmarks/training.py
 	-$(BIN)/python benchmarks/instructions.py
 
 bench-gpu: $(READY)  ## the same on a CUDA device, which is named first: kernels, not their launches
 	$(BIN)/python benchmarks/op.py --device cuda
+	$(BIN)/python benchmarks/training.py --device cuda --backbone r50 --size 800x1216 --images 2
 
 bench-scoring: $(READY)  ## scoring of 5000 images x 100 detections, ours and pycocotools in one run
 	$(BIN)/python benchmarks/scoring.py

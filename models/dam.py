@@ -36,16 +36,16 @@ def decoder_attention_map(
     """
     levels = []
     for level, size in enumerate(sizes):
-        total = in_full(attention_weights[0].new_zeros(len(attention_weights[0]), size[0] * size[1]))
-        for locations, weights in zip(sampling_locations, attention_weights):
-            _splat(total, locations[..., level, :, :].flatten(1, 3), weights[..., level, :].flatten(1, 3), size)
-        levels.append(total)
+        points = torch.cat([each[..., level, :, :].flatten(1, 3) for each in sampling_locations], 1)
+        weights = torch.cat([each[..., level, :].flatten(1, 3) for each in attention_weights], 1)
+        levels.append(_splat(points, in_full(weights), size))
     return torch.cat(levels, 1)
 
 
-def _splat(total: Tensor, locations: Tensor, weights: Tensor, size: tuple[int, int]) -> None:
-    """Add weights (B, n) at locations (B, n, 2) to total (B, H * W), in place."""
+def _splat(locations: Tensor, weights: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, H * W) sums of weights (B, n) at locations (B, n, 2)."""
     height, width = size
+    total = weights.new_zeros(len(weights), height * width)
     points = torch.stack([locations[..., 0] * width, locations[..., 1] * height], -1)
     corner = points.floor()
     fraction = points - corner
@@ -57,6 +57,7 @@ def _splat(total: Tensor, locations: Tensor, weights: Tensor, size: tuple[int, i
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)  # False for NaN, too
             index = torch.where(inside, y * width + x, 0).long()
             total.scatter_add_(1, index, torch.where(inside, weights * share_x * share_y, 0).to(total.dtype))
+    return total
 
 
 def corr(attention: Tensor, kept: Tensor) -> Tensor:
