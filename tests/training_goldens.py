@@ -154,7 +154,9 @@ def tiny(name: str, **options: Any) -> Any:
     """A detector small enough for tests that always run."""
     torch.manual_seed(0)
     small = {"hidden_dim": 32, "num_heads": 4, "ffn_dim": 64, "num_queries": 20, "num_classes": 5, "width": 8}
-    return models.create(name, **{"dropout": 0.0, **small, **options})
+    layers = {"num_encoder_layers": 3, "num_decoder_layers": 3}
+    ratios = {"keep_ratios": [0.5, 0.3, 0.1]} if name.startswith("focus") else {}
+    return models.create(name, **{"dropout": 0.0, **small, **layers, **ratios, **options})
 
 
 def random_batch(count: int = 2, size: int = 96) -> tuple[Tensor, list[dict[str, Tensor]]]:

@@ -137,7 +137,7 @@ def test_counts(num_valid: list[int], ratios: list[float], expected: tuple[list[
 
 
 def test_all_tokens_are_updated_where_everything_is_kept() -> None:
-    detector = tiny("focus_detr_tiny", keep_ratios=[1.0] * 6).eval()
+    detector = tiny("focus_detr_tiny", keep_ratios=[1.0] * 3).eval()
     with torch.no_grad():
         trace = detector(random_batch()[0], trace=True).trace
     assert {len(tokens) for layer in trace.kept_tokens for tokens in layer} == {trace.padding.shape[1]}

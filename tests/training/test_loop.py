@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import torch
@@ -52,22 +53,48 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / loop.WEIGHTS)
 
 
+class Undisturbed(NamedTuple):
+    """A run from its beginning to its end, and what it left."""
+
+    history: Any
+    weights: dict[str, torch.Tensor]
+    folder: Path
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, dict[str, torch.Tensor]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     folder = tmp_path_factory.mktemp("undisturbed")
-    return train(folder), weights(folder)
+    return Undisturbed(train(folder), weights(folder), folder)
 
 
-@pytest.mark.parametrize("stops", [[1], [3], [5], [6], [2, 4, 5]])
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path: Path, undisturbed: Any, stops: list[int]) -> None:
+@pytest.fixture(scope="module")
+def _stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(KeyboardInterrupt):
+        train(folder, stop_after=4)
+    return folder
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, _stopped: Path) -> Path:
+    """The folder of a run that was interrupted after its fourth step."""
+    return Path(shutil.copytree(_stopped, tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "stops", [pytest.param([1], marks=pytest.mark.full), [3], pytest.param([5], marks=pytest.mark.full), [6], [2, 4, 5]]
+)
+def test_an_interrupted_run_ends_with_the_same_weights(
+    tmp_path: Path, undisturbed: Undisturbed, stops: list[int]
+) -> None:
     for stop in stops:
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path, stop_after=stop)
     history = train(tmp_path)
     for name, tensor in weights(tmp_path).items():
-        assert torch.equal(tensor, undisturbed[1][name]), name
-    assert [e["loss"] for e in history.epochs] == [e["loss"] for e in undisturbed[0].epochs]
-    assert history.images_seen == undisturbed[0].images_seen == 20
+        assert torch.equal(tensor, undisturbed.weights[name]), name
+    assert [e["loss"] for e in history.epochs] == [e["loss"] for e in undisturbed.history.epochs]
+    assert history.images_seen == undisturbed.history.images_seen == 20
 
 
 def test_an_epoch_may_be_a_number_of_steps_and_resumes_within_it(tmp_path: Path) -> None:
@@ -99,8 +126,8 @@ def test_images_of_one_orientation_are_trained_together(tmp_path: Path) -> None:
     assert len(set(wide[:4])) == 1
 
 
-def test_a_finished_run_is_not_done_again(tmp_path: Path, undisturbed: Any) -> None:
-    first = train(tmp_path)
+def test_a_finished_run_is_not_done_again(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    shutil.copytree(undisturbed.folder, tmp_path, dirs_exist_ok=True)
     seen: list[int] = []
     again = loop.train(
         small(),
@@ -111,15 +138,13 @@ def test_a_finished_run_is_not_done_again(tmp_path: Path, undisturbed: Any) -> N
         progress=lambda at: seen.append(at.step),
     )
     assert seen == []
-    assert again.epochs == first.epochs
+    assert again.epochs == undisturbed.history.epochs
 
 
-def test_a_write_that_is_cut_leaves_the_last_state(tmp_path: Path, undisturbed: Any) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, stop_after=4)
-    (tmp_path / "state.partial").write_bytes(b"half a checkpoint")
-    train(tmp_path)
-    assert all(torch.equal(t, undisturbed[1][n]) for n, t in weights(tmp_path).items())
+def test_a_write_that_is_cut_leaves_the_last_state(stopped: Path, undisturbed: Undisturbed) -> None:
+    (stopped / "state.partial").write_bytes(b"half a checkpoint")
+    train(stopped)
+    assert all(torch.equal(t, undisturbed.weights[n]) for n, t in weights(stopped).items())
 
 
 def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,10 +159,10 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "gone"])
-def test_a_damaged_state_costs_no_more_than_the_step_before(tmp_path: Path, undisturbed: Any, damage: str) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        train(tmp_path, stop_after=4)
-    state, before = (tmp_path / name for name in loop.STATES)
+def test_a_damaged_state_costs_no_more_than_the_step_before(
+    stopped: Path, undisturbed: Undisturbed, damage: str
+) -> None:
+    state, before = (stopped / name for name in loop.STATES)
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 1
     if damage == "gone":
@@ -153,20 +178,18 @@ def test_a_damaged_state_costs_no_more_than_the_step_before(tmp_path: Path, undi
         dataset,
         transform,
         RECIPE,
-        tmp_path,
+        stopped,
         progress=lambda at: seen.append(at.step),
         notice=told.append,
     )
     assert seen[0] == 3  # states are kept behind steps 1, 2 and, as an epoch ends, 3
     assert len(told) == (0 if damage == "gone" else 1)
     assert all("state.pt: damaged" in line for line in told)
-    assert all(torch.equal(t, undisturbed[1][n]) for n, t in weights(tmp_path).items())
+    assert all(torch.equal(t, undisturbed.weights[n]) for n, t in weights(stopped).items())
 
 
 @pytest.mark.parametrize("what", ["weights", "the moving average"])
-def test_a_last_step_that_diverges_leaves_no_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
+def test_a_last_step_that_diverges_leaves_no_weights(stopped: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     step, name = loop._Training._step, "detector" if what == "weights" else "average"
 
     def break_the_last(self: Any, batch: Any, number: int) -> dict[str, float]:
@@ -177,9 +200,9 @@ def test_a_last_step_that_diverges_leaves_no_weights(
 
     monkeypatch.setattr(loop._Training, "_step", break_the_last)
     with pytest.raises(Diverged, match=f"{what} .* not finite"):
-        train(tmp_path)
-    assert not (tmp_path / loop.WEIGHTS).exists()
-    kept = torch.load(tmp_path / loop.STATES[0], weights_only=True)
+        train(stopped)
+    assert not (stopped / loop.WEIGHTS).exists()
+    kept = torch.load(stopped / loop.STATES[0], weights_only=True)
     assert all(value.isfinite().all() for value in kept["detector"].values())
 
 
