@@ -18,10 +18,12 @@ from detrbench.models.checkpoints.adapter import join_pieces
 from detrbench.models.detector import Detector
 
 SMALL = {"hidden_dim": 32, "width": 8, "ffn_dim": 48, "num_queries": 5, "num_classes": 4}
+LAYERS = {"num_encoder_layers": 2, "num_decoder_layers": 2}
 
 
 def small(name: str = "sparse_detr_tiny", **overrides: Any) -> Detector:
-    return models.create(name, **{**SMALL, **overrides})
+    ratios = {"keep_ratios": [0.5, 0.3]} if name.startswith("focus") else {}
+    return models.create(name, **{**SMALL, **LAYERS, **ratios, **overrides})
 
 
 def test_ours_come_back_unchanged(tmp_path: Path) -> None:

@@ -32,6 +32,23 @@ COMBINATIONS = [dict(zip(KINDS, names)) for names in itertools.product(*(part_na
 FITTING = [chosen for chosen in COMBINATIONS if _fits(chosen)]
 
 
+def _pairs(chosen: dict[str, str]) -> set[Any]:
+    return set(itertools.combinations(chosen.items(), 2))
+
+
+def _few(combinations: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Some in which every part meets every other that any of them lets it meet."""
+    few: list[dict[str, str]] = []
+    left = set().union(*map(_pairs, combinations))
+    while left:
+        few.append(max(combinations, key=lambda chosen: len(_pairs(chosen) & left)))
+        left -= _pairs(few[-1])
+    return few
+
+
+FEW = _few(FITTING)
+
+
 def test_what_is_refused() -> None:
     pairs = {(chosen["queries"], chosen["decoder"]) for chosen in FITTING}
     assert ("learnable", "deformable") in pairs
@@ -40,7 +57,11 @@ def test_what_is_refused() -> None:
     assert not any(chosen["queries"] == "learnable" and chosen["denoising"] != "none" for chosen in FITTING)
 
 
-@pytest.mark.parametrize("chosen", FITTING, ids=lambda chosen: "-".join(chosen.values()))
+@pytest.mark.parametrize(
+    "chosen",
+    [pytest.param(chosen, marks=() if chosen in FEW else pytest.mark.full) for chosen in FITTING],
+    ids=lambda chosen: "-".join(chosen.values()),
+)
 def test_runs_and_takes_a_training_step(chosen: dict[str, str]) -> None:
     options: dict[str, Any] = {**chosen, **SMALL}
     if chosen["encoder"] == "focus":
