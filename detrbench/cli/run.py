@@ -66,6 +66,15 @@ def command(
     train: Annotated[
         bool, typer.Option("--train", help="At the paper's scale, train rows that have no weights here. Takes days.")
     ] = False,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            "--batch",
+            min=1,
+            metavar="N",
+            help="Evaluate up to N images of one size together. Nothing is padded, so AP is that of one at a time.",
+        ),
+    ] = 1,
     weights_folder: weights.Folder = None,
     minutes: Annotated[
         float,
@@ -114,6 +123,7 @@ def command(
         fresh=fresh,
         verify_data=verify_data,
         train=train,
+        batch_size=batch_size,
         device=pick_device(device),
         time_limit=60 * minutes,
     )

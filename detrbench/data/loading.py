@@ -6,6 +6,7 @@ nothing but the speed.
 
 from __future__ import annotations
 
+import functools
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from detrbench.data.order import Order, Place, in_turn, pieces
+from detrbench.data.order import Order, Place, in_turn, of_one_size, pieces
 from detrbench.data.samples import Dataset
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
@@ -40,7 +41,10 @@ class Batch:
     sizes: Tensor
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device; the image ids stay where they are."""
+        """The same batch on another device; the image ids stay where they are.
+
+        Pinned images are copied while this process goes on.
+        """
         targets = [
             {key: value.to(device, non_blocking=True) for key, value in target.items()} for target in self.targets
         ]
@@ -57,6 +61,8 @@ def batches(
     start_batch: int = 0,
     shuffle: bool = False,
     num_workers: int = 0,
+    unpadded: bool = False,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """One epoch in batches, the last of them possibly short.
 
@@ -69,19 +75,25 @@ def batches(
         start_batch: batches to leave out at the front, without reading their images.
         shuffle: in random order; otherwise by ascending image id, as evaluation wants it.
         num_workers: threads that prepare batches ahead. Decoding and resizing release Python's lock.
+        unpadded: only images that are stored at one size go together, sizes by their first image, so that with a
+            transform that asks nothing but the size no batch has padding. Not for `shuffle`.
+        pin: keep images in memory from which a GPU copies while it computes.
 
     Raises:
         DataError: a broken image, named, when its batch is due.
     """
-    order = Order(batch_size, seed)
-    wanted = (order.epoch(dataset, epoch) if shuffle else in_turn(len(dataset), batch_size, epoch))[start_batch:]
+    if unpadded:
+        wanted = of_one_size(dataset, batch_size, epoch)
+    elif shuffle:
+        wanted = Order(batch_size, seed).epoch(dataset, epoch)
+    else:
+        wanted = in_turn(len(dataset), batch_size, epoch)
+    load = functools.partial(_load, dataset, transform, seed=seed, pin=pin)
     if num_workers == 0:
-        for places in wanted:
-            yield _load(dataset, transform, places, seed)
+        yield from map(load, wanted[start_batch:])
         return
     with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as pool:
-        futures = (pool.submit(_load, dataset, transform, places, seed) for places in wanted)
-        yield from _ahead(futures, 2 * num_workers)
+        yield from _ahead((pool.submit(load, places) for places in wanted[start_batch:]), 2 * num_workers)
 
 
 def steps(
@@ -120,7 +132,7 @@ def pad(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return batch, masks
 
 
-def _load(dataset: Dataset, transform: Transform, places: Sequence[Place], seed: int) -> Batch:
+def _load(dataset: Dataset, transform: Transform, places: Sequence[Place], seed: int, pin: bool = False) -> Batch:
     images, targets, image_ids, sizes = [], [], [], []
     for index, number in places:
         sample = dataset[index]
@@ -130,7 +142,7 @@ def _load(dataset: Dataset, transform: Transform, places: Sequence[Place], seed:
         image_ids.append(sample.target.image_id)
         sizes.append([sample.height, sample.width])
     padded, masks = pad(images)
-    return Batch(padded, masks, targets, image_ids, torch.tensor(sizes))
+    return Batch(padded.pin_memory() if pin else padded, masks, targets, image_ids, torch.tensor(sizes))
 
 
 def _ahead(futures: Iterable[Future[Batch]], depth: int) -> Iterator[Batch]:

@@ -66,6 +66,14 @@ def in_turn(length: int, batch_size: int, number: int = 0) -> list[list[Place]]:
     return pieces([Place(index, number) for index in range(length)], batch_size)
 
 
+def of_one_size(dataset: Dataset, batch_size: int, number: int = 0) -> list[list[Place]]:
+    """All images, in each piece only such as are stored at one size; sizes by their first image."""
+    alike: dict[tuple[int, int], list[Place]] = {}
+    for index, (width, height) in enumerate(dataset.sizes.tolist() if batch_size > 1 else [(0, 0)] * len(dataset)):
+        alike.setdefault((width, height), []).append(Place(index, number))
+    return [piece for group in alike.values() for piece in pieces(group, batch_size)]
+
+
 def _side_by_side(places: Sequence[Place], wide: Sequence[bool], size: int) -> list[Place]:
     """The same images, `size` of one kind at a time, each group where its last image stood; what is left over last."""
     arranged: list[Place] = []

@@ -65,6 +65,10 @@ class Dataset(Protocol):
     categories: list[Category]
 
     @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N, 2) width and height of the images in pixels."""
+
+    @property
     def num_classes(self) -> int:
         """Class logits that a detector for this data set needs: labels are below it."""
 

@@ -27,7 +27,6 @@ def collect(
     batch_size: int = 1,
     transform: Transform | None = None,
     progress: Progress | None = None,
-    num_workers: int = 0,
     observe: Callable[[DetectorOutput, Batch], None] = lambda out, batch: None,
 ) -> dict[str, Detections]:
     """Run the detector over a data set, once for all protocols.
@@ -37,10 +36,9 @@ def collect(
         dataset: gives images and the category ids of labels.
         protocols: how many detections an image keeps, and NMS.
         device: where to run.
-        batch_size: images in a batch.
+        batch_size: images in a batch, all of one size: nothing is padded, as it is not with one.
         transform: by default the papers' test transform (800/1333).
         progress: as for `inference.over_images`.
-        num_workers: threads that load images.
         observe: is shown each batch with the detector's output, for what else can be read from the same forward.
 
     Returns:
@@ -48,21 +46,22 @@ def collect(
         dropped.
     """
     categories = category_ids(dataset)
-    found: dict[str, list[Detections]] = {protocol.name: [] for protocol in protocols}
+    found: dict[str, list[tuple[int, Detections]]] = {protocol.name: [] for protocol in protocols}
 
     def see(out: DetectorOutput, batch: Batch) -> None:
         observe(out, batch)
-        for name, each in _detected(out, batch, protocols, categories):
-            found[name].append(each)
+        for name, image_id, each in _detected(out, batch, protocols, categories):
+            found[name].append((image_id, each))
 
-    over_images(detector, dataset, see, device, batch_size, transform, progress, num_workers)
-    return {name: Detections.concatenated(parts) for name, parts in found.items()}
+    over_images(detector, dataset, see, device, batch_size, transform, progress, unpadded=True)
+    in_order = {name: sorted(parts, key=lambda part: part[0]) for name, parts in found.items()}
+    return {name: Detections.concatenated([each for _, each in parts]) for name, parts in in_order.items()}
 
 
 def _detected(
     out: DetectorOutput, batch: Batch, protocols: Sequence[AccuracyProtocol], categories: dict[int, int]
-) -> Iterator[tuple[str, Detections]]:
-    """(protocol, the detections of one image); protocols that differ in `top` alone share the longest list."""
+) -> Iterator[tuple[str, int, Detections]]:
+    """(protocol, image id, its detections); protocols that differ in `top` alone share the longest list."""
     for nms in {protocol.nms: None for protocol in protocols}:
         alike = [protocol for protocol in protocols if protocol.nms == nms]
         longest = models.postprocess(out, batch.sizes, top=max(each.top for each in alike), nms=nms)
@@ -74,7 +73,7 @@ def _detected(
             boxes[:, 2:] -= boxes[:, :2]
             whole = Detections(np.full(len(ids), image_id), ids, boxes, best.scores.double().cpu().numpy())
             for protocol in alike:
-                yield protocol.name, whole.chosen(np.flatnonzero(known[: protocol.top]))
+                yield protocol.name, image_id, whole.chosen(np.flatnonzero(known[: protocol.top]))
 
 
 def category_ids(dataset: Dataset) -> dict[int, int]:

@@ -7,6 +7,7 @@ first two; memory and latency are taken while nothing else is at work.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -68,6 +69,7 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     items = plan.work_items(
         selected, measures, store, conditions, options.fresh, options.train, options.measures is not None
     )
+    items = [dataclasses.replace(item, batch_size=options.batch_size) for item in items]
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
     return PreparedRun(loaded, scale, cells, items, store, environment, options)

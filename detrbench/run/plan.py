@@ -41,7 +41,8 @@ class WorkItem:
     `why` says why a measure cannot be taken, where its record comes from, or what to know of what is due.
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
     their values). `start` is what training begins with. `official` says which released weights that checkpoint is: name
-    and sha256. The cell is then as these were trained, and its folder that of the row.
+    and sha256. The cell is then as these were trained, and its folder that of the row. `batch_size` images of one size
+    are evaluated together.
     """
 
     cell: Cell
@@ -56,6 +57,7 @@ class WorkItem:
     start: Start = field(default_factory=Start)
     official: str | None = None
     detections: str = ""
+    batch_size: int = 1
 
     @property
     def trained_in(self) -> CellFolder:

@@ -48,7 +48,6 @@ from detrbench.run.time_limit import expired
 from detrbench.suite.cells import Cell
 from detrbench.training import loop
 
-LOADERS = 2  # threads that read images while a detector is at work
 OpenData = Callable[[DataSpec, Split], Dataset]
 Report = Callable[..., None]  # (fraction, text, milestone=False)
 
@@ -192,10 +191,8 @@ def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) 
         found = {rule.name: kept.best(rule.top) for rule in rules}
     else:
         detector, tell = load(item, device, open_data), _count(report, "detecting")
-        # One image at a time, as the papers evaluate: padding would change figures. The next ones are read meanwhile.
-        found = accuracy.collect(
-            detector, dataset, rules, device, transform=_eval(item), progress=tell, num_workers=LOADERS
-        )
+        # Nothing is padded, whatever the number: one image at a time, as protocols say, or those of one size together.
+        found = accuracy.collect(detector, dataset, rules, device, item.batch_size, _eval(item), tell)
         detections.write(item.folder.detections, found[COMMON], item.detections)
     evaluations = {rule.name: scoring.evaluate(found[rule.name], dataset, rule) for rule in rules}
     matches = {name: each.matches for name, each in evaluations.items()}

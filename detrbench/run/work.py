@@ -43,6 +43,7 @@ class RunOptions:
     fresh: bool = False
     verify_data: bool = False
     train: bool = False  # what takes days, too
+    batch_size: int = 1  # images of one size that are evaluated together
     device: str = "cpu"
     processes: int | None = None  # that repeat a timing; None: as many as its protocol says
     time_limit: float = 60 * time_limit.MINUTES  # seconds of a timed cell; 0: none
@@ -280,6 +281,8 @@ def _keep(
     extra |= {"device": context.options.device, "weights": item.weights}
     if item.official and item.measure != "complexity":
         extra["official"] = item.official
+    if item.batch_size > 1 and item.measure == "accuracy":
+        extra["batch_size"] = item.batch_size
     item.folder.write_envelope(item.measure, item.key, records, environment or context.environment, seconds, **extra)
     _mark_done(item)
     return Outcome(item, "done", None, seconds)

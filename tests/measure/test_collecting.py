@@ -11,11 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from detrbench import models
 from detrbench.data import Category, Sample, Target
 from detrbench.data.transforms import Eval
 from detrbench.errors import NotFinite
 from detrbench.measure import accuracy, ap_interval, protocols, scoring
 from detrbench.measure.detections import Detections
+from detrbench.measure.inference import over_images
 from detrbench.measure.protocols.accuracy import AccuracyProtocol
 
 Detection = dict[str, Any]
@@ -31,6 +33,10 @@ class OneBox:
 
     def __len__(self) -> int:
         return 2
+
+    @property
+    def sizes(self) -> Any:
+        return np.array([[80, 40]] * 2)
 
     def __getitem__(self, index: int) -> Any:
         none = np.zeros(0)
@@ -104,13 +110,58 @@ def test_batches_modes_and_progress() -> None:
     detector, told = Constant([[SURE, 0.0, 0.0]] * 2).train(), []
     one = accuracy.collect(detector, OneBox(), [COMMON], transform=Eval(40, 80), progress=lambda *at: told.append(at))
     both = accuracy.collect(detector, OneBox(), [COMMON], batch_size=2, transform=Eval(40, 80))
-    ahead = accuracy.collect(
-        Constant([[SURE, 0.0, 0.0]] * 2), OneBox(), [COMMON], num_workers=2, transform=Eval(40, 80)
-    )
-    assert one["common"].results() == both["common"].results() == ahead["common"].results()
+    assert one["common"].results() == both["common"].results()
     assert detector.training
     assert detector.batches == [(1, True), (1, True), (2, True)]  # no masks where nothing is padded
     assert told == [(1, 2), (2, 2)]
+
+
+class Sizes(OneBox):
+    """Six images of three sizes in turn, each with its own noise."""
+
+    image_ids = [2, 3, 5, 8, 13, 21]  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return 6
+
+    @property
+    def sizes(self) -> Any:
+        return np.array([[80, 64], [64, 80], [96, 64]] * 2)
+
+    def __getitem__(self, index: int) -> Any:
+        width, height = self.sizes[index].tolist()
+        pixels = np.random.default_rng(index).integers(0, 255, (height, width, 3), dtype=np.uint8)
+        return Sample(Image.fromarray(pixels), super().__getitem__(index).target, height, width)
+
+
+def test_what_is_evaluated_together_has_one_size_and_the_same_detections() -> None:
+    """Padded to a common size it would not: those of 80 x 64 see the border of 96 x 64."""
+    torch.manual_seed(0)
+    small = {"hidden_dim": 32, "width": 8, "ffn_dim": 48, "num_queries": 5, "num_classes": 3}
+    detector, seen = models.create("deformable_detr_tiny", **small), []
+
+    def see(out: Any, batch: Any) -> None:
+        seen.append((len(batch.image_ids), bool(batch.masks.any())))
+
+    one, four = (
+        accuracy.collect(detector, Sizes(), [COMMON], batch_size=size, transform=Eval(64, 96), observe=see)["common"]  # type: ignore[arg-type]
+        for size in (1, 4)
+    )
+    assert seen == [(1, False)] * 6 + [(2, False)] * 3
+    assert one.image_ids.tolist() == four.image_ids.tolist() == np.repeat(Sizes.image_ids, 10).tolist()
+    assert one.category_ids.tolist() == four.category_ids.tolist()
+    np.testing.assert_allclose(one.boxes, four.boxes, atol=1e-3)
+    np.testing.assert_allclose(one.scores, four.scores, atol=1e-6)
+    logits: list[Any] = []
+    for size in (1, 6):  # the first image alone, and padded to the others
+        over_images(
+            detector,
+            Sizes(),  # type: ignore[arg-type]
+            lambda out, batch: logits.append(out.pred_logits[0]),
+            batch_size=size,
+            transform=Eval(64, 96),
+        )
+    assert float((logits[0] - logits[6]).abs().max()) > 1e-3
 
 
 def test_scores_by_hand() -> None:

@@ -256,7 +256,7 @@ def test_from_the_command_to_the_figure(
     assert "3 trainings not asked for" in out
     assert out.count("family/rho0.1, sha256 ") == 2
     assert not (tmp_path / "results").exists()
-    code = cli.main(["run", "demo.yaml", *settings])
+    code = cli.main(["run", "demo.yaml", *settings, "--batch", "2"])
     said = capsys.readouterr()
     assert code == 0, said.err
     assert "not measured: there are no official weights; --train trains it: alone" in said.err
@@ -266,6 +266,7 @@ def test_from_the_command_to_the_figure(
     assert set(measured.records["accuracy"]) == {"common", "paper_top100"}
     envelope = measured.envelopes["accuracy"]
     assert envelope["weights"] == "checkpoint"
+    assert envelope["batch_size"] == 2
     assert envelope["official"].startswith("family/rho0.1, sha256 ")
     assert measured.cell["official"] == "family/rho0.1"
     assert found["at-0.5"].records["accuracy"]["common"]["num_images"] == 3
