@@ -73,10 +73,6 @@ class Dataset(Protocol):
         """Class logits that a detector for this data set needs: labels are below it."""
 
     @property
-    def sizes(self) -> npt.NDArray[np.int64]:
-        """(N, 2) width and height of the images in pixels."""
-
-    @property
     def fingerprint(self) -> str:
         """sha256 of everything the samples depend on; for COCO annotations, selection, and every byte of the images."""
 

@@ -58,11 +58,6 @@ class ShapesDataset:
         self._lock = threading.Lock()
 
     @property
-    def sizes(self) -> npt.NDArray[np.int64]:
-        shapes = [self._scene(index).pixels.shape for index in range(len(self))]
-        return np.array([(width, height) for height, width, _ in shapes], dtype=np.int64)
-
-    @property
     def num_classes(self) -> int:
         return len(NAMES) + 1 if self.spec.labels == "category_id" else len(NAMES)
 

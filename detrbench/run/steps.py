@@ -351,7 +351,11 @@ def _time_anew(
 
 
 def _sized(protocol: Any, item: WorkItem) -> Any:
-    """The protocol at the scale's own image size; COCO keeps the papers' size."""
-    if item.cell.settings.data == "coco":
+    """The protocol at the size at which the scale evaluates: photographs are 4:3, generated images quick."""
+    settings = item.cell.settings
+    if settings.data != "coco":
+        return protocol.at(*settings.eval_size)
+    if settings.papers_size:
         return protocol
-    return protocol.at(*item.cell.settings.eval_size)
+    shortest, longest = settings.eval_size
+    return protocol.of_photographs(shortest, min(longest, shortest * 4 // 3))

@@ -20,7 +20,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from detrbench import models, published, yaml12
-from detrbench.data.sizes import LONGEST, SHORTEST
 from detrbench.errors import DetrbenchError, UsageError, unknown_name
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON, EVALUATED
@@ -89,7 +88,7 @@ class Cell:
         """Whether AP is measured of another detector, or on smaller images, than the paper's, whose cost is counted."""
         # At the papers' scale, released weights may set options of their own, which cost nothing.
         papers = self.scale == PAPER or self.options == self.complexity_options
-        return self.model is not None and not (papers and self.settings.eval_size == (SHORTEST, LONGEST))
+        return self.model is not None and not (papers and self.settings.papers_size)
 
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""

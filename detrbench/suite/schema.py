@@ -96,6 +96,11 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         return self.shortest or shortest, self.longest or longest
 
     @property
+    def papers_size(self) -> bool:
+        """Whether images are evaluated as large as in the papers."""
+        return self.eval_size == (SHORTEST, LONGEST)
+
+    @property
     def sides_in_training(self) -> list[int]:
         """Short sides of a training image to choose from, in pixels."""
         if self.train_scales is not None:

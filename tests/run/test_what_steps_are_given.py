@@ -156,6 +156,15 @@ def test_generated_images_are_timed_at_their_own_size_and_coco_at_the_papers(ite
     assert steps._sized(rule, item("latency", "paper")) is rule
 
 
+@pytest.mark.parametrize("measure", ["latency", "memory"])
+def test_photographs_of_another_size_are_timed_at_it_and_as_thoroughly(item: Item, measure: str) -> None:
+    rule = protocols.get(measure)
+    own = steps._sized(rule, item(measure, "paper", shortest=320, longest=400))
+    assert own == dataclasses.replace(rule, height=320, width=400)
+    assert "320x400" in own.convention
+    assert steps._sized(rule, item(measure, "paper", shortest=320, longest=533)).width == 426
+
+
 def test_a_checkpoint_with_other_classes_is_refused_where_weights_matter(item: Item, tmp_path: Path) -> None:
     """Each logit would stand for another class: an error, not a wrong AP. Timings do not mind."""
     shape = item("memory").cell.options

@@ -56,6 +56,10 @@ class LatencyProtocol:
         smaller = replace(self, height=height, width=width, sizes="fixed", window_seconds=window)
         return replace(smaller, rounds=rounds or min(self.rounds, 30), processes=1, warmup_seconds=0.1)
 
+    def of_photographs(self, height: int, width: int) -> LatencyProtocol:
+        """The same rule, as thorough, on images of that size."""
+        return replace(self, height=height, width=width, sizes="fixed")
+
 
 PROTOCOLS = {
     protocol.name: protocol

@@ -30,5 +30,7 @@ class MemoryProtocol:
         """The same rule on another image size."""
         return replace(self, height=height, width=width)
 
+    of_photographs = at
+
 
 PROTOCOLS = {"common": MemoryProtocol("common", "batch 1 at the papers' size")}
