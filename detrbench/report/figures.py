@@ -10,7 +10,7 @@ from detrbench.measures import COMMON
 from detrbench.report import charts, columns, labels, plots, scatter, wording
 from detrbench.report.charts import Chart
 from detrbench.report.entries import Entry, number
-from detrbench.report.fitting import ROWS_OF_A_DRAWING
+from detrbench.report.fitting import left_out
 from detrbench.report.identity import METHODS, STAR
 from detrbench.report.marks import Axis
 from detrbench.report.plots import Bar, Curve, Range
@@ -52,18 +52,10 @@ KEYS = ("ap_gflops", "gflops_by_part", "ap_epochs", "ap_size")  # what a suite m
 def drawings(section: Section) -> list[Figure]:
     """The figures that the suite asks for, all by default; those without anything to draw are left out."""
     made = [*map(of_chart, charts.of_section(section))]
-    if not not_drawn(section):
+    if not left_out(section):
         made += filter(None, [_by_part(section), _by_epoch(section), _by_size(section)])
     wanted = section.wanted("plots", KEYS)
     return [figure for figure in made if figure.key in wanted]
-
-
-def not_drawn(section: Section) -> str:
-    """Why a section has no drawings with a line or a bar for each row; empty where it has them."""
-    rows = len(section.entries)
-    if rows <= ROWS_OF_A_DRAWING:
-        return ""
-    return f"Nothing is drawn row by row, as a drawing has room for {ROWS_OF_A_DRAWING} of {rows}; the tables have all."
 
 
 def of_chart(chart: Chart) -> Figure:

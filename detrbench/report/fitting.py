@@ -7,13 +7,24 @@ import dataclasses
 from detrbench.report.sections import Section
 
 ROWS_OF_A_PAGE = 1000
-ROWS_OF_A_DRAWING = 60  # of one with a bar, a line or a name for each row
+ROWS_OF_A_DRAWING = 60  # of what has a bar, a line or a column for each row
 
 
 def fitted(found: list[Section]) -> list[Section]:
     """The sections of a page: of the longest ones the first rows, so that all of them together fit."""
     most = _most([len(section.entries) for section in found])
     return [section if len(section.entries) <= most else _cut(section, most) for section in found]
+
+
+def left_out(section: Section) -> str:
+    """What a section does not show, as it has too many rows for it; empty where it shows everything."""
+    rows = len(section.entries)
+    if rows <= ROWS_OF_A_DRAWING:
+        return ""
+    return (
+        f"Left out are drawings with a bar or a line for each row and AP by category, which have room for "
+        f"{ROWS_OF_A_DRAWING} of {rows} rows. All figures: detrbench report {section.suite} --format csv"
+    )
 
 
 def _most(lengths: list[int]) -> int:

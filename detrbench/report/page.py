@@ -48,8 +48,8 @@ class SectionView:
 
     A `compact` one has nothing but counts that its table already holds: its drawings are folded away unless its suite
     asks for them or declares a sweep. `pictures` are drawings of images, loaded when they are opened: each with where
-    it lies, a file's name or a data: URI. `generated` says that its AP is not one of COCO, `not_drawn` what is not
-    drawn, each where that is so.
+    it lies, a file's name or a data: URI. `generated` says that its AP is not one of COCO, `left_out` what it
+    has too many rows for, each where that is so.
     """
 
     section: Section
@@ -60,7 +60,7 @@ class SectionView:
     findings: SuiteFindings
     pictures: list[tuple[Exhibit, str]]
     generated: str
-    not_drawn: str
+    left_out: str
     rules: list[Rule]
     settings: list[tuple[str, str]]
     measured_rows: int
@@ -138,12 +138,13 @@ def _prose(text: object) -> str:
 
 
 def _view(section: Section, only: bool, album: Album | None) -> SectionView:
-    drawn = figures.drawings(section)
+    drawn, left_out = figures.drawings(section), fitting.left_out(section)
     exhibits, recipe = pictures.gallery_of(section), recipes.table(section)
+    details = [table for table in tables.detail_tables(section) if not left_out or table.key != "per_class"]
     return SectionView(
         section=section,
         table=tables.main_table(section),
-        details=[*tables.detail_tables(section), *([recipe] if recipe.rows else [])],
+        details=[*details, *([recipe] if recipe.rows else [])],
         figures=[figure for figure in drawn if not (only and figure is drawn[0] and figure.data)],
         compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
         and not section.asks("plots")
@@ -151,7 +152,7 @@ def _view(section: Section, only: bool, album: Album | None) -> SectionView:
         findings=findings.about(section),
         pictures=[(each, album.keep(section.anchor, each) if album else each.picture.source) for each in exhibits],
         generated=provenance.generated([section]),
-        not_drawn=figures.not_drawn(section),
+        left_out=left_out,
         rules=list(provenance.rules(section)),
         settings=[(key, labels.shown(key, value)) for key, value in section.settings.items() if value is not None],
         measured_rows=sum(bool(cell.records) for cell in section.cells),

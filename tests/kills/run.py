@@ -31,9 +31,9 @@ from detrbench.run import execute  # noqa: F401  (with torch: what is forked fro
 SUITE = """\
 name: killed
 title: A run to be killed
+defaults: {num_queries: 20, num_encoder_layers: 2, num_decoder_layers: 2, hidden_dim: 64, ffn_dim: 64}
 variants:
-  - {id: sparse, model: sparse_detr_tiny}
-  - {id: lite, model: lite_dino_tiny}
+  - {id: "sparse-{keep_ratio}", model: sparse_detr_tiny, matrix: {keep_ratio: [0.3, 0.5]}}
 scales:
   smoke: {data: shapes, num_train: 12, num_val: 4, image_size: 64, batch_size: 4, epochs: 3, checkpoint_every_steps: 1}
 measure: [accuracy, dam]

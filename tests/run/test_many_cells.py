@@ -1,0 +1,75 @@
+"""What planning and reading cost: each file once, whatever else lies in the folder. `make limits` tries 10,000 cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmark_scripts import script
+
+from detrbench.results.store import ResultsStore
+from detrbench.run import execute
+from detrbench.run.plan import WorkItem
+from detrbench.run.work import RunOptions
+from detrbench.suite import loading as suites
+
+limits = script("limits")
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often each file was read, by name, and folders searched."""
+    counts: Counter[str] = Counter()
+    read, search = Path.read_text, Path.glob
+
+    def counting_read(path: Path, *how: Any, **more: Any) -> str:
+        counts[path.name] += 1
+        return read(path, *how, **more)
+
+    def counting_search(path: Path, pattern: str, **how: Any) -> Any:
+        counts["searches"] += 1
+        return search(path, pattern, **how)
+
+    monkeypatch.setattr(Path, "read_text", counting_read)
+    monkeypatch.setattr(Path, "glob", counting_search)
+    return counts
+
+
+def plan(file: Path, root: Path) -> list[WorkItem]:
+    return execute.prepare(suites.load(str(file)), RunOptions(results=root)).items
+
+
+@pytest.mark.parametrize("cells", [4, 8])
+def test_a_plan_reads_each_record_once(tmp_path: Path, asked: Counter[str], cells: int) -> None:
+    (file,) = limits.make_suites(tmp_path / "suites", cells)
+    limits.make_results(tmp_path / "results", [file])
+    asked.clear()
+    items = plan(file, tmp_path / "results")
+    assert {item.state for item in items} == {"done"}
+    records = {name: asked[name] for name in asked if name.endswith(".json")}
+    assert records == dict.fromkeys((f"{item.measure}.json" for item in items), cells)
+    asked.clear()
+    assert len(ResultsStore(tmp_path / "results").cells(file.stem, "smoke")) == cells
+    assert set(asked.values()) <= {cells, 1}
+
+
+def test_what_is_not_there_is_looked_for_once(tmp_path: Path, asked: Counter[str]) -> None:
+    searches = []
+    for cells in (4, 8):
+        (file,) = limits.make_suites(tmp_path / f"suites{cells}", cells)
+        asked.clear()
+        assert {item.state for item in plan(file, tmp_path / "results")} == {"todo"}
+        searches.append(asked["searches"])
+    assert searches[0] == searches[1]
+
+
+def test_a_second_run_rewrites_nothing(tmp_path: Path) -> None:
+    (file,) = limits.make_suites(tmp_path / "suites", 3)
+    limits.make_results(tmp_path / "results", [file])
+    prepared = execute.prepare(suites.load(str(file)), RunOptions(results=tmp_path / "results"))
+    execute._record_suite(prepared)
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("cell*.*")}
+    execute._record_suite(prepared)
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("cell*.*")} == before
