@@ -55,14 +55,16 @@ Side = Annotated[int, Field(ge=32, le=16384)]
 class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     """Where a table can be run: which data (keys of DataSpec), how trained (keys of Recipe), at which size.
 
-    `like` names a scale of suites/shared/scales.yaml whose keys hold where this one says nothing.
-    `model` holds model options that this scale changes (a tiny backbone). A row whose scale names another shared one
-    has the options of that one, and none of its suite's.
-
-    In evaluation the short side of an image is brought to `shortest` pixels, its long side to at most `longest`: 800
-    and 1333 if not given, or the size at which `shapes` are drawn. In training the short side is one of `train_scales`,
-    likewise up to `longest`, and with `crop` half of the images go through a random window first. If not given, these
-    are DETR's (480 to 800, with windows) in proportion to `shortest`; `shapes` are trained as they are evaluated.
+    Attributes:
+        like: a scale of suites/shared/scales.yaml, whose keys hold where this one says nothing.
+        data: `coco` (a folder of annotated images) or `shapes` (generated images).
+        shortest: pixels of the short side of an evaluated image; 800 if not given, or the size of `shapes`.
+        longest: pixels that the long side has at most; 1333 if not given, or the size of `shapes`.
+        train_scales: short sides of a training image to choose from, likewise up to `longest`. If not given: DETR's
+            (480 to 800) in proportion to `shortest`; `shapes` are trained as they are evaluated.
+        crop: half of the training images go through a random window first. If not given: true for `coco`.
+        model: model options that this scale changes (a tiny backbone). A row whose scale names another shared one has
+            the options of that one, and none of its suite's.
     """
 
     like: str | None = None
@@ -144,7 +146,11 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
 
 
 class SharedScales(Strict):
-    """suites/shared/scales.yaml."""
+    """What suites/shared/scales.yaml says.
+
+    Attributes:
+        scales: scales by name, for `like`.
+    """
 
     scales: dict[str, Scale]
 
@@ -155,12 +161,24 @@ EXTERNAL = "external"  # the suite of detectors from elsewhere
 class SuiteVariant(Strict):
     """One row of a table, or with `matrix` one row for each combination of its values.
 
-    `model: null` with `published_only: true` is a row of which only the published figures are shown; without it, in the
-    suite `external`, an external detector, whose predictions `detrbench evaluate` has scored.
-    `protocols` names protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`); `scales`
-    changes a scale for this variant only. `weights_of` names an earlier cell, with whose weights this one is measured
-    instead of being trained. `official` names released weights (`sparse_detr/r50_rho0.3`): where they are on this
-    machine, they are what is measured at the scale `paper`, with every option that they were trained with.
+    Attributes:
+        id: name of the row, unique in the suite; `{option}` in it takes the value of an option of the matrix.
+        model: a detector, as `detrbench list models` names it. `null` with `published_only: true` is a row of which
+            only the published figures are shown; in the suite `external` it is an external detector, whose
+            predictions `detrbench evaluate` has scored.
+        published_only: show what the paper prints; run nothing.
+        matrix: options with several values each; there is one row for each combination.
+        options: options of the model, parts among them (`encoder: sparse`), on top of the suite's `defaults`.
+        row: columns with values that pick one row of the published table: `{model: Sparse DETR, keep_ratio: 0.3}`.
+            Matrix options that are columns of the table are added.
+        note: a sentence that the report shows below the table.
+        protocols: protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`).
+        checkpoint: weights with which the row is measured, not trained: a name of the catalogue, `hf:...`, or a file,
+            found from the suite's folder. Options that are left open are as they were trained.
+        weights_of: an earlier row, with whose weights this one is measured, not trained.
+        official: released weights (`sparse_detr/r50_rho0.3`): where they are on this machine, they are measured at
+            the scale `paper`, with every option that they were trained with.
+        scales: keys of a scale that differ for this row.
     """
 
     id: str = Field(min_length=1)
@@ -178,9 +196,13 @@ class SuiteVariant(Strict):
 
 
 class Report(Strict):
-    """Which tables and plots the report shows; empty lists mean its usual ones.
+    """What the report shows of a suite; empty lists mean its usual tables and plots.
 
-    `sweep` names the option, or the published column, that a detector's rows run through: they are joined by a line.
+    Attributes:
+        tables: beside the main one: `accuracy`, `per_class`, `gflops_by_part`, `latency_by_part`, `spread`,
+            `queries_by_epoch`, `training`.
+        plots: `ap_gflops`, `gflops_by_part`, `ap_epochs`, `ap_size`.
+        sweep: the option, or the published column, that a detector's rows run through: they are joined by a line.
     """
 
     tables: list[str] = []
@@ -189,7 +211,22 @@ class Report(Strict):
 
 
 class Suite(Strict):
-    """A suite as written. `protocols` holds for every variant; `defaults` are model options of every variant."""
+    """A suite as written: one table, whose rows can be run at each of its scales.
+
+    Attributes:
+        name: letters, digits, `-`, `.` and `_`; it names folders of results.
+        title: what the report puts above the table.
+        description: one or two sentences: what is compared.
+        published: the published table that the rows answer to: `focus_detr/table6` in reports/published/.
+        protocols: recorded beside `common` for every row.
+        defaults: model options of every row.
+        variants: the rows.
+        scales: where the suite can be run, by name: `paper` is the paper's own setting.
+        default_scale: the scale that is run if none is asked for and no data is given; else the first.
+        measure: what is measured.
+        report: what the report shows.
+        budgets: bounds by name, held by `detrbench check`: `learns: ap >= 20`.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)
     title: str

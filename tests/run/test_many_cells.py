@@ -1,4 +1,4 @@
-"""What planning and reading cost: each file once, whatever else lies in the folder. `make limits` tries 10,000 cells."""
+"""What planning and reading cost: each file once, whatever lies beside it. `make limits` tries 10,000 cells."""
 
 from __future__ import annotations
 
