@@ -42,7 +42,7 @@ class Trace:
     """What happened inside.
 
     Attributes:
-        kept_tokens: [encoder layer][image] -> indices of the tokens that the image really keeps.
+        kept_tokens: `[encoder layer][image]` -> indices of the tokens that the image really keeps.
         scores: (B, S) by which tokens were kept (Sparse DETR's scores, Focus-DETR's foreground), or None where all are.
         sampling_locations: by decoder layer, (B, Q, M, L, P, 2) as a fraction of the padded level.
         attention_weights: by decoder layer, (B, Q, M, L, P).
@@ -50,8 +50,8 @@ class Trace:
         spatial_shapes: (height, width) of each level.
         padding: (B, S) bool, True on padding.
         encoder_sampling: by encoder layer; empty for an encoder without sampled attention.
-        object_tokens: [encoder layer][image] -> indices of the tokens that a dual attention lets attend to each other
-            (Focus-DETR, section 3.3); empty for an encoder without one.
+        object_tokens: `[encoder layer][image]` -> indices of the tokens that a dual attention lets attend to each
+            other (Focus-DETR, section 3.3); empty for an encoder without one.
     """
 
     kept_tokens: list[list[Tensor]]

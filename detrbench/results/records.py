@@ -159,7 +159,7 @@ class Trajectories:
 
     All places are fractions (x to the right, y down) of an image of `height` x `width` pixels. `object_boxes` are
     x1, y1, x2, y2. `queries` numbers the queries that end nearest to these objects, as the decoder is. The other two
-    are [layer][query] -> [x, y], with an entry 0 where the queries start.
+    are `[layer][query] -> [x, y]`, with an entry 0 where the queries start.
     """
 
     image_id: int

@@ -27,7 +27,8 @@ WORKFLOW = DOCS / "budgets-workflow.yml"
 BESIDE = (".svg", ".png", ".css")  # files that pages show
 RENAMED = {"README.md": "index.md", "docs/smoke/README.md": "smoke/index.md"}
 MARKER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
-LINK = re.compile(r"\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)")
+CODE = r"^```.*?^```|^ {4}.*?$|`[^`\n]*`"
+LINK = re.compile(CODE + r"|\[([^\]]*)\]\((?!\w+:|#)([^)#\s]+)(#[^)]*)?\)", re.MULTILINE | re.DOTALL)
 
 
 def workflow() -> str:
@@ -38,6 +39,7 @@ def workflow() -> str:
 GENERATED: Mapping[str, Callable[[], str]] = {
     "detectors": detectors.side_by_side,
     "papers": papers.tables,
+    "not_reproduced": papers.not_reproduced,
     "suite_file": suite_file.keys,
     "options": reference.options,
     "measures": reference.measures,
@@ -72,6 +74,8 @@ def relinked(text: str, page: Path) -> str:
     """
 
     def link(found: re.Match[str]) -> str:
+        if found[2] is None:  # code
+            return found[0]
         words, target, anchor = found[1], (page.parent / found[2]).resolve(), found[3] or ""
         if not target.exists():
             raise FileNotFoundError(f"{page.relative_to(ROOT)}: no {found[2]}")

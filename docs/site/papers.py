@@ -59,3 +59,19 @@ def _running(loaded: LoadedSuite) -> int:
 def _rules(loaded: LoadedSuite) -> Iterator[str]:
     for cell in _cells(loaded):
         yield from cell.protocols_of("complexity")
+
+
+def not_reproduced() -> str:
+    """A row for each reason why published figures are not met, or not certain, with where they stand."""
+    where: dict[str, dict[str, int]] = {}
+    for found in (each for paper in published.papers() for each in published.tables_of(paper).values()):
+        for row in found.rows:
+            for column, reason in {**row.doubtful, **row.not_reproduced}.items():
+                places = where.setdefault(reason, {})
+                place = f"{found.paper}, {labels.table_name(found.reference)}: {labels.label(column)}"
+                places[place] = places.get(place, 0) + 1
+    rows = (
+        [reason, "; ".join(f"{place} ({count})" if count > 1 else place for place, count in places.items())]
+        for reason, places in where.items()
+    )
+    return table(("why", "where (rows)"), rows)
