@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# The suites whose rows the first figure of the README shows.
+HEADLINE := table6_keep_ratio table1_main table10_convergence dac_table1 lite_table4 sparse_table1
 
-.PHONY: bench bench-gpu bench-scoring check-self clean lint mistakes quickstart record-references test test-full test-gpu
+.PHONY: bench bench-gpu bench-scoring check-self clean docs headline lint mistakes quickstart record-references test test-full test-gpu
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -20,6 +22,14 @@ record-references: $(READY)  ## small references, keys and the folder of a run a
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reference/record.py
 	$(BIN)/pytest -q --record tests/run/test_keys_stay.py tests/cli/test_results_stay.py
 	git diff --stat tests/reference
+
+docs: $(READY)  ## the documentation, in build/site; it needs no network once its tools are installed
+	$(BIN)/python -c "import zensical, mkdocstrings_handlers.python" || $(BIN)/pip install --quiet --editable ".[docs]"
+	$(BIN)/python docs/site/build.py
+
+headline: $(READY)  ## the first figure of README and site anew: counts what its rows need (an hour), then draws
+	$(BIN)/detrbench run $(HEADLINE) --measure complexity --results build/headline
+	$(BIN)/detrbench figure ap_gflops $(HEADLINE) --results build/headline --width page -o docs/headline.svg
 
 test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device, which is named first
 	$(BIN)/python benchmarks/gpu.py

@@ -46,29 +46,31 @@ class Detector:
 
 
 def side_by_side() -> str:
-    """A row a detector, the cheapest first; bold where no other one has its AP for as few GFLOPs."""
+    """A table for each length of training, the cheapest first; bold where no other has its AP for as few GFLOPs."""
     found = sorted(detectors(), key=lambda detector: detector.gflops)
     lengths = sorted({epochs for detector in found for epochs in detector.published})
-    heads = [f"AP, {epochs} epochs:" for epochs in lengths]
-    rows = (
-        [
-            f"{detector.name}<br>{code(detector.model)}",
-            f"{detector.gflops:.1f}",
-            f"{detector.params:.1f}",
-            *(_cell(detector, epochs, found) for epochs in lengths),
-            str(len(list(catalogue.of_model(detector.model))) or ""),
-        ]
-        for detector in found
-    )
-    return table(("detector", "GFLOPs:", "M parameters:", *heads, "released weights:"), rows)
+    rest = ", ".join(code(detector.model) for detector in found if not detector.published)
+    return "\n\n".join([*(_trained_for(epochs, found) for epochs in lengths), f"No AP is published of {rest}."])
 
 
-def _cell(detector: Detector, epochs: int, found: list[Detector]) -> str:
-    if epochs not in detector.published:
-        return ""
+def _trained_for(epochs: int, found: list[Detector]) -> str:
+    rows = (_row(detector, epochs, found) for detector in found if epochs in detector.published)
+    columns = ("detector", "model", "GFLOPs:", "M parameters:", "AP:", "printed in", "released weights:")
+    return f"## Trained for {epochs} epochs\n\n{table(columns, rows)}"
+
+
+def _row(detector: Detector, epochs: int, found: list[Detector]) -> list[str]:
     printed = detector.published[epochs]
-    text = f"{printed.ap:.1f}"
-    return f"{text if is_beaten(detector, epochs, found) else f'**{text}**'}<br>{printed.source}"
+    ap = f"{printed.ap:.1f}"
+    return [
+        detector.name,
+        code(detector.model),
+        f"{detector.gflops:.1f}",
+        f"{detector.params:.1f}",
+        ap if is_beaten(detector, epochs, found) else f"**{ap}**",
+        printed.source,
+        str(len(list(catalogue.of_model(detector.model))) or ""),
+    ]
 
 
 def is_beaten(detector: Detector, epochs: int, found: list[Detector]) -> bool:

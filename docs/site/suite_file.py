@@ -7,6 +7,7 @@ import json
 import re
 import types
 import typing
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, Union
 
 from pydantic import BaseModel
@@ -67,20 +68,28 @@ def _values(model: type[BaseModel], name: str, field: FieldInfo) -> str:
     """The values of a key; those of a recipe have bounds of their own."""
     if model is Scale and name in BOUNDS:
         return str(BOUNDS[name])
-    bounds = (
-        f"{words} {getattr(each, key)}" for each in field.metadata for key, words in _BOUNDS if hasattr(each, key)
-    )
-    return ", ".join([kind(field.annotation), *bounds])
+    return kind(field.annotation, *field.metadata)
+
+
+def bounds(metadata: Iterable[Any]) -> Iterator[str]:
+    """What pydantic's metadata say of a value, in words; a `Field` has its own."""
+    for each in metadata:
+        yield from bounds(getattr(each, "metadata", ()))
+        yield from (f"{words} {getattr(each, key)}" for key, words in _BOUNDS if hasattr(each, key))
 
 
 _BOUNDS = (("ge", "at least"), ("le", "at most"))
 
 
-def kind(hint: Any) -> str:
-    """The values of a type, in words."""
+def kind(hint: Any, *metadata: Any) -> str:
+    """The values of a type, in words, with the bounds that its metadata say."""
+    return " ".join([_kind(hint), " and ".join(bounds(metadata))]).strip()
+
+
+def _kind(hint: Any) -> str:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        return kind(arguments[0])
+        return kind(*arguments)
     if origin in (Union, types.UnionType):
         return " or ".join(kind(each) for each in arguments)
     if origin is Literal:
