@@ -106,6 +106,15 @@ def test_the_protocol_says_how_many_and_whether_boxes_of_a_class_suppress_each_o
     assert sure(AccuracyProtocol("nms", "", 300, nms=0.99)) == 4
 
 
+def test_protocols_that_share_a_forward_keep_as_many_as_each_says() -> None:
+    detector, one = Constant([[SURE, -SURE, 0.0]] * 2), AccuracyProtocol("one", "", 1)
+    found = accuracy.collect(detector, OneBox(), [COMMON, one], transform=Eval(40, 80))
+    assert {name: np.bincount(each.image_ids)[[3, 5]].tolist() for name, each in found.items()} == {
+        "common": [4, 4],  # two queries, each of two labels that are categories
+        "one": [1, 1],
+    }
+
+
 def test_batches_modes_and_progress() -> None:
     detector, told = Constant([[SURE, 0.0, 0.0]] * 2).train(), []
     one = accuracy.collect(detector, OneBox(), [COMMON], transform=Eval(40, 80), progress=lambda *at: told.append(at))

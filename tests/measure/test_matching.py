@@ -108,6 +108,15 @@ def test_the_random_sets_hold_every_special_case() -> None:
     assert min(seen.values()) >= 5, seen
 
 
+def test_of_objects_of_equal_iou_the_last_is_chosen() -> None:
+    """As pycocotools does: the first detection takes the second object, which leaves the first one to the next."""
+    dataset = Annotated(1, [annotation(1, 10, [0, 0, 40, 40]), annotation(1, 10, [8, 0, 40, 40])])
+    detections = [detection(1, 10, [4, 0, 40, 40], 0.9), detection(1, 10, [0, 0, 40, 40], 0.8)]
+    assert_equal_to_pycocotools(dataset, detections)
+    at_75 = scoring.score(Detections.of(detections), dataset, COMMON).matched.hit[0, 5]
+    assert at_75.tolist() == [True, True]
+
+
 def test_a_detection_of_a_foreign_image_is_no_detection_of_these() -> None:
     with pytest.raises(ValueError, match="not in the data set"):
         scoring.score(Detections.of([detection(9, 10, [0, 0, 5, 5], 0.5)]), Annotated(1, []), COMMON)
