@@ -17,6 +17,7 @@ from detrbench.results.folder import SCHEMA
 from detrbench.run import plan
 from detrbench.run.time_limit import MINUTES
 from detrbench.suite import loading as suites
+from detrbench.weights import catalogue, store
 
 EXAMPLES = output.examples(
     "detrbench run quickstart",
@@ -219,6 +220,16 @@ def _print_plan(prepared: list[Any], as_json: bool) -> None:
             if i.why not in (plan.NO_DATA, plan.UNTRAINED)  # the headline says it once
         ]
         console.print(output.table(["cell", "measure", "state", "why", ">about", "official weights"], rows))
+        missing = _to_fetch(one)
+        if missing:
+            output.say(f"official weights of these rows: detrbench weights fetch {' '.join(missing)}")
+
+
+def _to_fetch(prepared: Any) -> list[str]:
+    """Released weights that rows would be measured with and that are not here, where they can be fetched."""
+    named = dict.fromkeys(i.cell.official for i in prepared.items if i.cell.official and i.state == "not_measured")
+    entries = [catalogue.get(name) for name in named]
+    return [entry.name for entry in entries if entry.url and store.find(entry) is None]
 
 
 def _plan_json(prepared: Any) -> dict[str, Any]:

@@ -19,16 +19,17 @@ Check = Callable[[Entry, Path], None]  # raises CheckpointError where a file is 
 
 
 def entry_of(name: str) -> Entry:
-    """What `fetch` is asked for; of a repository of the hub that is named without a file, the hub is asked.
+    """What `fetch` is asked for; of a repository of the hub that is named without a file, what is here, else the hub.
 
     Raises:
         UsageError: no weights of that name.
         FetchError: no answer of the hub.
     """
     entry = named.entry_of(name)
-    if entry.family == HUB and entry.url is None:
-        return named.with_file(entry, _usual_file(name))
-    return entry
+    if entry.family != HUB or entry.url is not None:
+        return entry
+    here = next((each for each in named.files_of(entry) if store.find(each)), None)
+    return here or named.with_file(entry, _usual_file(name))
 
 
 def fetch(entry: Entry, tell: Tell, fits: Check) -> store.Held:

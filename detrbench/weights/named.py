@@ -71,7 +71,7 @@ def find(given: str, key: str, allowed: str = "a file") -> Weights:
     """
     if is_name(given):
         entry = entry_of(given)
-        found = next((here for each in _files(entry) if (here := here_of(each))), None)
+        found = next((here for each in files_of(entry) if (here := here_of(each))), None)
         if found is None:
             raise UsageError(f"{key}: {given} is not here ({how_to_get(entry, given)})")
         return found
@@ -149,7 +149,8 @@ def parts_of_hub(url: str) -> Mapping[str, str | None] | None:
     return match.groupdict() if match else None
 
 
-def _files(entry: Entry) -> list[Entry]:
+def files_of(entry: Entry) -> list[Entry]:
+    """The entry itself, or of a repository that is named without a file one for each of those it usually has."""
     unnamed = entry.family == HUB and entry.url is None
     return [with_file(entry, file) for file in USUAL] if unnamed else [entry]
 

@@ -254,6 +254,7 @@ def test_from_the_command_to_the_figure(
     assert code == 0
     assert "2 to do" in out
     assert "3 trainings not asked for" in out
+    assert out.endswith("official weights of these rows: detrbench weights fetch family/rho0.3\n")
     assert out.count("family/rho0.1, sha256 ") == 2
     assert not (tmp_path / "results").exists()
     code = cli.main(["run", "demo.yaml", *settings, "--batch", "2"])

@@ -125,6 +125,13 @@ def test_commands_on_images(
     assert fetched.requests == []
 
 
+def test_what_is_here_is_not_asked_for_again(fetched: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert cli.main(["weights", "fetch", "hf:org/repo", "hf:org/repo/model.safetensors", "family/one"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert fetched.requests == []
+
+
 def test_training_begins_with_them(
     fetched: Server, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
