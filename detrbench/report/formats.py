@@ -21,8 +21,13 @@ SCHEMA = 1
 
 def all_tables(section: Section) -> list[Table]:
     """The suite's table and those behind it, its recipes last."""
-    made = [tables.main_table(section), *tables.detail_tables(section), recipes.table(section)]
-    return [table for table in made if table.rows]
+    return [tables.main_table(section), *behind(section)]
+
+
+def behind(section: Section) -> list[Table]:
+    """What the suite's table has no room for, its recipes last."""
+    trained = recipes.table(section)
+    return [*tables.detail_tables(section), *([trained] if trained.rows else [])]
 
 
 def over_all(found: list[Section]) -> list[Table]:

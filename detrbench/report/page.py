@@ -21,11 +21,11 @@ from detrbench.report import (
     figures,
     findings,
     fitting,
+    formats,
     labels,
     overview,
     pictures,
     provenance,
-    recipes,
     tables,
 )
 from detrbench.report.album import Album
@@ -139,12 +139,11 @@ def _prose(text: object) -> str:
 
 def _view(section: Section, only: bool, album: Album | None) -> SectionView:
     drawn, left_out = figures.drawings(section), fitting.left_out(section)
-    exhibits, recipe = pictures.gallery_of(section), recipes.table(section)
-    details = [table for table in tables.detail_tables(section) if not left_out or table.key != "per_class"]
+    exhibits = pictures.gallery_of(section)
     return SectionView(
         section=section,
         table=tables.main_table(section),
-        details=[*details, *([recipe] if recipe.rows else [])],
+        details=[table for table in formats.behind(section) if not left_out or table.key != "per_class"],
         figures=[figure for figure in drawn if not (only and figure is drawn[0] and figure.data)],
         compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
         and not section.asks("plots")

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from detrbench.report import labels
 from detrbench.report.columns import EMPTY, Column, TableCell
-from detrbench.report.entries import Entry, mapping
+from detrbench.report.entries import Record, mapping
 from detrbench.report.sections import Section
 from detrbench.report.tables import Row, Table
 
 ALL = "all"
+MOST_NAMES = 12  # of rows that share a value, before they are counted
 _COLUMNS = tuple(
     Column(f"recipe.{key}", "", label, lambda _: EMPTY, numeric=False)
     for key, label in (("value", "Value"), ("from", "From"), ("rows", "Rows"))
@@ -21,25 +22,27 @@ _COLUMNS = tuple(
 
 def table(section: Section) -> Table:
     """A line a setting; several where rows differ in its value or in who says it."""
-    trained = [entry for entry in section.entries if _recipe(entry)]
-    names = dict.fromkeys(name for entry in trained for name in _recipe(entry))
-    rows = tuple(row for name in names for row in _lines(name, trained))
+    recipes = {entry.id: mapping(entry.cell.cell.get("recipe")) for entry in section.entries if entry.cell is not None}
+    trained = {name: recipe for name, recipe in recipes.items() if recipe}
+    settings = dict.fromkeys(setting for recipe in trained.values() for setting in recipe)
+    rows = tuple(row for setting in settings for row in _lines(setting, trained))
     return Table("recipe", f"Recipes, {section.condition}", _COLUMNS, rows, first="Setting")
 
 
-def _lines(name: str, trained: list[Entry]) -> Iterator[Row]:
+def _lines(setting: str, trained: Mapping[str, Record]) -> Iterator[Row]:
     said: dict[str, list[str]] = {}
-    for entry in trained:
-        if name in _recipe(entry):
-            said.setdefault(json.dumps(_recipe(entry)[name]), []).append(entry.id)
-    for what, ids in said.items():
+    for name, recipe in trained.items():
+        if setting in recipe:
+            said.setdefault(json.dumps(recipe[setting]), []).append(name)
+    for what, names in said.items():
         value, source = json.loads(what)
-        rows = ALL if len(ids) == len(trained) else ", ".join(ids)
-        yield Row("", name, "", 0, True, None, tuple(map(_cell, (_shown(value), source, rows))))
+        rows = ALL if len(names) == len(trained) else _listed(names)
+        yield Row("", setting, "", 0, True, None, tuple(map(_cell, (_shown(value), source, rows))))
 
 
-def _recipe(entry: Entry) -> dict[str, Any]:
-    return dict(mapping(entry.cell.cell.get("recipe"))) if entry.cell is not None else {}
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(names[:MOST_NAMES]) + more
 
 
 def _shown(value: Any) -> str:
