@@ -42,7 +42,7 @@ def losses(family: str, lr: float) -> list[float]:
 
 def train_step(detector: Detector, optim: torch.optim.Optimizer, batch: Batch, recipe: Recipe, step: int) -> float:
     """The loss of one step; the data are one batch, so an epoch is a step."""
-    factor = optimiser.schedule(recipe, step, step)
+    factor = optimiser.schedule(recipe, step, steps_per_epoch=1)
     return step_of_training.train_step(detector, optim, [batch], recipe.clip_norm, factor, seed=step)["total"]
 
 
