@@ -40,12 +40,12 @@ mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour
 
 bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; parts and waits of training steps; the CUDA kernels' instructions
 	$(BIN)/python benchmarks/op.py --threads 1,2
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/training_step.py
 	-$(BIN)/python benchmarks/instructions.py
 
 bench-gpu: $(READY)  ## the same on a CUDA device, which is named first: kernels, not their launches
 	$(BIN)/python benchmarks/op.py --device cuda
-	$(BIN)/python benchmarks/training.py --device cuda --backbone r50 --size 800x1216 --images 2
+	$(BIN)/python benchmarks/training_step.py --device cuda --backbone r50 --size 800x1216 --images 2
 
 bench-scoring: $(READY)  ## scoring of 5000 images x 100 detections, ours and pycocotools in one run
 	$(BIN)/python benchmarks/scoring.py

@@ -12,5 +12,5 @@ def full_type(dtype: torch.dtype) -> torch.dtype:
 
 
 def in_full(tensor: Tensor) -> Tensor:
-    """The tensor in `full_type` of its type."""
+    """(...) -> (...) in `full_type` of its type."""
     return tensor.to(full_type(tensor.dtype))

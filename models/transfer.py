@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on a device, copied behind what is queued there already: nobody waits for it.
+    """(...) of the CPU -> (...) on a device, copied behind what is queued there already: nobody waits for it.
 
     A plain copy would first wait for all of that, as the CPU could change its memory meanwhile.
     """

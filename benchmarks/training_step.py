@@ -1,8 +1,8 @@
 """Where the time of a training step goes, and how often it waits for the device: four families, one process.
 
-    python benchmarks/training.py
-    python benchmarks/training.py --families dac_detr --places      # which lines wait
-    python benchmarks/training.py --device cuda --backbone r50 --size 800x1216 --images 2
+    python benchmarks/training_step.py
+    python benchmarks/training_step.py --families dac_detr --places      # which lines wait
+    python benchmarks/training_step.py --device cuda --backbone r50 --size 800x1216 --images 2
 
 The parts are run in turn, and the families in turn, round after round; printed is the median of each part.
 `matching` is the cost of every prediction for every object, its copy to the host and the assignment there; `losses` is
