@@ -36,7 +36,7 @@ class Objects:
 
     @classmethod
     def of(cls, targets: list[Target], like: Tensor) -> Objects:
-        """The objects of a batch, boxes in the type and all on the device of `like`."""
+        """The objects of a batch, (n,) labels and (n, 4) boxes an image; in the type and on the device of `like`."""
         counts = tuple(len(target["labels"]) for target in targets)
         image, slot = _numbers(counts, like.device)
         labels = torch.cat([target["labels"] for target in targets])
