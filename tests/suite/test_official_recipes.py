@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shipped_suites
 
 from detrbench import models, yaml12
 from detrbench.suite import loading as suites
@@ -21,9 +22,9 @@ def cells() -> dict[str, Cell]:
     """Rows that may be trained at the papers' scale: not those that are only counted."""
     found = {}
     for name in suites.names():
-        loaded = suites.load(name)
-        if "paper" in loaded.suite.scales and loaded.suite.measure != ["complexity"]:
-            found |= {f"{name}/{cell.id}": cell for cell in loaded.cells("paper") if cell.model}
+        suite = shipped_suites.load(name).suite
+        if "paper" in suite.scales and suite.measure != ["complexity"]:
+            found |= {f"{name}/{cell.id}": cell for cell in shipped_suites.cells(name, "paper") if cell.model}
     return found
 
 

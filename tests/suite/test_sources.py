@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from shipped_suites import cells, load
 
 from detrbench import yaml12
 from detrbench.suite import loading as suites
@@ -70,8 +71,7 @@ def test_every_value_of_every_shipped_row_is_the_one_its_source_says() -> None:
     """No value at its default is said to come from elsewhere than its default, unless somebody wrote it out."""
     known = {"row", "suite", "zoo", "default"}
     for name in suites.names():
-        loaded = suites.load(name)
-        for cell in (cell for scale in loaded.suite.scales for cell in loaded.cells(scale) if cell.model):
+        for cell in (cell for scale in load(name).suite.scales for cell in cells(name, scale) if cell.model):
             for key, (value, source) in cell.recipe.items():
                 assert source in known or source.startswith(("scale ", "zoo, source ")), (name, cell.id, key)
                 if source.startswith("scale ") and not key.startswith("model."):

@@ -64,10 +64,10 @@ def _differ_in_backbone_alone(name: str, *pair: str) -> bool:
     return len(backbones) == 2
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if suites.load(name).suite.published])
+@pytest.mark.parametrize("name", [name for name in NAMES if load(name).suite.published])
 def test_a_row_whose_figure_released_weights_have_names_them(name: str) -> None:
     """The very detector, and the AP that its weights are published with."""
-    table = published.load(str(suites.load(name).suite.published))
+    table = published.load(str(load(name).suite.published))
     for cell in cells(name, "paper"):
         if cell.model and cell.row and not cell.official and not cell.weights_of:
             ap = table.select(cell.row).values.get("AP")
