@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # The suites whose rows the first figure of the README shows.
-HEADLINE := table6_keep_ratio table1_main table10_convergence dac_table1 lite_table4 sparse_table1
+HEADLINE := table6_keep_ratio table1_main dac_table1 lite_table4
 
 .PHONY: bench bench-gpu bench-scoring check-self clean docs headline lint mistakes quickstart record-references test test-full test-gpu
 
