@@ -20,8 +20,9 @@ An interrupted command exits with 130, a terminated one with 143.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 
 class DetrbenchError(Exception):
@@ -45,7 +46,9 @@ class Findings(DetrbenchError):
 
 
 class Diverged(Findings):
-    pass
+    """`batch` holds the image ids and loss terms of the micro-batch that did it, where they are known."""
+
+    batch: Mapping[str, Any] = MappingProxyType({})
 
 
 class NotFinite(Findings):

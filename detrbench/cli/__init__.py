@@ -53,25 +53,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a command as Ctrl-C does, so that what was interrupted is noted, with a code of its own."""
+    """SIGTERM, or SIGUSR2 as Slurm sends it before the time is up: ends a command as Ctrl-C does, with its own code."""
 
 
 @contextlib.contextmanager
 def _heeding_termination() -> Iterator[None]:
-    """Raises `Terminated` on SIGTERM inside the block, unless whoever called takes care of it."""
+    """Raises `Terminated` on SIGTERM and SIGUSR2 inside the block, unless whoever called takes care of it."""
 
     def end(number: int, frame: object) -> None:
         raise Terminated
 
-    ours = threading.current_thread() is threading.main_thread()
-    ours = ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-    if ours:
-        signal.signal(signal.SIGTERM, end)
+    main = threading.current_thread() is threading.main_thread()
+    ours = [each for each in (signal.SIGTERM, signal.SIGUSR2) if main and signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, end)
     try:
         yield
     finally:
-        if ours:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)
 
 
 def _of_the_system(error: OSError) -> DetrbenchError:

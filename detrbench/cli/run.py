@@ -19,6 +19,16 @@ from detrbench.run.time_limit import MINUTES
 from detrbench.suite import loading as suites
 from detrbench.weights import catalogue, store
 
+Gpus = Annotated[
+    int,
+    typer.Option(
+        "--gpus",
+        min=1,
+        metavar="N",
+        help="So many GPUs train and evaluate each cell together; with --device cpu, so many processes. "
+        "On several machines: torchrun ... -m detrbench run SUITE.",
+    ),
+]
 EXAMPLES = output.examples(
     "detrbench run quickstart",
     "detrbench run table6_keep_ratio --dry-run",
@@ -27,6 +37,8 @@ EXAMPLES = output.examples(
     "detrbench run table6_keep_ratio --data ~/coco --dry-run --train",
     "detrbench run sparse_table1 --scale smoke --set epochs=1 -s hidden_dim=128",
     "detrbench run suites/*.yaml --measure complexity --jobs 4",
+    "detrbench run sparse_table1 --data ~/coco --train --gpus 8",
+    "torchrun --nnodes 2 --nproc-per-node 8 -m detrbench run sparse_table1 --data ~/coco --train",
 )
 
 
@@ -64,6 +76,11 @@ def command(
             help="Count, train and evaluate in N processes. Memory and latency are measured one at a time.",
         ),
     ] = 1,
+    gpus: Gpus = 1,
+    skip_batches: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="Steps that a training which diverged there is to pass over."),
+    ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="At the paper's scale, train rows that have no weights here. Takes days.")
     ] = False,
@@ -106,6 +123,8 @@ def command(
     what takes days to train is trained only with --train.
     Complexity needs neither data nor weights; it is counted at the paper's scale whatever the scale.
     """
+    if jobs > 1 and gpus > 1:
+        raise UsageError("--jobs and --gpus: expected one of them")
     loaded = [suites.load(name) for name in suite]
     measures = _measures(measure)
     overrides = output.settings(set_)
@@ -127,13 +146,17 @@ def command(
         batch_size=batch_size,
         device=pick_device(device),
         time_limit=60 * minutes,
+        gpus=_processes(gpus),
+        skip=_steps(skip_batches),
     )
+    if _helps_another(options.device, dry_run):
+        return
     prepared = [runs.prepare(one, options, output.note) for one in loaded]
     if dry_run:
         _print_plan(prepared, as_json)
         return
-    with _workers(jobs) as workers:
-        outcomes = [outcome for one in prepared for outcome in execute(one, workers, as_json)]
+    with _team(gpus, options.device) as team, _workers(jobs) as workers:
+        outcomes = [outcome for one in prepared for outcome in execute(one, workers, as_json, team)]
     _finish(prepared, outcomes, results_folder, as_json)
 
 
@@ -149,6 +172,15 @@ def _measures(given: str | None) -> tuple[str, ...] | None:
     return names
 
 
+def _steps(given: str | None) -> tuple[int, ...]:
+    numbers = [number.strip() for number in (given or "").split(",") if number.strip()]
+    if not all(number.isdecimal() and int(number) for number in numbers):
+        raise UsageError(
+            f"--skip-batches {given}: expected numbers of steps, counted from 1", hint="--skip-batches 1204"
+        )
+    return tuple(map(int, numbers))
+
+
 def _workers(jobs: int) -> Any:
     if jobs == 1:
         return contextlib.nullcontext()
@@ -159,7 +191,37 @@ def _workers(jobs: int) -> Any:
     return Workers(jobs, threads=max(1, torch.get_num_threads() // jobs))
 
 
-def execute(prepared: Any, workers: Any, as_json: bool) -> list[Any]:
+def _processes(gpus: int) -> int:
+    """How many train and evaluate a cell together: as many as torchrun has started, or are to be started."""
+    from detrbench.run import team
+
+    started = team.place_in_torchrun().size
+    if started > 1 and gpus > 1:
+        raise UsageError("--gpus: torchrun has started the processes already", hint="leave --gpus out")
+    return max(started, gpus)
+
+
+def _helps_another(device: str, dry_run: bool) -> bool:
+    """Whether this is another process than torchrun's first; it comes back when it has helped that one."""
+    from detrbench.run import team
+
+    if team.place_in_torchrun().rank == 0:
+        return False
+    if not dry_run:
+        with team.joined(device):
+            pass
+    return True
+
+
+def _team(gpus: int, device: str) -> Any:
+    from detrbench.run import team
+
+    if team.place_in_torchrun().size > 1:
+        return team.joined(device)
+    return team.launched(gpus, device) if gpus > 1 else contextlib.nullcontext(team.Team())
+
+
+def execute(prepared: Any, workers: Any, as_json: bool, team: Any = None) -> list[Any]:
     """Does a prepared run while progress is shown; returns the outcomes."""
     from detrbench.cli import progress
     from detrbench.run import execute as runs
@@ -168,7 +230,7 @@ def execute(prepared: Any, workers: Any, as_json: bool) -> list[Any]:
     for line in headline(prepared).splitlines():
         output.note(line)
     try:
-        return runs.execute(prepared, listener, workers)
+        return runs.execute(prepared, listener, workers, team)
     finally:
         listener.close()
 

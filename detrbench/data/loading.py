@@ -6,20 +6,26 @@ nothing but the speed.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import random
+import signal
+import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from detrbench.data.order import Order, Place, in_turn, of_one_size, pieces
 from detrbench.data.samples import Dataset
 from detrbench.data.seeding import derive_seed
 from detrbench.data.transforms import Transform
+from detrbench.errors import DetrbenchError
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,12 @@ class Batch:
         ]
         images, masks, sizes = (t.to(device, non_blocking=True) for t in (self.images, self.masks, self.sizes))
         return Batch(images, masks, targets, self.image_ids, sizes)
+
+    def pin_memory(self) -> Batch:
+        """The same batch where a GPU can fetch it by itself."""
+        targets = [{key: value.pin_memory() for key, value in target.items()} for target in self.targets]
+        tensors = [tensor.pin_memory() for tensor in (self.images, self.masks, self.sizes)]
+        return Batch(tensors[0], tensors[1], targets, self.image_ids, tensors[2])
 
 
 def batches(
@@ -97,23 +109,85 @@ def batches(
 
 
 def steps(
-    dataset: Dataset, transform: Transform, order: Order, micro_batch: int, epoch: int, start_batch: int = 0
-) -> Iterator[list[Batch]]:
-    """One epoch in optimiser steps, each as its micro-batches.
+    dataset: Dataset,
+    transform: Transform,
+    order: Order,
+    micro_batch: int,
+    epochs: Iterable[int],
+    start_batch: int = 0,
+    part: tuple[int, int] = (0, 1),
+    num_workers: int = 0,
+) -> Generator[list[Batch], None, None]:
+    """Epochs in optimiser steps, each as its micro-batches.
 
     Args:
-        dataset: as for `batches`.
+        dataset: read by index.
         transform: as for `batches`.
         order: which images a step holds; its seed is that of the augmentation too.
         micro_batch: images that are padded together.
-        epoch: as for `batches`.
-        start_batch: steps to leave out at the front.
+        epochs: by number.
+        start_batch: steps to leave out at the front of the first epoch.
+        part: which of how many equal parts of each step; a short step at the end may have nothing for the last ones.
+        num_workers: processes that prepare micro-batches ahead, in pinned memory where there is a GPU.
 
     Raises:
         DataError: a broken image, named, when its step is due.
     """
-    for places in order.epoch(dataset, epoch)[start_batch:]:
-        yield [_load(dataset, transform, piece, order.seed) for piece in pieces(places, micro_batch)]
+
+    def plan() -> Iterator[list[list[Place]]]:
+        share = order.batch_size // part[1]
+        for place, epoch in enumerate(epochs):
+            for images in order.epoch(dataset, epoch)[0 if place else start_batch :]:
+                yield pieces(images[part[0] * share : (part[0] + 1) * share], micro_batch)
+
+    reader, wanted = _Reader(dataset, transform, order.seed), itertools.chain.from_iterable(plan())
+    with contextlib.closing(_read(reader, wanted, num_workers)) as read:
+        for step in plan():
+            found = list(itertools.islice(read, len(step)))
+            for each in found:
+                if isinstance(each, DetrbenchError):
+                    raise each
+            yield found
+
+
+class _Reader:
+    """Micro-batches by piece; an error that names a file is handed over, for another process would lose its hint."""
+
+    def __init__(self, dataset: Dataset, transform: Transform, seed: int) -> None:
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+
+    def __getitem__(self, places: Sequence[Place]) -> Batch | DetrbenchError:
+        try:
+            return _load(self.dataset, self.transform, places, self.seed)
+        except DetrbenchError as error:
+            return error
+
+
+def _read(
+    reader: _Reader, wanted: Iterator[list[Place]], num_workers: int
+) -> Generator[Batch | DetrbenchError, None, None]:
+    """The pieces in order, read by this process when they are due or by others ahead; those end with the generator."""
+    if not num_workers or sys.platform == "darwin":  # Apple's libraries do not survive a fork
+        for places in wanted:
+            yield reader[places]
+        return
+    yield from DataLoader(
+        reader,  # type: ignore[arg-type]
+        batch_size=None,
+        sampler=wanted,  # type: ignore[arg-type]
+        num_workers=num_workers,
+        prefetch_factor=4,
+        multiprocessing_context="fork",  # shares the index, which may be large and need not be sent
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_alone,
+        generator=torch.Generator(),  # of its own: nobody else's random numbers are touched
+    )
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """What ends a run goes to all of its processes; the first one finishes its step, for which it needs images."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def num_batches(dataset: Dataset, batch_size: int) -> int:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
 from detrbench import models
 from detrbench.data import Dataset
 from detrbench.data.loading import Batch
+from detrbench.data.samples import Sample
 from detrbench.data.transforms import Transform
 from detrbench.measure.detections import Detections
 from detrbench.measure.inference import Progress, over_images
 from detrbench.measure.protocols.accuracy import AccuracyProtocol
 from detrbench.models.detector import DetectorOutput
+from detrbench.ranks import ALONE, Ranks
 
 
 def collect(
@@ -28,6 +33,7 @@ def collect(
     transform: Transform | None = None,
     progress: Progress | None = None,
     observe: Callable[[DetectorOutput, Batch], None] = lambda out, batch: None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Detections]:
     """Run the detector over a data set, once for all protocols.
 
@@ -40,6 +46,7 @@ def collect(
         transform: by default the papers' test transform (800/1333).
         progress: as for `inference.over_images`.
         observe: is shown each batch with the detector's output, for what else can be read from the same forward.
+        ranks: the processes that share the images.
 
     Returns:
         By protocol: boxes in pixels of the stored image, image by image, best first. Labels without a category are
@@ -53,9 +60,34 @@ def collect(
         for name, image_id, each in _detected(out, batch, protocols, categories):
             found[name].append((image_id, each))
 
-    over_images(detector, dataset, see, device, batch_size, transform, progress, unpadded=True)
-    in_order = {name: sorted(parts, key=lambda part: part[0]) for name, parts in found.items()}
+    def run() -> dict[str, list[tuple[int, Detections]]]:
+        mine = cast(Dataset, Share(dataset, ranks))
+        over_images(detector, mine, see, device, batch_size, transform, progress, unpadded=True)
+        return found
+
+    shares = ranks.share(run)
+    every = {name: list(itertools.chain(*(share[name] for share in shares))) for name in found}
+    in_order = {name: sorted(parts, key=lambda part: part[0]) for name, parts in every.items()}
     return {name: Detections.concatenated([each for _, each in parts]) for name, parts in in_order.items()}
+
+
+class Share:
+    """Every n-th image of a data set, as process r of n takes them."""
+
+    def __init__(self, dataset: Dataset, ranks: Ranks) -> None:
+        self.dataset = dataset
+        self.indices = range(ranks.rank, len(dataset), ranks.size)
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """(N, 2) width and height of these images as stored."""
+        return self.dataset.sizes[self.indices.start :: self.indices.step]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.dataset[self.indices[index]]
 
 
 def _detected(

@@ -7,6 +7,7 @@ queries and memory without self-attention. Shapes: Q queries, n objects of an im
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from detrbench.models.collaborative import matching_scores
 from detrbench.models.detector import Detector, DetectorOutput
 from detrbench.models.targets import Objects, Target
 from detrbench.models.tokens import Prediction
+from detrbench.ranks import Ranks
 from detrbench.results.records import Estimate, QueryGathering, QuerySpread, Trajectories
 
 # Trajectories are kept of so many images, and of the largest objects in each: enough for a picture.
@@ -71,6 +73,11 @@ class Gathering:
         for boxes, logits, target in zip(out.pred_boxes, out.pred_logits, batch.targets):
             self.objects.append(len(target["boxes"]))
             self.counts.append(gathered(boxes, logits, target, self.thresholds))
+
+    def share(self, ranks: Ranks) -> None:
+        """Takes in what the other processes saw."""
+        everyone = ranks.share(lambda: (self.objects, self.counts))
+        self.objects, self.counts = (list(itertools.chain(*each)) for each in zip(*everyone))
 
     def estimates(self) -> dict[str, Estimate]:
         """Mean over objects by threshold, with intervals over images."""

@@ -10,6 +10,7 @@
         detections.json.gz                         what was detected, in COCO's result format
         traces.npz                                 what happened inside on a few images
         log.txt  checkpoint/                       what the run said; the trained weights
+        log.jsonl  tensorboard/                    how training went, a line every so many steps; its events
 
 A record goes to a temporary name and is renamed, so a crash, a full disk or two writers never leave half of one.
 """
@@ -44,6 +45,7 @@ class CellFolder:
         self.cell = path / "cell.yaml"
         self.status = path / "status.json"
         self.log = path / "log.txt"
+        self.training_log = path / "log.jsonl"
         self.checkpoint = path / "checkpoint"
 
     @property

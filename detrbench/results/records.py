@@ -226,7 +226,8 @@ class TrainingHistory:
     """One entry an epoch: {"epoch", "loss", "losses": {term: value}, "lr", "seconds"}.
 
     Epochs that are evaluated have "AP", "AP50" and "queries_above_0.6" (0.7, 0.8: `QueryGathering.per_object`) too.
-    `began_with` is empty for a backbone that nobody has published weights of.
+    `began_with` is empty for a backbone that nobody has published weights of. `skipped` numbers the steps, counted from
+    1, that somebody had passed over.
     """
 
     recipe: dict[str, Any]
@@ -234,6 +235,7 @@ class TrainingHistory:
     seconds: float
     images_seen: int
     began_with: list[BeganWith] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
 
 
 def to_json(record: Any) -> Any:

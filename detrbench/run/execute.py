@@ -27,6 +27,7 @@ from detrbench.run.keys import Conditions, folder_name
 from detrbench.run.plan import WorkItem
 from detrbench.run.processes import Workers
 from detrbench.run.reuse import KnownRecords
+from detrbench.run.team import Team
 from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
 from detrbench.suite.cells import Cell
 from detrbench.suite.loading import LoadedSuite
@@ -72,6 +73,10 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     items = [dataclasses.replace(item, batch_size=options.batch_size) for item in items]
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
+    for item in items:
+        if item.measure == "training" and item.state == "todo":
+            item.cell.settings.recipe.check_shared(options.gpus)
+    items = [dataclasses.replace(item, skip=options.skip) if item.measure == "training" else item for item in items]
     return PreparedRun(loaded, scale, cells, items, store, environment, options)
 
 
@@ -104,13 +109,16 @@ def _images(cell: Cell, split: Split) -> int:
     return len(work.dataset_of(cell.settings.data_spec, split))
 
 
-def execute(run: PreparedRun, listener: Listener, workers: Workers | None = None) -> list[Outcome]:
+def execute(
+    run: PreparedRun, listener: Listener, workers: Workers | None = None, team: Team | None = None
+) -> list[Outcome]:
     """Does the work and returns what became of each item, in the plan's order.
 
     Args:
         run: with its plan.
         listener: is told how it goes.
         workers: the processes that share what may be done at once; None: this one does everything.
+        team: the processes that train and evaluate each cell together; None: this one alone.
 
     Raises:
         Unwritable: the results folder cannot be written.
@@ -122,7 +130,7 @@ def execute(run: PreparedRun, listener: Listener, workers: Workers | None = None
     listener.begin(run.items)
     shared, ours = _share_out(run.items, workers is not None)
     outcomes = workers.do(shared, run.options, listener) if workers else []
-    context = RunContext(run.options, KnownRecords(run.store.root), run.environment)
+    context = RunContext(run.options, KnownRecords(run.store.root), run.environment, team or Team())
     for group in ours:
         outcomes += work.do(group, context, listener)
     place = {id(item): number for number, item in enumerate(run.items)}

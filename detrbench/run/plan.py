@@ -40,9 +40,9 @@ class WorkItem:
 
     `why` says why a measure cannot be taken, where its record comes from, or what to know of what is due.
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
-    their values). `start` is what training begins with. `official` says which released weights that checkpoint is: name
-    and sha256. The cell is then as these were trained, and its folder that of the row. `batch_size` images of one size
-    are evaluated together.
+    their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
+    released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
+    the row. `batch_size` images of one size are evaluated together.
     """
 
     cell: Cell
@@ -55,6 +55,7 @@ class WorkItem:
     seconds: float | None
     known: tuple[str, ...] = ()
     start: Start = field(default_factory=Start)
+    skip: tuple[int, ...] = ()
     official: str | None = None
     detections: str = ""
     batch_size: int = 1

@@ -8,7 +8,7 @@ import functools
 import importlib
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Train, Transform
+from detrbench.environment import cores
 from detrbench.errors import CheckpointError, UsageError
 from detrbench.files import write_atomic
 from detrbench.measure import (
@@ -34,12 +35,15 @@ from detrbench.measure import (
     scoring,
     timing,
 )
+from detrbench.measure.inference import LOADERS
 from detrbench.measure.inputs import Inputs
+from detrbench.measure.protocols.accuracy import AccuracyProtocol
 from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.measure.timing import Timed
 from detrbench.measures import COMMON, EVALUATED, MEASURES
 from detrbench.pictures import scene
+from detrbench.ranks import ALONE, Ranks
 from detrbench.results.records import BeganWith
 from detrbench.run.parent import end_with_the_parent
 from detrbench.run.plan import WorkItem
@@ -52,12 +56,12 @@ OpenData = Callable[[DataSpec, Split], Dataset]
 Report = Callable[..., None]  # (fraction, text, milestone=False)
 
 
-def take(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
-    """One measure of one cell: records by protocol."""
+def take(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """One measure of one cell: records by protocol. What is `SHARED` is taken by all ranks at once."""
+    if item.measure in SHARED:
+        return SHARED[item.measure](item, device, open_data, report, ranks)
     own: dict[str, Callable[..., dict[str, Any]]] = {
         "complexity": _complexity,
-        "training": _training,
-        "accuracy": _accuracy,
         "pictures": _pictures,
         "memory": _memory,
     }
@@ -123,14 +127,17 @@ def _counting(cell: Cell, name: str) -> ComplexityProtocol:
     )
 
 
-def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+def _training(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks: Ranks) -> dict[str, Any]:
     """Trains, or goes on from the state in the folder; leaves checkpoint/model.safetensors."""
     settings = item.cell.settings
     train_set, val_set = (open_data(settings.data_spec, split) for split in ("train", "val"))
 
     def evaluate(detector: Any) -> dict[str, float | None]:
         rule, gathering = protocols.get("accuracy"), queries.Gathering(protocols.get("queries").thresholds)
-        found = accuracy.collect(detector, val_set, [rule], device, transform=_eval(item), observe=gathering.add)
+        found = accuracy.collect(
+            detector, val_set, [rule], device, transform=_eval(item), observe=gathering.add, ranks=ranks
+        )
+        gathering.share(ranks)
         stats = scoring.points(scoring.score(found[rule.name], val_set, rule).stats)
         return {"AP": stats["AP"], "AP50": stats["AP50"], **gathering.means()}
 
@@ -147,7 +154,21 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report) 
         raise UsageError(f"num_classes={logits}: the data has {train_set.num_classes} labels; leave num_classes out")
     began_with = _begin(detector, item.start)
     transform, recipe = _augmentation(item), settings.recipe
-    history = loop.train(detector, train_set, transform, recipe, folder, evaluate, tell, device, notice)
+    history = loop.train(
+        detector,
+        train_set,
+        transform,
+        recipe,
+        folder,
+        evaluate,
+        tell,
+        device,
+        notice,
+        ranks,
+        num_workers=min(LOADERS, cores()),
+        log=item.folder.training_log,
+        skip=item.skip,
+    )
     return {"training": dataclasses.replace(history, began_with=began_with)}
 
 
@@ -179,26 +200,34 @@ def _eval(item: WorkItem) -> Eval:
     return Eval(*item.cell.settings.eval_size)
 
 
-def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
+def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks: Ranks) -> dict[str, Any]:
     """AP under all protocols from one forward; beside the record the detections, and what each image contributed.
 
     Where the very detections are kept already and hold all that the protocols score, they are scored without a forward.
     """
     dataset = open_data(item.cell.settings.data_spec, "val")
     rules = [protocols.get("accuracy", name) for name in item.cell.protocols_of("accuracy")]
-    kept = detections.read(item.folder.detections, item.detections) if all(rule.reads_kept for rule in rules) else None
-    if kept is not None:
-        found = {rule.name: kept.best(rule.top) for rule in rules}
+    kept = _kept(item, rules) if ranks.rank == 0 else None
+    if ranks.from_first(lambda: kept is not None):
+        found = {rule.name: kept.best(rule.top) for rule in rules} if kept else {}
     else:
         detector, tell = load(item, device, open_data), _count(report, "detecting")
         # Nothing is padded, whatever the number: one image at a time, as protocols say, or those of one size together.
-        found = accuracy.collect(detector, dataset, rules, device, item.batch_size, _eval(item), tell)
+        found = accuracy.collect(detector, dataset, rules, device, item.batch_size, _eval(item), tell, ranks=ranks)
+    if ranks.rank:
+        return {}
+    if kept is None:
         detections.write(item.folder.detections, found[COMMON], item.detections)
     evaluations = {rule.name: scoring.evaluate(found[rule.name], dataset, rule) for rule in rules}
     matches = {name: each.matches for name, each in evaluations.items()}
     drawn = {name: each.drawn for name, each in evaluations.items()}
     write_atomic(item.folder.images, ap_images.pack(matches, dataset.image_ids, item.key, drawn))
     return {name: each.record for name, each in evaluations.items()}
+
+
+def _kept(item: WorkItem, rules: Sequence[AccuracyProtocol]) -> detections.Detections | None:
+    """The very detections of an earlier forward, if they hold all that the protocols score."""
+    return detections.read(item.folder.detections, item.detections) if all(rule.reads_kept for rule in rules) else None
 
 
 def _count(report: Report, protocol: str, unit: str = "images") -> Callable[[int, int], None]:
@@ -216,6 +245,10 @@ def _over_images(item: WorkItem, device: str, open_data: OpenData, report: Repor
         protocol, tell = protocols.get(item.measure, name), _count(report, name)
         records[name] = measure(detector, dataset, protocol, device, transform=_eval(item), progress=tell)
     return records
+
+
+SHARED: Mapping[str, Callable[..., dict[str, Any]]] = {"training": _training, "accuracy": _accuracy}
+"""What several processes take together."""
 
 
 def _pictures(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:

@@ -21,12 +21,14 @@ from detrbench.data.spec import DataSpec, Split
 from detrbench.errors import DetrbenchError
 from detrbench.files import Unwritable, write_atomic
 from detrbench.measures import TIMED
+from detrbench.ranks import RankLost
 from detrbench.run import steps, time_limit
 from detrbench.run.keys import count_keys
 from detrbench.run.plan import WorkItem
 from detrbench.run.reuse import KnownRecord, KnownRecords
+from detrbench.run.team import Team
 from detrbench.run.time_limit import Expired
-from detrbench.training import loop
+from detrbench.training.checkpoint import STATES
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class RunOptions:
     train: bool = False  # what takes days, too
     batch_size: int = 1  # images of one size that are evaluated together
     device: str = "cpu"
+    skip: tuple[int, ...] = ()  # steps that a training passes over
+    gpus: int = 1  # that train and evaluate a cell together; without GPUs, processes
     processes: int | None = None  # that repeat a timing; None: as many as its protocol says
     time_limit: float = 60 * time_limit.MINUTES  # seconds of a timed cell; 0: none
 
@@ -76,11 +80,12 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class RunContext:
-    """What the work is done with: the options of the run, the records at hand, the machine."""
+    """What the work is done with: the options of the run, the records at hand, the machine, further processes."""
 
     options: RunOptions
     known: KnownRecords
     environment: Mapping[str, Any]
+    team: Team = field(default_factory=Team)
 
 
 @functools.lru_cache(maxsize=4)
@@ -128,9 +133,12 @@ def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:
             return _take_over(item, equal)
         limit = context.options.time_limit if item.measure in TIMED else None
         with time_limit.time_limit(limit):
-            records = steps.take(item, context.options.device, dataset_of, report)
+            records = context.team.take(item, context.options.device, dataset_of, report)
         return _keep(item, records, context, time.monotonic() - started)
     except KeyboardInterrupt:
+        item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
+        raise
+    except RankLost:
         item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
         raise
     except Unwritable:
@@ -291,7 +299,7 @@ def _keep(
 def _mark_done(item: WorkItem) -> None:
     item.folder.set_state(item.cell.id, item.measure, "done")
     if item.measure == "training":  # only now: without its record a finished training would have to be done again
-        for name in loop.STATES:
+        for name in STATES:
             (item.folder.checkpoint / name).unlink(missing_ok=True)
 
 

@@ -111,3 +111,15 @@ class Recipe:
     def images_at_once(self) -> int:
         """Images in one forward."""
         return self.micro_batch or self.batch_size
+
+    def check_shared(self, processes: int) -> None:
+        """Raises UsageError where processes could not take equal shares of a step."""
+        count = self.batch_size // self.images_at_once
+        if count % processes:
+            fits = self.batch_size % processes == 0
+            raise UsageError(
+                f"{processes} processes cannot share {count} x {self.images_at_once} images equally",
+                f"--set micro_batch={self.batch_size // processes}"
+                if fits
+                else "give a number that divides batch_size",
+            )

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from detrbench.data import DataSpec, open_dataset
-from detrbench.data.loading import batches, num_batches, pad
+from detrbench.data.loading import batches, num_batches, pad, steps
+from detrbench.data.order import Order
 from detrbench.data.transforms import Eval, Train
 from detrbench.errors import DataError
 
@@ -123,3 +124,60 @@ def test_each_image_of_an_epoch_is_augmented_by_itself(dataset):
 
     (batch,) = batches(dataset, Shares(), 11)
     assert len({float(target["share"]) for target in batch.targets}) == 11
+
+
+def in_steps(dataset, **options):
+    return list(steps(dataset, TRAIN, Order(4, seed=3), 2, epochs=range(2), **options))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_steps_do_not_depend_on_the_number_of_processes_that_read(dataset, workers):
+    alone, ahead = (in_steps(dataset, start_batch=1, num_workers=number) for number in (0, workers))
+    assert [[len(batch.image_ids) for batch in step] for step in alone] == [[2, 2], [2, 1], [2, 2], [2, 2], [2, 1]]
+    for one, other in zip(alone, ahead, strict=True):
+        assert all(same(first, second) for first, second in zip(one, other, strict=True))
+
+
+def test_a_step_goes_on_where_it_was_left(dataset):
+    whole = in_steps(dataset)
+    for start in (1, 2):
+        later = in_steps(dataset, start_batch=start)
+        assert len(later) == len(whole) - start
+        assert all(same(a, b) for one, other in zip(later, whole[start:]) for a, b in zip(one, other, strict=True))
+
+
+def test_parts_of_a_step_are_the_step(dataset):
+    parts = [in_steps(dataset, part=(number, 2)) for number in range(2)]
+    for whole, *mine in zip(in_steps(dataset), *parts, strict=True):
+        together = [batch for part in mine for batch in part]
+        assert all(same(a, b) for a, b in zip(whole, together, strict=True))
+    assert [len(step) for step in parts[1]] == [1, 1, 1] * 2
+
+
+class Broken:
+    """The data set with an image that cannot be read."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        if index == 7:
+            raise DataError("seven.jpg: broken", hint="restore it")
+        return self.dataset[index]
+
+
+def test_a_broken_image_is_named_by_whoever_reads_it(dataset):
+    for workers in (0, 2):
+        with pytest.raises(DataError, match=r"^seven.jpg: broken$") as caught:
+            in_steps(Broken(dataset), num_workers=workers)
+        assert caught.value.hint == "restore it"
+
+
+def test_reading_ahead_draws_no_random_number_of_others(dataset):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    in_steps(dataset, num_workers=1)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -28,7 +28,7 @@ from detrbench.models.checkpoints.reading import read
 from detrbench.models.detector import Detector
 from detrbench.training import optimiser
 from detrbench.training.recipe import Recipe
-from detrbench.training.step import train_step
+from detrbench.training.step import Part, train_step
 from detrbench.weights import catalogue
 
 SHALLOW = {
@@ -294,7 +294,7 @@ def test_training_changes_nothing_that_is_frozen(
     models.load_backbone(ours, tmp_path / "w.pth")
     before = {name: tensor.clone() for name, tensor in ours.backbone.body.state_dict().items()}
     batch = one_batch()
-    train_step(ours, optimiser.build(ours, Recipe(lr_backbone=0.1, weight_decay=0.1)), [batch], 0.0, 1.0)
+    train_step(ours, optimiser.build(ours, Recipe(lr_backbone=0.1, weight_decay=0.1)), Part.of([batch]), 0.0, 1.0)
     changed = {n for n, tensor in ours.backbone.body.state_dict().items() if not torch.equal(tensor, before[n])}
     assert not [name for name in changed if name.startswith(frozen) or ".bn" in name or "downsample.1" in name]
     assert [name for name in changed if name.startswith(("layer2", "features.3"))]

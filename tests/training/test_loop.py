@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shutil
 from pathlib import Path
@@ -19,9 +20,11 @@ from detrbench.data.shapes import ShapesDataset
 from detrbench.data.transforms import Train
 from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.detector import Detector
-from detrbench.training import loop, optimiser
+from detrbench.training import checkpoint, loop, optimiser, step
+from detrbench.training.checkpoint import STATES
+from detrbench.training.log import read
 from detrbench.training.recipe import Recipe
-from detrbench.training.step import train_step
+from detrbench.training.step import Part, train_step
 
 DATA = DataSpec(kind="shapes", num_train=10, num_val=2, image_size=64)
 RECIPE = Recipe(
@@ -151,7 +154,7 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: Any) -> None:
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(loop.torch, "save", full)
+    monkeypatch.setattr(checkpoint.torch, "save", full)
     with pytest.raises(EnvironmentLacking, match="no space left") as caught:
         train(tmp_path)
     assert "disk" in (caught.value.hint or "")
@@ -162,7 +165,7 @@ def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_damaged_state_costs_no_more_than_the_step_before(
     stopped: Path, undisturbed: Undisturbed, damage: str
 ) -> None:
-    state, before = (stopped / name for name in loop.STATES)
+    state, before = (stopped / name for name in STATES)
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 1
     if damage == "gone":
@@ -190,19 +193,19 @@ def test_a_damaged_state_costs_no_more_than_the_step_before(
 
 @pytest.mark.parametrize("what", ["weights", "the moving average"])
 def test_a_last_step_that_diverges_leaves_no_weights(stopped: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    step, name = loop._Training._step, "detector" if what == "weights" else "average"
+    take, name = loop._Training._take, "detector" if what == "weights" else "average"
 
-    def break_the_last(self: Any, batch: Any, number: int) -> dict[str, float]:
-        losses = step(self, batch, number)
-        if number == STEPS - 1:
+    def break_the_last(self: Any, batches: Any, log: Any) -> float:
+        loss = take(self, batches, log)
+        if self.step == STEPS - 1:
             next(getattr(self, name).parameters()).data.flatten()[0] = float("nan")
-        return losses
+        return loss
 
-    monkeypatch.setattr(loop._Training, "_step", break_the_last)
+    monkeypatch.setattr(loop._Training, "_take", break_the_last)
     with pytest.raises(Diverged, match=f"{what} .* not finite"):
         train(stopped)
     assert not (stopped / loop.WEIGHTS).exists()
-    kept = torch.load(stopped / loop.STATES[0], weights_only=True)
+    kept = torch.load(stopped / STATES[0], weights_only=True)
     assert all(value.isfinite().all() for value in kept["detector"].values())
 
 
@@ -213,7 +216,90 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_term(tmp_path: Path) -> N
     optim = optimiser.build(detector, RECIPE)
     batch = next(iter(batches(open_dataset(DATA, "train"), Train(scales=(64,), longest=64, crop=False), 2)))
     with pytest.raises(Diverged, match="not finite"):  # the matching cannot do with it
-        train_step(detector.train(), optim, [batch], 0.1, 1.0)
+        train_step(detector.train(), optim, Part.of([batch]), 0.1, 1.0)
+
+
+def test_a_state_is_kept_by_the_clock_too(tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = dataclasses.replace(RECIPE, checkpoint_every_steps=None)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, recipe, stop_after=3)
+    assert not (tmp_path / STATES[0]).exists()
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, recipe, stop_after=3)
+    kept = [torch.load(tmp_path / name, weights_only=True)["state"]["batch"] for name in STATES]
+    assert kept == [2, 1]
+    train(tmp_path, recipe)
+    assert all(torch.equal(t, undisturbed[1][n]) for n, t in weights(tmp_path).items())
+
+
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the fifth step on, one loss term of the images that are read is not finite."""
+    run, calls = step._backward, iter(range(100))
+
+    def backward(*arguments: Any) -> dict[str, torch.Tensor]:
+        losses = run(*arguments)
+        return losses if next(calls) != 4 else losses | {"loss_ce": torch.tensor(math.inf)}
+
+    monkeypatch.setattr(step, "_backward", backward)
+
+
+def test_a_training_that_diverged_names_the_batch_and_goes_on_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states, log = tmp_path / "checkpoint", tmp_path / "log.jsonl"
+    poisoned(monkeypatch)
+    with pytest.raises(Diverged, match=r"^training diverged: loss_ce is not finite, images .*, step 5$") as caught:
+        train(states, log=log)
+    assert caught.value.hint == ("lower lr, or raise warmup_steps; or go on without that step: --skip-batches 5")
+    (line,) = [line for line in read(log) if "diverged" in line]
+    assert (line["step"], line["terms"]["loss_ce"]) == (5, "inf")
+    assert math.isfinite(line["terms"]["loss_bbox"])
+    assert caught.value.message.endswith(f"images {', '.join(map(str, line['image_ids']))}, step 5")
+    assert torch.load(states / STATES[0], weights_only=True)["state"]["batch"] == 1  # the fourth step is the last good
+    history = train(states, log=log, skip=[5])
+    assert history.skipped == [5]
+    assert history.images_seen == 16
+    assert [entry["epoch"] for entry in history.epochs] == [1, 2]
+    assert all(math.isfinite(entry["loss"]) for entry in history.epochs)
+
+
+def test_too_many_images_at_once_say_what_would_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(Detector, "forward", full)
+    for micro_batch, fits in ((2, "micro_batch=1"), (1, "shortest=SMALLER")):
+        recipe = dataclasses.replace(RECIPE, micro_batch=micro_batch)
+        with pytest.raises(EnvironmentLacking, match=rf"^out of memory: {micro_batch} x \d+ x \d+ .*--set {fits}$"):
+            train(tmp_path, recipe)
+
+
+def test_the_log_has_means_over_steps_and_forgets_what_is_done_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "EVERY", 2)
+    recipe = dataclasses.replace(RECIPE, checkpoint_every_steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "a", recipe, stop_after=5, log=tmp_path / "log.jsonl")
+    lines = list(read(tmp_path / "log.jsonl"))
+    assert [line["step"] for line in lines] == [2, 3, 4]
+    history = train(tmp_path / "a", recipe, log=tmp_path / "log.jsonl")
+    lines = list(read(tmp_path / "log.jsonl"))
+    assert [(line["step"], line["epoch"]) for line in lines] == [(2, 0), (3, 0), (4, 1), (6, 1)]
+    assert (2 * lines[0]["total"] + lines[1]["total"]) / 3 == pytest.approx(history.epochs[0]["loss"])
+    assert (2 * lines[0]["loss_bbox"] + lines[1]["loss_bbox"]) / 3 == pytest.approx(
+        history.epochs[0]["losses"]["loss_bbox"]
+    )
+    assert [line["lr"] for line in lines] == pytest.approx([1e-3, 1e-3, 1e-4, 1e-4])
+    assert all(line["gradient_norm"] > 0.1 for line in lines)  # what it is clipped to
+    assert all(line["images_per_second"] > 0 and line["memory_mib"] > 50 for line in lines)
+
+
+def test_a_log_that_is_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
+    assert [line["step"] for line in read(tmp_path / "log.jsonl")] == [1, 2]
+    assert list(read(tmp_path / "none")) == []
 
 
 def test_a_backbone_rate_of_zero_keeps_the_backbone(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from detrbench.data.order import Order
 from detrbench.data.transforms import Train
 from detrbench.models.detector import Detector
 from detrbench.training.recipe import Recipe
-from detrbench.training.step import PairwiseSum, train_step
+from detrbench.training.step import Part, train_step
+from detrbench.training.sums import PairwiseSum
 
 SHAPES = DataSpec(kind="shapes", num_train=16, image_size=64, max_objects=3, min_size=16, clutter=0.1)
 SIZES = Train(scales=(48, 64), longest=96, crop=False)
@@ -32,7 +33,7 @@ def slow(family: str) -> object:
 
 def micro_batches(count: int, size: int) -> list[Batch]:
     """The first step of `count` images, in float64; every second image has no objects."""
-    found = next(steps(open_dataset(SHAPES, "train"), SIZES, Order(count, seed=3), size, epoch=0))
+    found = next(steps(open_dataset(SHAPES, "train"), SIZES, Order(count, seed=3), size, epochs=[0]))
     return [changed(batch) for batch in found]
 
 
@@ -53,7 +54,7 @@ def part(batch: Batch, some: slice) -> Batch:
 def step(detector: Detector, batches: Sequence[Batch]) -> tuple[dict[str, float], dict[str, Tensor]]:
     """Loss terms and gradients of one step that changes nothing."""
     optim = torch.optim.SGD([{"params": list(detector.parameters()), "base_lr": 0.0}], lr=0.0)
-    losses = train_step(detector, optim, batches, clip_norm=0.0, factor=1.0, seed=7)
+    losses, _ = train_step(detector, optim, Part.of(batches), clip_norm=0.0, factor=1.0, seed=7)
     return losses, {name: p.grad for name, p in detector.named_parameters() if p.grad is not None}
 
 

@@ -20,7 +20,7 @@ from detrbench.errors import Diverged
 from detrbench.models.detector import Detector
 from detrbench.training import loop
 from detrbench.training.recipe import Recipe
-from detrbench.training.step import train_step
+from detrbench.training.step import Part, train_step
 
 SHAPES = DataSpec(kind="shapes", num_train=8, num_val=2, image_size=48, max_objects=2)
 BATCH = Batch(torch.zeros(1, 3, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool), [], [1], torch.tensor([[4, 4]]))
@@ -50,7 +50,7 @@ def step(clip_norm: float, factor: float = 1.0) -> tuple[list[float], dict[str, 
     """Where a step of plain gradient descent at rate 1 leads, and what it says of its losses."""
     slope = Slope()
     optim = torch.optim.SGD([{"params": [slope.a], "base_lr": 1.0}, {"params": [slope.b], "base_lr": 0.5}], lr=9.0)
-    losses = train_step(slope, optim, [BATCH], clip_norm, factor)  # type: ignore[arg-type]
+    losses, _ = train_step(slope, optim, Part.of([BATCH]), clip_norm, factor)  # type: ignore[arg-type]
     return [float(slope.a.detach()), float(slope.b.detach())], losses
 
 
@@ -73,7 +73,7 @@ def test_gradients_do_not_add_up_over_steps() -> None:
     slope = Slope()
     optim = torch.optim.SGD([{"params": [slope.a, slope.b], "base_lr": 1.0}], lr=1.0)
     for _ in range(3):
-        train_step(slope, optim, [BATCH], 0, 1.0)  # type: ignore[arg-type]
+        train_step(slope, optim, Part.of([BATCH]), 0, 1.0)  # type: ignore[arg-type]
     assert float(slope.a.detach()) == pytest.approx(-9)
 
 
@@ -82,7 +82,7 @@ def test_a_loss_that_is_not_finite_is_named_and_changes_no_weight() -> None:
     optim = torch.optim.SGD([{"params": [slope.a, slope.b], "base_lr": 1.0}], lr=1.0)
     slope.b.data.fill_(float("inf"))
     with pytest.raises(Diverged, match="training diverged: second is not finite"):
-        train_step(slope, optim, [BATCH], 0, 1.0)  # type: ignore[arg-type]
+        train_step(slope, optim, Part.of([BATCH]), 0, 1.0)  # type: ignore[arg-type]
     assert float(slope.a.detach()) == 0
 
 
