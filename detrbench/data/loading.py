@@ -143,11 +143,7 @@ def steps(
     reader, wanted = _Reader(dataset, transform, order.seed), itertools.chain.from_iterable(plan())
     with contextlib.closing(_read(reader, wanted, num_workers)) as read:
         for step in plan():
-            found = list(itertools.islice(read, len(step)))
-            for each in found:
-                if isinstance(each, DetrbenchError):
-                    raise each
-            yield found
+            yield [_whole(each) for each in itertools.islice(read, len(step))]
 
 
 class _Reader:
@@ -163,6 +159,12 @@ class _Reader:
             return error
 
 
+def _whole(found: Batch | DetrbenchError) -> Batch:
+    if isinstance(found, DetrbenchError):
+        raise found
+    return found
+
+
 def _read(
     reader: _Reader, wanted: Iterator[list[Place]], num_workers: int
 ) -> Generator[Batch | DetrbenchError, None, None]:
@@ -174,7 +176,7 @@ def _read(
     yield from DataLoader(
         reader,  # type: ignore[arg-type]
         batch_size=None,
-        sampler=wanted,  # type: ignore[arg-type]
+        sampler=wanted,
         num_workers=num_workers,
         prefetch_factor=4,
         multiprocessing_context="fork",  # shares the index, which may be large and need not be sent

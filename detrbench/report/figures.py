@@ -16,6 +16,7 @@ from detrbench.report.marks import Axis
 from detrbench.report.plots import Bar, Curve, Range
 from detrbench.report.sections import Section
 from detrbench.report.svg import SERIES
+from detrbench.results.folder import CellFolder, read_lines
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,20 @@ class Figure:
     wide: bool = False
 
 
-KEYS = ("ap_gflops", "gflops_by_part", "ap_epochs", "ap_size")  # what a suite may list as `report: {plots: ...}`
+KEYS = (
+    "ap_gflops",
+    "gflops_by_part",
+    "ap_epochs",
+    "loss",
+    "ap_size",
+)  # what a suite may list as `report: {plots: ...}`
 
 
 def drawings(section: Section) -> list[Figure]:
     """The figures that the suite asks for, all by default; those without anything to draw are left out."""
     made = [*map(of_chart, charts.of_section(section))]
     if not left_out(section):
-        made += filter(None, [_by_part(section), _by_epoch(section), _by_size(section)])
+        made += filter(None, [_by_part(section), _by_epoch(section), _loss(section), _by_size(section)])
     wanted = section.wanted("plots", KEYS)
     return [figure for figure in made if figure.key in wanted]
 
@@ -156,6 +163,24 @@ def _by_epoch(section: Section) -> Figure | None:
     y_label = f"AP, {section.condition}"
     svg = plots.curves(f"{section.anchor}-epochs", lines, y_label, f"{title}. {summary}")
     return Figure("ap_epochs", title, f"Measured at {section.condition}, protocol {COMMON}.", svg, ())
+
+
+def _loss(section: Section) -> Figure | None:
+    lines = []
+    for entry in section.entries:
+        log = CellFolder(entry.cell.folder).training_log if entry.cell else None
+        points = [(number(row, "epoch"), number(row, "total")) for row in (read_lines(log) if log else ())]
+        known = [(x, y) for x, y in points if x is not None and y is not None]
+        if len(known) > 1:
+            xs, ys = zip(*known, strict=True)
+            lines.append(Curve(_name(entry), entry.identity.colour, entry.id, xs, ys))
+    if not lines:
+        return None
+    title = "Loss in training"
+    summary = "; ".join(f"{line.label} ends at {labels.fixed(line.y[-1], 1)}" for line in lines)
+    svg = plots.curves(f"{section.anchor}-loss", lines, "Loss", f"{title}. {summary}")
+    caption = "Weighted sum of all terms that a detector trains on, which differ between methods."
+    return Figure("loss", title, caption, svg, ())
 
 
 _SIZES = {"APS": ("small", "v"), "APM": ("medium", "o"), "APL": ("large", "^")}

@@ -10,7 +10,7 @@
         detections.json.gz                         what was detected, in COCO's result format
         traces.npz                                 what happened inside on a few images
         log.txt  checkpoint/                       what the run said; the trained weights
-        log.jsonl  tensorboard/                    how training went, a line every so many steps; its events
+        log.jsonl                                  how training went, a line every so many steps
 
 A record goes to a temporary name and is renamed, so a crash, a full disk or two writers never leave half of one.
 """
@@ -232,6 +232,19 @@ def _head(path: Path, measure: str, inode: int, size: int, changed: int) -> Mapp
     return envelope and {name: value for name, value in envelope.items() if name != "environment"} | {
         "records": list(envelope["records"])
     }
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The JSON objects of a file of lines; none where there is no file. A line that is cut short ends it."""
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            return
+        if isinstance(found, dict):
+            yield found
 
 
 def _written(envelope: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -1,16 +1,16 @@
-"""The log of a training: a line of JSON every so many steps, and where TensorBoard is installed its events too.
+"""The log of a training: a line of JSON every so many steps.
 
-A line holds means since the line before: each loss term and their weighted `total`; `lr`, the highest learning rate;
-`gradient_norm` before clipping; `images_per_second`; `memory_mib`, the peak so far; `seconds` of training.
+A line holds `step`, how many are done, `epoch`, what these are in epochs, and means since the line before: each loss
+term and their weighted `total`; `gradient_norm` before clipping; `images_per_second`. Beside them `lr`, the highest
+learning rate; `memory_mib`, the peak so far; `seconds` of training.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import resource
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,9 @@ import torch
 from torch import Tensor
 
 from detrbench.files import write_atomic
+from detrbench.results.folder import read_lines
 
 EVERY = 20  # steps
-EVENTS = "tensorboard"  # the folder beside the log
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a log; none where there is none. A line that is cut short ends it."""
-    if not path.is_file():
-        return
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            return
-        if isinstance(found, dict):
-            yield found
 
 
 class Log:
@@ -50,11 +37,9 @@ class Log:
         self.sums: dict[str, float] = {}
         self.norms: list[Tensor] = []
         self.images, self.since = 0, time.monotonic()
-        self.events = None
         if path is not None:
-            kept = [json.dumps(line) + "\n" for line in read(path) if line.get("step", 0) <= step]
+            kept = [json.dumps(line) + "\n" for line in read_lines(path) if line.get("step", 0) <= step]
             write_atomic(path, "".join(kept))
-            self.events = _events(path.with_name(EVENTS), step)
 
     def add(self, losses: Mapping[str, float], norm: Tensor, images: int) -> None:
         """Takes in one step."""
@@ -63,7 +48,7 @@ class Log:
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def write(self, step: int, epoch: int, lr: float, seconds: float) -> None:
+    def write(self, step: int, epoch: float, lr: float, seconds: float) -> None:
         """Writes a line for the steps since the one before."""
         count, now = len(self.norms), time.monotonic()
         if self.path is None or not count:
@@ -87,11 +72,6 @@ class Log:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-        if self.events is not None:
-            for name, value in line.items():
-                if isinstance(value, float):
-                    self.events.add_scalar(name, value, line["step"])
-            self.events.flush()
 
 
 def peak_mib(device: str) -> float:
@@ -99,11 +79,3 @@ def peak_mib(device: str) -> float:
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10  # Linux counts KiB
-
-
-def _events(folder: Path, step: int) -> Any:
-    if importlib.util.find_spec("tensorboard") is None:
-        return None
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=step + 1)

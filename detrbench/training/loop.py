@@ -185,7 +185,7 @@ class _Training:
                 state.batch += 1
                 state.seconds = time.monotonic() - began
                 if self.step % EVERY == 0 or state.batch == self.steps:
-                    log.write(self.step, state.epoch, self.rate, state.seconds)
+                    log.write(self.step, self.step / self.steps, self.rate, state.seconds)
                 total = self.steps * self.recipe.epochs
                 progress(TrainProgress(state.epoch, self.recipe.epochs, self.step, total, losses, state.seconds))
                 wishes = self.ranks.share(lambda: (self.checkpoint.due, stop.asked is not None))

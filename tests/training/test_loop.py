@@ -20,9 +20,9 @@ from detrbench.data.shapes import ShapesDataset
 from detrbench.data.transforms import Train
 from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.detector import Detector
+from detrbench.results.folder import read_lines
 from detrbench.training import checkpoint, loop, optimiser, step
 from detrbench.training.checkpoint import STATES
-from detrbench.training.log import read
 from detrbench.training.recipe import Recipe
 from detrbench.training.step import Part, train_step
 
@@ -252,7 +252,7 @@ def test_a_training_that_diverged_names_the_batch_and_goes_on_without_it(
     with pytest.raises(Diverged, match=r"^training diverged: loss_ce is not finite, images .*, step 5$") as caught:
         train(states, log=log)
     assert caught.value.hint == ("lower lr, or raise warmup_steps; or go on without that step: --skip-batches 5")
-    (line,) = [line for line in read(log) if "diverged" in line]
+    (line,) = [line for line in read_lines(log) if "diverged" in line]
     assert (line["step"], line["terms"]["loss_ce"]) == (5, "inf")
     assert math.isfinite(line["terms"]["loss_bbox"])
     assert caught.value.message.endswith(f"images {', '.join(map(str, line['image_ids']))}, step 5")
@@ -282,11 +282,11 @@ def test_the_log_has_means_over_steps_and_forgets_what_is_done_again(
     recipe = dataclasses.replace(RECIPE, checkpoint_every_steps=3)
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "a", recipe, stop_after=5, log=tmp_path / "log.jsonl")
-    lines = list(read(tmp_path / "log.jsonl"))
+    lines = list(read_lines(tmp_path / "log.jsonl"))
     assert [line["step"] for line in lines] == [2, 3, 4]
     history = train(tmp_path / "a", recipe, log=tmp_path / "log.jsonl")
-    lines = list(read(tmp_path / "log.jsonl"))
-    assert [(line["step"], line["epoch"]) for line in lines] == [(2, 0), (3, 0), (4, 1), (6, 1)]
+    lines = list(read_lines(tmp_path / "log.jsonl"))
+    assert [(line["step"], line["epoch"]) for line in lines] == [(2, 2 / 3), (3, 1), (4, 4 / 3), (6, 2)]
     assert (2 * lines[0]["total"] + lines[1]["total"]) / 3 == pytest.approx(history.epochs[0]["loss"])
     assert (2 * lines[0]["loss_bbox"] + lines[1]["loss_bbox"]) / 3 == pytest.approx(
         history.epochs[0]["losses"]["loss_bbox"]
@@ -298,8 +298,8 @@ def test_the_log_has_means_over_steps_and_forgets_what_is_done_again(
 
 def test_a_log_that_is_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1}\n{"step": 2}\n{"st')
-    assert [line["step"] for line in read(tmp_path / "log.jsonl")] == [1, 2]
-    assert list(read(tmp_path / "none")) == []
+    assert [line["step"] for line in read_lines(tmp_path / "log.jsonl")] == [1, 2]
+    assert list(read_lines(tmp_path / "none")) == []
 
 
 def test_a_backbone_rate_of_zero_keeps_the_backbone(tmp_path: Path) -> None:
