@@ -58,7 +58,7 @@ app = typer.Typer(
     epilog="Start with [bold]detrbench run quickstart[/bold], then [bold]detrbench report[/bold]. "
     "[bold]detrbench COMMAND --help[/bold] shows examples.\n\n"
     "Exit codes: 0 ok; 1 findings (a cell failed, data with mistakes); 2 usage or configuration; 3 internal error; "
-    "4 this machine cannot do it; 5 nothing selected; 6 inconclusive; 130 interrupted; 143 terminated (SIGTERM, SIGUSR2).",
+    "4 this machine cannot do it; 5 nothing selected; 6 inconclusive; 130 interrupted; 143 terminated.",
 )
 
 
