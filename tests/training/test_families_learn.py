@@ -42,15 +42,10 @@ def losses(family: str, lr: float) -> list[float]:
 
 def train_step(detector: Detector, optim: torch.optim.Optimizer, batch: Batch, recipe: Recipe, step: int) -> float:
     """The loss of one step; the data are one batch, so an epoch is a step."""
-<<<<<<< HEAD
     factor = optimiser.schedule(recipe, step, steps_per_epoch=1)
-    return step_of_training.train_step(detector, optim, [batch], recipe.clip_norm, factor, seed=step)["total"]
-=======
-    factor = optimiser.schedule(recipe, step, step)
     part = step_of_training.Part.of([batch])
     losses, _ = step_of_training.train_step(detector, optim, part, recipe.clip_norm, factor, seed=step)
     return losses["total"]
->>>>>>> 53b243d (Several processes train and evaluate a cell together (run --gpus N, torchrun); images are read ahead; training logs, and stops on request without loss)
 
 
 def falls(found: list[float]) -> bool:
