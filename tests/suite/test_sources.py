@@ -58,6 +58,7 @@ def recipes() -> dict[str, dict[str, tuple[Any, str]]]:
         ("own-50", "model.position_temperature", 20, "scale focus_24"),
         ("own-50", "model.num_heads", 8, "default"),  # the suite's scale has it, which the row's takes the place of
         ("own-50", "model.num_classes", 80, "zoo, source detrex"),
+        ("own-50", "model.logit_eps", 1e-3, "zoo, source detrex"),  # the model says it too
         ("own-50", "model.ffn_dim", 2048, "zoo"),
     ],
 )
