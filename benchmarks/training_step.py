@@ -31,7 +31,7 @@ from detrbench.models.matcher import match
 from detrbench.models.targets import Objects
 from detrbench.training import optimiser
 from detrbench.training.recipe import Recipe
-from detrbench.training.step import train_step
+from detrbench.training.step import Part, train_step
 
 FAMILIES = ("deformable_detr", "sparse_detr", "dino", "dac_detr")
 MOST_OBJECTS, CLASSES = 14, 80
@@ -113,7 +113,7 @@ def waits_of(family: str) -> dict[str, int]:
     """Waits of one whole step, logging included, by operation and line."""
     detector, batch = far(detector_of(family, "tiny")), made_up_batch(4, 64, 96)
     with Waits() as waits:
-        train_step(detector, optimiser.build(detector, RECIPE), [batch], RECIPE.clip_norm, 1.0)
+        train_step(detector, optimiser.build(detector, RECIPE), Part.of([batch]), RECIPE.clip_norm, 1.0)
     return dict(waits.by_place.most_common())
 
 

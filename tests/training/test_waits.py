@@ -10,7 +10,7 @@ from families import small
 from detrbench.data.loading import Batch
 from detrbench.training import optimiser
 from detrbench.training.recipe import Recipe
-from detrbench.training.step import train_step
+from detrbench.training.step import Part, train_step
 
 waits = script("waits")
 # One for each encoder, kind of query and training part; the others are made of the same parts.
@@ -47,6 +47,6 @@ def test_a_step_waits_for_costs_for_figures_and_where_tokens_are_counted(family:
     detector = waits.far(small(family, 5).train())
     optim = optimiser.build(detector, Recipe())
     with waits.Waits() as counted:
-        train_step(detector, optim, [padded_batch()], 0.1, 1.0)
+        train_step(detector, optim, Part.of([padded_batch()]), 0.1, 1.0)
     places = sorted(place.split(" at ")[1].split(":")[0] for place in counted.by_place.elements())
     assert places == ["detrbench/training/step.py", *(f"models/{name}.py" for name in FAMILIES[family])]
