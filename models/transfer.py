@@ -11,6 +11,6 @@ def upload(host: Tensor, device: torch.device) -> Tensor:
 
     A plain copy would first wait for all of that, as the CPU could change its memory meanwhile.
     """
-    if device.type == "cuda":
+    if device.type == "cuda" and not torch.compiler.is_compiling():  # a compiled graph places its own constants
         host = host.pin_memory()
     return host.to(device, non_blocking=True)
