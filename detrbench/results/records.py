@@ -1,7 +1,7 @@
 """What a measurement leaves behind: frozen dataclasses that go to JSON and come back unchanged.
 
 Each figure carries its unit, its protocol (a named rule with a version), n, and an interval where it is an estimate.
-`measure/` makes these, `results.py` keeps them, `report/`, `compare` and `check` read them; none of those readers
+`measure/` makes these, `results/` keeps them, `report/`, `compare` and `check` read them; none of those readers
 needs torch, so this module does not import it.
 """
 
