@@ -1,4 +1,5 @@
 # A fresh clone needs Python 3.10+ and a C++ compiler. `make quickstart` and `make test` do the rest.
+# LOCKED=1 installs exactly what requirements.lock names, as CI does.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -6,7 +7,8 @@ READY  := $(VENV)/.ready
 # The suites whose rows the first figure of the README shows.
 HEADLINE := table6_keep_ratio table1_main dac_table1 lite_table4
 
-.PHONY: bench bench-gpu bench-scoring check-self clean docs headline lint mistakes quickstart record-references test test-full test-gpu
+.PHONY: audit bench bench-gpu bench-scoring check-self clean docs fuzz headline lint lock mistakes quickstart \
+	record-references test test-full test-gpu test-oldest
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -17,6 +19,20 @@ test: $(READY)  ## the tests that run on every change
 
 test-full: $(READY)  ## everything, the slow checks included
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not gpu"
+
+test-oldest: $(READY)  ## a part of the tests with the oldest dependencies that are supported (TORCH=1: PyTorch too, 3 GB)
+	mkdir -p build
+	.ci/oldest $(BIN)
+
+fuzz: $(READY)  ## broken input, CASES of each fuzzer (default: 170, as in test-full); SEED draws the same again
+	OMP_NUM_THREADS=1 FUZZ_CASES=$(CASES) FUZZ_SEED=$(SEED) $(BIN)/pytest -n 2 -m full tests/fuzz
+
+audit: $(READY)  ## known vulnerabilities of the dependencies in requirements.lock; needs a network
+	.ci/audit $(BIN)
+
+lock: $(READY)  ## requirements.lock anew: every dependency that CI installs, with its hashes
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
+		--custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
 
 record-references: $(READY)  ## small references, keys and the folder of a run anew, and what changed of them
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reference/record.py
@@ -63,7 +79,12 @@ lint: $(READY)
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+ifdef LOCKED
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+else
 	$(BIN)/pip install --quiet --editable ".[dev]"
+endif
 	touch $@
 
 clean:

@@ -69,9 +69,9 @@ def timing_identity(environment: Mapping[str, Any]) -> dict[str, Any]:
 def hardware(environment: Mapping[str, Any], device: str | None) -> str:
     """What timings of a record depend on, as a name: `nvidia-h200`, `intel-xeon-platinum-8175m-2-cores`."""
     gpus = environment.get("gpus") or []
-    number = int(device.partition(":")[2] or 0) if device and device.startswith("cuda") else None
-    if number is not None and number < len(gpus):
-        text = str(gpus[number])
+    found = re.fullmatch(r"cuda:?(\d*)", device or "")
+    if found and int(found[1] or 0) < len(gpus):
+        text = str(gpus[int(found[1] or 0)])
     else:
         text = f"{environment.get('cpu') or 'cpu'} {environment.get('cores') or '?'} cores"
     text = re.sub(r"\((r|tm)\)|@.*?ghz|\bcpu\b", " ", text.lower())

@@ -6,17 +6,32 @@ obey escape sequences, and readers of lines, which take a new line for a new rec
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable
+from typing import Any
 
 LONGEST_NAME = 120
 _LONGEST_VALUE = 80
-# Control characters, and what reorders or breaks lines: C0, DEL, C1, line and paragraph separators, bidi controls.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Control characters, what reorders or breaks lines, and what no encoding can hold: C0, DEL, C1, line and paragraph
+# separators, bidi controls, surrogates without their other half.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_STEERS_IN_JSON = re.compile(rf"(?!\n){_CONTROL.pattern}")
 
 
 def printable(text: str) -> str:
     r"""The text with all that steers a terminal or breaks a line written out: `\x1b`, `\n`, `\u202e`."""
     return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def json_text(document: Any, indent: int = 1, default: Callable[[Any], Any] | None = None) -> str:
+    """A document as JSON with what steers a terminal, and what no encoding can hold, as JSON's own escapes.
+
+    Raises:
+        ValueError: a number that is not finite, which JSON does not know.
+    """
+    text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False, default=default)
+    return _STEERS_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def shown(value: object) -> str:

@@ -107,7 +107,9 @@ def _compose(text: str) -> yaml.Node | None:
     try:
         fast: yaml.Node | None = yaml.compose(text, Loader=_FastLoader)
         return fast
-    except yaml.YAMLError:
+    except yaml.YAMLError as error:
+        if "nesting" in str(error):  # over which the other loader would spend hours
+            raise
         return yaml.compose(text, Loader=_Loader)  # says more of what is wrong, and in the same words everywhere
 
 

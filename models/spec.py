@@ -12,6 +12,7 @@ from detrbench.models.catalogue import COMMON, COMMON_RELATIONS, CRITERION
 from detrbench.models.options import Option
 from detrbench.models.parts import ALL_KINDS, TRAINING_KINDS, all_parts, get_part, part_names
 from detrbench.models.zoo import Variant, get_variant, of_backbone
+from detrbench.words import shown
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,14 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
     settings = dict(variant.options)
     source = overrides.pop("source", None)
     if source is not None:
-        if source not in variant.sources:
+        if _name(source, "source") not in variant.sources:
             raise unknown_name(f"source of {name}", source, variant.sources)
         settings |= variant.sources[source]
 
     parts = {**TRAINING_KINDS, **variant.parts}
     for kind in ALL_KINDS:
         if kind in overrides:
-            parts[kind] = get_part(kind, overrides.pop(kind)).name
+            parts[kind] = get_part(kind, _name(overrides.pop(kind), kind)).name
     _check_fit(name, parts)
     defaults = _defaults(parts)
     # Options of a part that was replaced go with it; whatever else does not fit is the caller's mistake.
@@ -78,6 +79,12 @@ def resolve(name: str, overrides: Mapping[str, Any]) -> DetectorSpec:
 def override_names() -> set[str]:
     """Every name that overrides of some variant may have."""
     return {"source", *COMMON, *CRITERION, *ALL_KINDS, *(option for part in all_parts() for option in part.options)}
+
+
+def _name(value: Any, of: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{of}: expected a name, got {shown(value)}")
+    return value
 
 
 def _defaults(parts: Mapping[str, str]) -> dict[str, Option]:

@@ -75,3 +75,8 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, what in (("latin.yaml", "UTF-8"), ("none.yaml", "cannot be read"), (".", "cannot be read")):
         with pytest.raises(SuiteError, match=what):
             yaml12.load(tmp_path / name)
+
+
+def test_brackets_that_nobody_closes_take_no_time() -> None:
+    with pytest.raises(SuiteError, match=r"not valid YAML: exceeded maximum nesting depth|recursion"):
+        yaml12.parse("[" * 20_000)

@@ -43,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = _of_the_system(error)
         _tell(known, debug)
         return known.exit_code
+    except MemoryError:
+        lacking = EnvironmentLacking("out of memory", hint="choose smaller sizes, or a machine with more memory")
+        _tell(lacking, debug)
+        return lacking.exit_code
     except Exception as error:
         if debug:
             traceback.print_exc()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from rich.table import Table
 
 from detrbench import yaml12
 from detrbench.errors import UsageError
-from detrbench.words import printable
+from detrbench.results.records import to_json
+from detrbench.words import json_text, printable
 
 _FOLDED_ROWS = 1000  # of a table that is laid out for the width of a terminal
 
@@ -43,9 +43,8 @@ def examples(*lines: str) -> str:
 
 
 def print_json(document: Any) -> None:
-    """The one document of `--json`."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    """The one document of `--json`; numbers that are not finite, which JSON does not know, are null."""
+    sys.stdout.write(json_text(to_json(document), indent=2, default=str) + "\n")
 
 
 def say(*lines: str, to_stderr: bool = False) -> None:

@@ -134,7 +134,8 @@ def _clamped(
     boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Boxes (n, 4) x y width height as x1 y1 x2 y2 within images of `sizes` (n or 1, 2); which have area (n,)."""
-    corners = boxes.astype(np.float32)
-    corners[:, 2:] += corners[:, :2]
+    with np.errstate(over="ignore", invalid="ignore"):  # what no float32 holds is clamped next, or has no area
+        corners = boxes.astype(np.float32)
+        corners[:, 2:] += corners[:, :2]
     corners = corners.clip(0, np.tile(sizes, 2).astype(np.float32))
     return corners, (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])

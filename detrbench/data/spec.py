@@ -12,6 +12,8 @@ from typing import Literal
 from detrbench.errors import DataError
 from detrbench.files import at_home
 
+MOST_IMAGES = 10_000_000  # to generate: what no memory can number
+
 Kind = Literal["coco", "shapes"]
 Labels = Literal["contiguous", "category_id"]
 Split = Literal["train", "val"]
@@ -73,6 +75,8 @@ class DataSpec:
             _expect_int("limit", self.limit, 1)
         for name, least in (("num_train", 1), ("num_val", 1), ("image_size", 32), ("seed", 0), ("max_objects", 1)):
             _expect_int(name, getattr(self, name), least)
+        for name in ("num_train", "num_val"):
+            _expect(getattr(self, name) <= MOST_IMAGES, name, f"at most {MOST_IMAGES}", getattr(self, name))
         largest = int(0.6 * self.image_size)
         _expect_int("min_size", self.min_size, 4)
         _expect(self.min_size <= largest, "min_size", f"at most {largest} (0.6 of image_size)", self.min_size)

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from detrbench.data import layouts
-from detrbench.data.layouts.document import sound_categories, sound_images
+from detrbench.data.layouts.document import records, sound_categories, sound_images
 from detrbench.data.layouts.index import AnnotationIndex
 from detrbench.data.layouts.split import AnnotatedSplit, FileMistake
 from detrbench.data.reading import read_image
@@ -149,9 +149,8 @@ def _of_document(split: AnnotatedSplit) -> _Annotations:
 
 def _counts(document: Any) -> SplitCounts:
     images = sound_images(document)
-    boxes = document.get("annotations") if isinstance(document, dict) else None
-    boxes = [box for box in boxes if isinstance(box, dict)] if isinstance(boxes, list) else []
-    seen = {box.get("image_id") for box in boxes}
+    boxes = records(document, "annotations")
+    seen = {box["image_id"] for box in boxes if isinstance(box.get("image_id"), int)}
     return SplitCounts(len(images), len(boxes), sum(image["id"] not in seen for image in images))
 
 

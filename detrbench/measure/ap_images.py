@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,10 @@ def read(path: Path, protocol: str) -> ImageMatches | None:
             part = {name: stored[f"{protocol}/{name}"] for name in _PARTS}
             key, image_ids = str(stored["key"]), stored["image_ids"]
             drawn = Replicates(*stored[f"{protocol}/drawn"]) if f"{protocol}/drawn" in stored else None
-    except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        images = hashlib.sha256(image_ids.tobytes() + part["objects"].tobytes()).hexdigest()
+        return ImageMatches(key, images, _unpack(part, len(image_ids)), drawn)
+    except (OSError, TypeError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    images = hashlib.sha256(image_ids.tobytes() + part["objects"].tobytes()).hexdigest()
-    return ImageMatches(key, images, _unpack(part, len(image_ids)), drawn)
 
 
 _PARTS = ("thresholds", "detections", "objects", "image", "hit", "ignored")

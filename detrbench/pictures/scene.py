@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -157,7 +158,7 @@ def read(path: Path) -> tuple[str, list[Scene]] | None:
         with np.load(path, allow_pickle=False) as stored:
             arrays = dict(stored)
         return str(arrays["key"]), [_scene(_under(arrays, f"{i}/")) for i in range(int(arrays["scenes"]))]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ from detrbench.compare.differences import Reading
 from detrbench.compare.quantities import Quantity
 from detrbench.report import labels
 from detrbench.report.formats import as_markdown, as_tex, plain
+from detrbench.words import json_text
 
 SCHEMA = 1
 COLUMNS = ("cell", "figure", "A", "B", "difference", "95 % interval", "verdict", "note")
@@ -157,7 +157,7 @@ def as_json(found: Comparison) -> str:
         "only_b": found.only_b,
         "noise": _noise(found),
     }
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return json_text(document) + "\n"
 
 
 def latex(found: Comparison) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,7 +13,7 @@ from detrbench.report.columns import Column, TableCell
 from detrbench.report.findings import Finding
 from detrbench.report.sections import Section
 from detrbench.report.tables import Row, Table
-from detrbench.words import printable
+from detrbench.words import json_text, printable
 
 SCHEMA = 1
 
@@ -202,7 +201,7 @@ def as_json(found: list[Section]) -> str:
         "all": [_json_table(table) for table in over_all(found)],
         "suites": [_json_section(section) for section in found],
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(document) + "\n"
 
 
 def _json_section(section: Section) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from detrbench import yaml12
 from detrbench.errors import Damaged
 from detrbench.files import Unwritable, is_special, sha256, share, unwritable, write_atomic
 from detrbench.measures import MEASURES
-from detrbench.results import records
+from detrbench.results import reading, records
 
 SCHEMA = 1
 State = Literal["done", "failed", "not_measured", "running"]
@@ -185,9 +185,10 @@ class CellFolder:
     def read_status(self, warn: Warn = None) -> dict[str, Any]:
         """status.json, or an empty status."""
         status = read_json(self.status, warn)
-        if status is not None and isinstance(status.get("measures"), dict):
-            return status
-        return {"cell": None, "updated": "", "measures": {}}
+        wrong = reading.misfit(status, reading.Status) if status is not None else None
+        if wrong:
+            tell(warn, f"{self.status}: ignored: {wrong}")
+        return {"cell": None, "updated": "", "measures": {}, **({} if wrong else status or {})}
 
     def set_state(self, cell_id: str, measure: str, state: State, why: str | None = None) -> None:
         """Changes one measure's entry in status.json."""
@@ -287,7 +288,7 @@ def _envelope_problem(envelope: Mapping[str, Any], measure: str) -> str | None:
     found = envelope.get("records")
     if not isinstance(found, dict) or not all(isinstance(record, dict) for record in found.values()):
         return "expected a mapping of records"
-    return None
+    return reading.envelope_misfit(envelope, measure)
 
 
 def tell(warn: Warn, line: str) -> None:

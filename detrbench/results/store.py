@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +11,9 @@ from detrbench import yaml12
 from detrbench.errors import UsageError
 from detrbench.files import write_atomic
 from detrbench.measures import MEASURES
+from detrbench.results import reading
 from detrbench.results.folder import CellFolder, Warn, read_json, tell
-from detrbench.words import problem_of_name
+from detrbench.words import json_text, problem_of_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,14 +90,18 @@ class ResultsStore:
         """Keeps which folder of each cell a run is at: id -> name of the folder. Other cells stay as they were."""
         known = self._chosen(suite, scale)
         if {**known, **folders} != known:
-            content = json.dumps({**known, **folders}, indent=1, ensure_ascii=False)
-            write_atomic(self._choice(suite, scale), content + "\n")
+            write_atomic(self._choice(suite, scale), json_text({**known, **folders}) + "\n")
 
     def _choice(self, suite: str, scale: str) -> Path:
         return self.root / suite / scale / "cells.json"
 
-    def _chosen(self, suite: str, scale: str) -> dict[str, Any]:
-        return read_json(self._choice(suite, scale), self.warn) or {}
+    def _chosen(self, suite: str, scale: str) -> dict[str, str]:
+        path = self._choice(suite, scale)
+        found = read_json(path, self.warn) or {}
+        wrong = reading.misfit(found, dict[str, str])
+        if wrong:
+            tell(self.warn, f"{path}: ignored: {wrong}")
+        return {} if wrong else found
 
     def read_cell(self, path: Path) -> CellResult | None:
         """One cell's folder, or None where it has no readable cell.yaml."""
@@ -124,11 +128,11 @@ class ResultsStore:
         """cell.yaml, where it is there and names a cell."""
         file = CellFolder(path).cell
         cell = _read_yaml(file, self.warn)
-        if cell is None or not isinstance(cell.get("id"), str):
+        if cell is None:
             return None
-        problem = problem_of_name(cell["id"])
+        problem = reading.misfit(cell, reading.Description) or problem_of_name(cell.get("id", ""))
         if problem:
-            tell(self.warn, f"{file}: ignored: id: {problem}")
+            tell(self.warn, f"{file}: ignored: {problem}")
             return None
         return cell
 

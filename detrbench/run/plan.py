@@ -295,7 +295,8 @@ class _Estimates:
     def _earlier(self, suite: str, scale: str, measure: str) -> list[float]:
         folders = (self.store.root / suite / scale / "cells").glob("*")
         heads = [head for path in folders if (head := CellFolder(path).read_head(measure))]
-        return [head["seconds"] for head in heads if head.get("device") == self.now.device and "seconds" in head]
+        mine = [head["seconds"] for head in heads if head.get("device") == self.now.device and "seconds" in head]
+        return [seconds for seconds in mine if seconds is not None]
 
     def _from_size(self, cell: Cell, measure: str) -> float:
         if measure == "complexity":

@@ -221,11 +221,14 @@ def mark_failed(item: WorkItem, why: str, details: str) -> Outcome:
     return Outcome(item, "failed", why)
 
 
+_OF_THE_CPU = "DefaultCPUAllocator: can't allocate memory"  # torch has no class of its own for it
+
+
 def explain(error: Exception) -> str:
     """Why a step failed, in one line."""
     lines = str(error).strip().splitlines()
     first = lines[0] if lines else "no message"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _OF_THE_CPU in first:
         return f"out of memory: {first}"
     return first if isinstance(error, DetrbenchError) else f"{type(error).__name__}: {first}"
 

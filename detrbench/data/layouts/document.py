@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, TypeGuard
 
+_BEYOND = 2**63  # what no index of 64 bits can hold
+
 OUTSIDE_TOLERANCE = 0.5
 """Pixels by which a box may pass the border: coordinates are written rounded."""
 
@@ -96,9 +98,9 @@ def _annotation_mistakes(record: dict[str, Any]) -> Iterator[Mistake]:
 def _reference_mistakes(document: dict[str, Any]) -> Iterator[Mistake]:
     """Annotations of images or categories that are not there, and boxes that leave their image."""
     images = {record["id"]: record for record in sound_images(document)}
-    known_images = {record.get("id") for record in _records(document, "images") if _is_int(record.get("id"))}
-    known_categories = {r.get("id") for r in _records(document, "categories") if _is_int(r.get("id"))}
-    for record in _records(document, "annotations"):
+    known_images = {record.get("id") for record in records(document, "images") if _is_int(record.get("id"))}
+    known_categories = {r.get("id") for r in records(document, "categories") if _is_int(r.get("id"))}
+    for record in records(document, "annotations"):
         name, number = _named(record, "annotation"), record.get("id")
         image_id, category_id, box = record.get("image_id"), record.get("category_id"), record.get("bbox")
         if _is_int(image_id) and image_id not in known_images:
@@ -123,8 +125,8 @@ def _each(
     document: dict[str, Any], key: str, mistakes: Callable[[dict[str, Any]], Iterator[Mistake]]
 ) -> Iterator[Mistake]:
     """The mistakes of every record of a list, and of entries that are no records."""
-    records = document.get(key)
-    for index, record in enumerate(records if isinstance(records, list) else []):
+    entries = document.get(key)
+    for index, record in enumerate(entries if isinstance(entries, list) else []):
         if isinstance(record, dict):
             yield from mistakes(record)
         else:
@@ -133,7 +135,7 @@ def _each(
 
 def _duplicates(document: dict[str, Any], key: str, name: str, kind: str) -> Iterator[Mistake]:
     seen = set()
-    for record in _records(document, key):
+    for record in records(document, key):
         value = record.get(name)
         if not isinstance(value, int | str):
             continue
@@ -152,13 +154,14 @@ def _typed(record: dict[str, Any], what: str, keys: Mapping[str, Callable[[Any],
             yield Mistake(record.get("id"), "wrong_type", message)
 
 
-def _records(document: Any, key: str) -> list[dict[str, Any]]:
+def records(document: Any, key: str) -> list[dict[str, Any]]:
+    """The records of a list of a parsed file, whatever else it holds."""
     values = document.get(key) if isinstance(document, dict) else None
     return [record for record in values if isinstance(record, dict)] if isinstance(values, list) else []
 
 
 def _sound(document: Any, key: str, mistakes: Callable[[dict[str, Any]], Iterator[Mistake]]) -> list[dict[str, Any]]:
-    return [record for record in _records(document, key) if next(mistakes(record), None) is None]
+    return [record for record in records(document, key) if next(mistakes(record), None) is None]
 
 
 def _named(record: dict[str, Any], what: str) -> str:
@@ -166,7 +169,7 @@ def _named(record: dict[str, Any], what: str) -> str:
 
 
 def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and -_BEYOND <= value < _BEYOND
 
 
 def _is_number(value: Any) -> TypeGuard[float]:
@@ -190,9 +193,9 @@ def _type(value: Any) -> str:
 
 
 _EXPECTED: dict[Callable[[Any], bool], str] = {
-    _is_int: "an integer",
+    _is_int: "an integer of 64 bits",
     _is_number: "a number",
     _is_text: "a text",
-    _is_size: "a positive integer",
+    _is_size: "a positive integer of 64 bits",
     _is_box: "a list of 4 numbers",
 }

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from detrbench.data.layouts.document import records, sound_categories
 from detrbench.data.layouts.index import mistakes_of, parsed
 from detrbench.data.layouts.split import AnnotatedSplit
 from detrbench.data.reading import read_json
@@ -37,11 +38,11 @@ def read(root: Path, split: str) -> AnnotatedSplit:
     mistakes = tuple(mistake for mistake in mistakes_of(path, document) if mistake.kind != "zero_id")
     notes = list[str]()
     project = _project(document)
-    if project is not None and project not in set(_used_categories(root)):
-        kept = [category for category in document["categories"] if category["id"] != project]
-        (name,) = (category["name"] for category in document["categories"] if category["id"] == project)
+    if project is not None and project["id"] not in list(_used_categories(root)):
+        kept = [category for category in document["categories"] if category is not project]
         document = {**document, "categories": kept}
-        notes.append(f"category {project} ({name!r}) is left out: it names the project, and no box has it")
+        number, name = project["id"], project["name"]
+        notes.append(f"category {number} ({name!r}) is left out: it names the project, and no box has it")
     return parsed(root, path, path.parent, document, mistakes, path.read_bytes(), tuple(notes))
 
 
@@ -50,15 +51,13 @@ def _file(root: Path, split: str) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
-def _project(document: Any) -> int | None:
-    """The id of the category that all others name as their `supercategory`; None where there is none such."""
-    categories = document.get("categories") if isinstance(document, dict) else None
-    if not isinstance(categories, list) or not all(isinstance(category, dict) for category in categories):
-        return None
-    for category in categories:
+def _project(document: Any) -> dict[str, Any] | None:
+    """The category that all others name as their `supercategory`; None where there is none such."""
+    categories = records(document, "categories")
+    for category in sound_categories(document):
         others = [other for other in categories if other is not category]
-        if others and all(other.get("supercategory") == category.get("name") for other in others):
-            return category.get("id")
+        if others and all(other.get("supercategory") == category["name"] for other in others):
+            return category
     return None
 
 
@@ -67,4 +66,4 @@ def _used_categories(root: Path) -> Iterator[Any]:
     for split in splits(root):
         path = _file(root, split)
         document = read_json(path) if path else {}
-        yield from (box.get("category_id") for box in document.get("annotations", []) if isinstance(box, dict))
+        yield from (box.get("category_id") for box in records(document, "annotations"))

@@ -103,6 +103,8 @@ def _names(place: Path, settings: Mapping[str, Any]) -> dict[int, str]:
         if not (key.isdecimal() and len(key) < _LONGEST_NUMBER):
             raise DataError(f"{place}: names: expected the number of a class, found {key!r}", hint="names: {0: cat}")
     names = {int(key): str(name) for key, name in sorted(given.items(), key=lambda entry: int(entry[0]))}
+    if not all(names.values()):
+        raise DataError(f"{place}: names: expected a name for each class, found {given!r}", hint="names: [cat, dog]")
     if len(set(names.values())) < len(names):
         raise DataError(f"{place}: names: two classes have one name", hint="give each class its own")
     if settings.get("nc") not in (None, len(names)):
