@@ -1,10 +1,12 @@
 """The detectors: build one, load its weights, run it. Importing this package imports no torch.
 
-    from detrbench import models
+```python
+from detrbench import models
 
-    detector = models.create("sparse_detr_r50", keep_ratio=0.3)
-    models.load_checkpoint(detector, "sparse_detr_r50_30.pth")
-    out = detector(images, masks)
+detector = models.create("sparse_detr_r50", keep_ratio=0.3)
+models.load_checkpoint(detector, "sparse_detr_r50_30.pth")
+out = detector(images, masks)
+```
 """
 
 from __future__ import annotations
