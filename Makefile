@@ -32,14 +32,14 @@ audit: $(READY)  ## known vulnerabilities of the dependencies in requirements.lo
 
 lock: $(READY)  ## requirements.lock anew: every dependency that CI installs, with its hashes
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.10 --generate-hashes --no-annotate \
-		--custom-compile-command "make lock" --extra dev pyproject.toml -o requirements.lock
+		--custom-compile-command "make lock" --extra dev --extra docs pyproject.toml -o requirements.lock
 
 record-references: $(READY)  ## small references, keys and the folder of a run anew, and what changed of them
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reference/record.py
 	$(BIN)/pytest -q --record tests/run/test_keys_stay.py tests/cli/test_results_stay.py
 	git diff --stat tests/reference
 
-docs: $(READY)  ## the documentation, in build/site; it needs no network once its tools are installed
+docs: $(READY)  ## the documentation, in build/site (Python 3.11 or newer; no network once its tools are installed)
 	$(BIN)/python -c "import zensical, mkdocstrings_handlers.python" || $(BIN)/pip install --quiet --editable ".[docs]"
 	$(BIN)/python docs/site/build.py
 
