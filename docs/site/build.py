@@ -1,7 +1,7 @@
 """Builds the documentation: the pages of docs/ with what is generated filled in, then the site. `make docs` calls it.
 
     build/pages/   the pages as the site generator reads them
-    build/site/    the site; it opens from the file system and asks nothing of any network
+    build/site/    the site; it opens from the file system and asks nothing of any network; its search needs a server
 
 A page says where something generated stands: `<!-- generated: NAME -->`. The README is the first page.
 """
