@@ -88,6 +88,7 @@ def test_the_linter_refuses_what_runs_code(rule: str, line: str) -> None:
         "--config",
         str(ROOT / "pyproject.toml"),
         "--output-format=concise",
+        "-",
     ]
     said = subprocess.run(command, input=source, capture_output=True, text=True, check=False).stdout
     assert f" {rule} " in said

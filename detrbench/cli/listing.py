@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from detrbench.cli import output
 from detrbench.cli.output import Json, Results
 from detrbench.errors import SuiteError
 from detrbench.suite import loading as suites
+from detrbench.words import printable
 
 EXAMPLES = output.examples(
     "detrbench list suites",
@@ -60,9 +62,9 @@ def _print(kind: str, rows: list[dict[str, Any]], results_folder: Path) -> None:
         output.note(f"no {kind}" + (f" in {results_folder}" if kind == What.results else ""))
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return "\n".join(f"{name}: {text}" for name, text in value.items())
+def _text(value: Any) -> Any:
+    if isinstance(value, dict):  # a line each; whatever stands in them breaks none
+        return Text("\n".join(printable(f"{name}: {text}") for name, text in value.items()))
     return ", ".join(map(str, value)) if isinstance(value, list) else "" if value is None else str(value)
 
 

@@ -182,6 +182,7 @@ def test_bare_list_lists_everything(terminal: Terminal) -> None:
     assert code == 0
     assert [line for line in out.splitlines() if line.isupper()] == ["SUITES", "MODELS", "PARTS", "RESULTS"]
     assert "no results in results" in err
+    assert "\\n" not in out  # a part's options stand on lines of their own
 
 
 def test_of_many_names_the_nearest_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
