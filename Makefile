@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # The suites whose rows the first figure of the README shows.
 HEADLINE := table6_keep_ratio table1_main dac_table1 lite_table4
 
-.PHONY: audit bench bench-gpu bench-scoring check-self clean docs fuzz headline lint lock mistakes quickstart \
+.PHONY: audit bench bench-gpu bench-scoring check-self clean docs fuzz headline kills limits lint lock mistakes quickstart \
 	record-references test test-full test-gpu test-oldest
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
@@ -65,6 +65,12 @@ bench-gpu: $(READY)  ## the same on a CUDA device, which is named first: kernels
 
 bench-scoring: $(READY)  ## scoring of 5000 images x 100 detections, ours and pycocotools in one run
 	$(BIN)/python benchmarks/scoring.py
+
+limits: $(READY)  ## the stated limits, tried: 10,000 cells, a page of 300 rows, 120,000 images (about ten minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/limits.py
+
+kills: $(READY)  ## 60 runs killed at random moments, run again, and held against one that nobody disturbed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills/run.py --kills $(or $(KILLS),60)
 
 check-self: $(READY)  ## detrbench's own budgets: exact GFLOPs of every detector, the op's ratio, two detectors that learn
 	$(BIN)/detrbench run complexity self_check --jobs 2 --results build/self

@@ -95,6 +95,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def write_changed(path: Path, text: str) -> None:
+    """The same, unless the file holds that text already. Raises Unwritable."""
+    if not (path.is_file() and path.read_bytes() == text.encode()):
+        write_atomic(path, text)
+
+
 def share(source: Path, target: Path) -> None:
     """Gives a file a second name, or where the disk cannot, a copy. Raises Unwritable."""
     with replacing(target) as temporary:

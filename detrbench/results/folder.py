@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 from detrbench import yaml12
 from detrbench.errors import Damaged
-from detrbench.files import Unwritable, is_special, sha256, share, unwritable, write_atomic
+from detrbench.files import Unwritable, is_special, sha256, share, unwritable, write_atomic, write_changed
 from detrbench.measures import MEASURES
 from detrbench.results import reading, records
 
@@ -125,9 +125,7 @@ class CellFolder:
 
     def write_cell(self, cell: Mapping[str, Any]) -> None:
         """Writes cell.yaml, unless that is what it says."""
-        text = yaml12.dump(dict(cell)).encode()
-        if not (self.cell.is_file() and self.cell.read_bytes() == text):
-            write_atomic(self.cell, text)
+        write_changed(self.cell, yaml12.dump(dict(cell)))
 
     def write_envelope(
         self,

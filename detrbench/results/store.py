@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from detrbench import yaml12
 from detrbench.errors import UsageError
-from detrbench.files import write_atomic
+from detrbench.files import write_changed
 from detrbench.measures import MEASURES
 from detrbench.results import reading
 from detrbench.results.folder import CellFolder, Warn, read_json, tell
@@ -55,7 +55,7 @@ class ResultsStore:
 
     def write_suite(self, suite: str, scale: str, resolved: Mapping[str, Any]) -> None:
         """Keeps the resolved suite beside its cells, so that a report needs nothing else."""
-        write_atomic(self.root / suite / scale / "suite.yaml", yaml12.dump(dict(resolved)))
+        write_changed(self.root / suite / scale / "suite.yaml", yaml12.dump(dict(resolved)))
 
     def read_suite(self, suite: str, scale: str) -> dict[str, Any]:
         """The resolved suite; empty where its file is missing or broken."""
@@ -88,9 +88,7 @@ class ResultsStore:
 
     def choose(self, suite: str, scale: str, folders: Mapping[str, str]) -> None:
         """Keeps which folder of each cell a run is at: id -> name of the folder. Other cells stay as they were."""
-        known = self._chosen(suite, scale)
-        if {**known, **folders} != known:
-            write_atomic(self._choice(suite, scale), json_text({**known, **folders}) + "\n")
+        write_changed(self._choice(suite, scale), json_text({**self._chosen(suite, scale), **folders}) + "\n")
 
     def _choice(self, suite: str, scale: str) -> Path:
         return self.root / suite / scale / "cells.json"

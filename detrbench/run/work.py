@@ -103,6 +103,8 @@ def do(items: Sequence[WorkItem], context: RunContext, listener: Listener) -> li
         Unwritable: the results folder cannot be written.
         KeyboardInterrupt: after noting what was interrupted.
     """
+    if all(map(_is_noted, items)):  # nothing is written, so a folder that is only read will do
+        return [_tell(listener, Outcome(item, item.state, item.why)) for item in items]
     outcomes = []
     with contextlib.ExitStack() as locks:
         held = {i.folder.path: locks.enter_context(i.folder.lock()) for i in {i.folder.path: i for i in items}.values()}
@@ -186,9 +188,19 @@ def _settled(item: WorkItem) -> Outcome | None:
         state, why = "not_measured", _why_untrained(item)
     if state == "todo" or state == "reused":
         return None
-    if item.folder.read_status()["measures"].get(item.measure) != {"state": state, "why": why}:
+    if not _says(item, state, why):
         item.folder.set_state(item.cell.id, item.measure, state, why)
     return Outcome(item, state, why)
+
+
+def _says(item: WorkItem, state: str, why: str | None) -> bool:
+    """Whether the cell's status says that of an item already."""
+    return item.folder.read_status()["measures"].get(item.measure) == {"state": state, "why": why}
+
+
+def _is_noted(item: WorkItem) -> bool:
+    """Whether an item needs neither work nor a note."""
+    return item.state in ("done", "not_measured") and _says(item, item.state, item.why)
 
 
 def _why_untrained(item: WorkItem) -> str:

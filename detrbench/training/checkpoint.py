@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from detrbench.files import Unwritable, replacing, share
+from detrbench.files import replacing, share
 
 STATES = ("state.pt", "state-before.pt")
 SECONDS = 600.0  # after so long a state is kept, wherever in an epoch training is
@@ -37,11 +37,8 @@ class Checkpoint:
         """Keeps a state; that which was the last is now the one before it. Raises Unwritable."""
         if self.last.is_file():
             share(self.last, self.before)
-        try:
-            with replacing(self.last) as temporary:
-                torch.save(dict(content), temporary)
-        except RuntimeError as error:  # how torch tells of a full disk
-            raise Unwritable(f"{self.last}: cannot be written: {error}", "free some disk space") from error
+        with replacing(self.last) as temporary, temporary.open("wb", buffering=0) as target:
+            torch.save(dict(content), target)  # a name it would open itself, and not say that the disk is full
         self.kept = time.monotonic()
 
     def read(self, notice: Callable[[str], None]) -> dict[str, Any] | None:

@@ -18,6 +18,20 @@ from detrbench.suite import loading as suites
 limits = script("limits")
 
 
+class Silent:
+    """A listener that is told and says nothing."""
+
+    def begin(self, items: Any) -> None: ...
+
+    def start(self, item: Any) -> None: ...
+
+    def advance(self, item: Any, fraction: float, text: str, milestone: bool = False) -> None: ...
+
+    def end(self, outcome: Any) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file was read, by name, and folders searched."""
@@ -69,7 +83,9 @@ def test_a_second_run_rewrites_nothing(tmp_path: Path) -> None:
     (file,) = limits.make_suites(tmp_path / "suites", 3)
     limits.make_results(tmp_path / "results", [file])
     prepared = execute.prepare(suites.load(str(file)), RunOptions(results=tmp_path / "results"))
-    execute._record_suite(prepared)
-    before = {path: path.stat().st_ino for path in tmp_path.rglob("cell*.*")}
-    execute._record_suite(prepared)
-    assert {path: path.stat().st_ino for path in tmp_path.rglob("cell*.*")} == before
+    execute.execute(prepared, Silent())
+    before = {path: path.stat().st_ino for path in tmp_path.rglob("*")}
+    outcomes = execute.execute(prepared, Silent())
+    assert {outcome.state for outcome in outcomes} == {"done"}
+    assert {path: path.stat().st_ino for path in tmp_path.rglob("*")} == before  # so it may be one that is only read
+    assert not list(tmp_path.rglob(".lock"))
