@@ -15,7 +15,7 @@ from detrbench.run.plan import WorkItem
 from detrbench.run.work import RunOptions
 from detrbench.suite import loading as suites
 
-limits = script("limits")
+made_folders = script("made_folders")
 
 
 class Silent:
@@ -57,8 +57,8 @@ def plan(file: Path, root: Path) -> list[WorkItem]:
 
 @pytest.mark.parametrize("cells", [4, 8])
 def test_a_plan_reads_each_record_once(tmp_path: Path, asked: Counter[str], cells: int) -> None:
-    (file,) = limits.make_suites(tmp_path / "suites", cells)
-    limits.make_results(tmp_path / "results", [file])
+    (file,) = made_folders.make_suites(tmp_path / "suites", cells)
+    made_folders.make_results(tmp_path / "results", [file])
     asked.clear()
     items = plan(file, tmp_path / "results")
     assert {item.state for item in items} == {"done"}
@@ -72,7 +72,7 @@ def test_a_plan_reads_each_record_once(tmp_path: Path, asked: Counter[str], cell
 def test_what_is_not_there_is_looked_for_once(tmp_path: Path, asked: Counter[str]) -> None:
     searches = []
     for cells in (4, 8):
-        (file,) = limits.make_suites(tmp_path / f"suites{cells}", cells)
+        (file,) = made_folders.make_suites(tmp_path / f"suites{cells}", cells)
         asked.clear()
         assert {item.state for item in plan(file, tmp_path / "results")} == {"todo"}
         searches.append(asked["searches"])
@@ -80,8 +80,8 @@ def test_what_is_not_there_is_looked_for_once(tmp_path: Path, asked: Counter[str
 
 
 def test_a_second_run_rewrites_nothing(tmp_path: Path) -> None:
-    (file,) = limits.make_suites(tmp_path / "suites", 3)
-    limits.make_results(tmp_path / "results", [file])
+    (file,) = made_folders.make_suites(tmp_path / "suites", 3)
+    made_folders.make_results(tmp_path / "results", [file])
     prepared = execute.prepare(suites.load(str(file)), RunOptions(results=tmp_path / "results"))
     execute.execute(prepared, Silent())
     before = {path: path.stat().st_ino for path in tmp_path.rglob("*")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import shutil
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -151,10 +150,12 @@ def test_a_write_that_is_cut_leaves_the_last_state(stopped: Path, undisturbed: U
 
 
 def test_a_full_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, os.strerror(28))
+    before = Path.open
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    def into_a_full_disk(path: Path, mode: str = "r", *how: Any, **more: Any) -> Any:
+        return before(Path("/dev/full") if mode == "wb" else path, mode, *how, **more)
+
+    monkeypatch.setattr(Path, "open", into_a_full_disk)
     with pytest.raises(EnvironmentLacking, match="no space left") as caught:
         train(tmp_path)
     assert "disk" in (caught.value.hint or "")
