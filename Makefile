@@ -70,7 +70,7 @@ limits: $(READY)  ## the stated limits, tried: 10,000 cells, a page of 300 rows,
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/limits.py
 
 kills: $(READY)  ## 60 runs killed at random moments, run again, and held against one that nobody disturbed
-	OMP_NUM_THREADS=1 $(BIN)/python tests/kills/run.py --kills $(or $(KILLS),60)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills/kill_runs.py --kills $(or $(KILLS),60)
 
 check-self: $(READY)  ## detrbench's own budgets: exact GFLOPs of every detector, the op's ratio, two detectors that learn
 	$(BIN)/detrbench run complexity self_check --jobs 2 --results build/self

@@ -1,7 +1,7 @@
 """Kills runs at random moments, runs them again, and holds what they leave against a run that nobody disturbed.
 
-    python tests/kills/run.py                       60 kills: SIGKILL, SIGTERM, SIGINT, one process and two
-    python tests/kills/run.py --kills 6 --seed 3
+    python tests/kills/kill_runs.py                       60 kills: SIGKILL, SIGTERM, SIGINT, one process and two
+    python tests/kills/kill_runs.py --kills 6 --seed 3
 
 A run is killed, started again, killed again, until it comes to its end; then every record and every weight has to be
 that of the undisturbed run, bit for bit. Exits with 1 where a kill was not survived.
