@@ -66,7 +66,7 @@ class Terminal:
     ) -> dict[str, Any]:
         self.calls.append((" ".join(ready), "latency"))
         self.before(" ".join(ready), "latency")
-        return {id_: {"common": {"median_ms": 1.0}} for id_ in ready}
+        return {id_: {"common": {"median_ms": {"value": 1.0, "unit": "ms", "n": 1}}} for id_ in ready}
 
 
 @dataclass
