@@ -22,11 +22,19 @@ _COLUMNS = tuple(
 
 def table(section: Section) -> Table:
     """A line a setting; several where rows differ in its value or in who says it."""
-    recipes = {entry.id: mapping(entry.cell.cell.get("recipe")) for entry in section.entries if entry.cell is not None}
+    recipes = {entry.id: _whole(entry.cell.cell.get("recipe")) for entry in section.entries if entry.cell is not None}
     trained = {name: recipe for name, recipe in recipes.items() if recipe}
     settings = dict.fromkeys(setting for recipe in trained.values() for setting in recipe)
     rows = tuple(row for setting in settings for row in _lines(setting, trained))
     return Table("recipe", f"Recipes, {section.condition}", _COLUMNS, rows, first="Setting")
+
+
+def _whole(recipe: Any) -> Record:
+    """The settings of a recipe that say value and source, as all do that were written here."""
+    pairs = mapping(recipe).items()
+    return {
+        name: said for name, said in pairs if isinstance(said, list) and len(said) == 2 and isinstance(said[1], str)
+    }
 
 
 def _lines(setting: str, trained: Mapping[str, Record]) -> Iterator[Row]:
