@@ -160,7 +160,9 @@ def test_the_standard_error_of_an_interval(
 
 
 def test_an_estimate_without_interval_is_of_unknown_noise(made: MadeResults) -> None:
-    made.put("sparse", "dam", {"protocol_version": 1, "corr": {"value": 0.8, "low": None, "high": None}})
+    made.put(
+        "sparse", "dam", {"protocol_version": 1, "corr": {"value": 0.8, "unit": "", "n": 80, "low": None, "high": None}}
+    )
     assert reading(made, "corr").evidence.se == math.inf
 
 
