@@ -80,15 +80,7 @@ def test_the_lock_has_every_dependency_with_hashes(project: dict[str, Any]) -> N
 )
 def test_the_linter_refuses_what_runs_code(rule: str, line: str) -> None:
     source = f"import marshal\nimport os\nimport pickle\nimport subprocess\n\nimport yaml\n\n{line}\n"
-    command = [
-        sys.executable,
-        "-m",
-        "ruff",
-        "check",
-        "--config",
-        str(ROOT / "pyproject.toml"),
-        "--output-format=concise",
-        "-",
-    ]
+    settings = ["--config", str(ROOT / "pyproject.toml"), "--output-format=concise"]
+    command = [sys.executable, "-m", "ruff", "check", *settings, "-"]
     said = subprocess.run(command, input=source, capture_output=True, text=True, check=False).stdout
     assert f" {rule} " in said
