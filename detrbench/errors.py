@@ -117,4 +117,4 @@ def unknown_name(kind: str, name: str, known: Iterable[str], listing: str | None
     return UsageError(f"unknown {kind} {name!r}", hint=hint)
 
 
-_FEW = 12  # names that one reads rather than searches
+_FEW = 20  # names that one reads rather than searches

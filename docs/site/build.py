@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import detectors
+import options_and_rules
 import papers
-import reference
 import suite_file
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -41,9 +41,9 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "papers": papers.tables,
     "not_reproduced": papers.not_reproduced,
     "suite_file": suite_file.keys,
-    "options": reference.options,
-    "measures": reference.measures,
-    "protocols": reference.rules,
+    "options": options_and_rules.options,
+    "measures": options_and_rules.measures,
+    "protocols": options_and_rules.rules,
     "workflow": workflow,
 }
 

@@ -84,7 +84,7 @@ def test_a_docstring_is_read_key_by_key(site: Site) -> None:
 
 
 def test_every_option_of_every_part_is_listed(site: Site) -> None:
-    text = site("reference").options()
+    text = site("options_and_rules").options()
     assert "| `keep_ratios` | a list, each a number above 0 and at most 1 | `[0.5, 0.4, 0.3, 0.3, 0.2, 0.1]` |" in text
     assert "### `sparse_objectness`" in text
     assert "\n## Kind: `auxiliary_decoder`\n" in text

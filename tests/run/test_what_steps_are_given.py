@@ -19,6 +19,7 @@ from detrbench.errors import UsageError
 from detrbench.measure import protocols
 from detrbench.measure.inputs import Inputs
 from detrbench.models import checkpoints
+from detrbench.ranks import ALONE
 from detrbench.results.records import TrainingHistory
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan, steps
@@ -86,7 +87,7 @@ def test_training_sees_the_training_images_and_is_evaluated_on_the_others(
     seen = {}
 
     def train(
-        detector: Any, dataset: Dataset, transform: Any, recipe: Any, folder: Any, evaluate: Any, *_: Any
+        detector: Any, dataset: Dataset, transform: Any, recipe: Any, folder: Any, evaluate: Any, *_: Any, **more: Any
     ) -> None:
         seen["trained"] = dataset.fingerprint
         evaluate(detector)
@@ -99,7 +100,7 @@ def test_training_sees_the_training_images_and_is_evaluated_on_the_others(
     monkeypatch.setattr(steps.accuracy, "collect", collect)
     training = item("accuracy")
     with pytest.raises(StopIteration):
-        steps._training(training, "cpu", opened, lambda *of, **more: None)
+        steps._training(training, "cpu", opened, lambda *of, **more: None, ALONE)
     spec = training.cell.settings.data_spec
     assert seen == {"trained": opened(spec, "train").fingerprint, "evaluated": opened(spec, "val").fingerprint}
     assert len(set(seen.values())) == 2
@@ -136,7 +137,7 @@ def test_training_sees_images_at_the_sizes_that_the_scale_says(
 ) -> None:
     seen: list[Train] = []
 
-    def train(detector: Any, dataset: Dataset, transform: Train, *_: Any) -> TrainingHistory:
+    def train(detector: Any, dataset: Dataset, transform: Train, *_: Any, **more: Any) -> TrainingHistory:
         seen.append(transform)
         return TrainingHistory({}, [], 0.0, 0)
 
