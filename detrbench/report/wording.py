@@ -9,13 +9,14 @@ from detrbench.report.identity import METHODS, Identity
 from detrbench.report.marks import COSTS, FIGURES, Mark
 
 ALIKE = 0.5  # AP points within which a sentence calls a saving cheap
+LEARNT = 1.0  # AP points below which a detector found nothing, and saves nothing
 SAVED = 0.05  # the least share of a cost worth a sentence
 
 
 def sentence(shown: list[Mark], x: str) -> str:
     """The saving at the least loss: a method against the base that it changes, trained as long and from one source."""
     best: tuple[float, float, Mark, Mark] | None = None
-    for base in _best_of_each([mark for mark in shown if mark.identity.is_baseline]):
+    for base in _best_of_each([mark for mark in shown if mark.identity.is_baseline and mark.y["AP"] >= LEARNT]):
         for mark in shown:
             if mark.identity.is_baseline or not _compared(mark, base):
                 continue

@@ -110,6 +110,8 @@ def test_a_saving_is_told_only_against_ones_own_base_trained_as_long() -> None:
         replace(good, y={"AP": 49.4}),  # too much is lost to call it a saving
     ):
         assert wording.sentence([base, other], "gflops") == ""
+    untrained = [replace(base, y={"AP": 0.4}), replace(good, y={"AP": 0.3})]
+    assert wording.sentence(untrained, "gflops") == ""
     gain = wording.sentence([base, replace(good, y={"AP": 50.4}, measured=False)], "gflops")
     assert "and gains 0.4 AP" in gain
 
