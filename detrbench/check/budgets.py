@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 
 from detrbench import yaml12
+from detrbench.results import address
 from detrbench.suite import loading as suites
 from detrbench.suite.expressions import PlacedBudget, place
 from detrbench.suite.schema import Strict
@@ -56,11 +57,9 @@ def load(target: str) -> SuiteBudgets:
         if isinstance(document.value, dict) and "variants" not in document.value:
             return _with_file(document, None)
         return _with_beside(suites.load(target))
-    suite, _, rest = target.partition(":")
-    suite, _, of_suite = suite.partition("@")
-    cell, _, of_cell = rest.partition("@")
+    suite, cell, scale = address.split(target)
     found = _with_beside(suites.load(suite))
-    return replace(found, scale=of_cell or of_suite or found.scale, cell=cell or None)
+    return replace(found, scale=scale or found.scale, cell=cell or None)
 
 
 def _with_beside(loaded: suites.LoadedSuite) -> SuiteBudgets:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from detrbench.cli import output
+from detrbench.cli.output import Results
 from detrbench.errors import NothingSelected
 from detrbench.results.store import ResultsStore
 
@@ -39,9 +40,7 @@ def command(
     width: Annotated[
         Width, typer.Option(help="Width: one column of a two-column paper (3.35 in), or the page (6.9 in).")
     ] = Width.column,
-    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Where results are kept.")] = Path(
-        "results"
-    ),
+    results: Results = Path("results"),
 ) -> None:
     """Draw AP against GFLOPs, or any other figure against any other cost, at the width of a paper's column."""
     from detrbench.report import charts, scatter, sections

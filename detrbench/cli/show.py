@@ -148,10 +148,9 @@ def _cell(name: str, scale: str | None, results_folder: Path) -> dict[str, Any]:
     try:
         found = address.several(name, results_folder, output.note)
     except UsageError:
-        suite, _, cell = name.partition(":")
+        suite, cell, at = address.split(name)
         if suite not in suites.names():
             raise
-        cell, _, at = cell.partition("@")
         planned = {each["id"]: each for each in _suite(suite, at or scale)["cells"]}
         return planned[address.complete(f"cell of {suite}", cell, planned)]
     return _result(address.only(name, found))

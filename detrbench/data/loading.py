@@ -7,7 +7,6 @@ nothing but the speed.
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import random
 import signal
@@ -68,44 +67,35 @@ def batches(
     dataset: Dataset,
     transform: Transform,
     batch_size: int,
-    seed: int = 0,
-    epoch: int = 0,
-    start_batch: int = 0,
-    shuffle: bool = False,
     num_workers: int = 0,
     unpadded: bool = False,
     pin: bool = False,
 ) -> Iterator[Batch]:
-    """One epoch in batches, the last of them possibly short.
+    """All images in batches by ascending image id, as evaluation wants them, the last batch possibly short.
 
     Args:
         dataset: read by index, from several threads if `num_workers` is above 0.
-        transform: gets a generator of its own for each image, seeded by (seed, pass, index).
+        transform: gets a generator of its own for each image.
         batch_size: images in a batch.
-        seed: with `epoch`, decides order and augmentation.
-        epoch: see `seed`.
-        start_batch: batches to leave out at the front, without reading their images.
-        shuffle: in random order; otherwise by ascending image id, as evaluation wants it.
         num_workers: threads that prepare batches ahead. Decoding and resizing release Python's lock.
         unpadded: only images that are stored at one size go together, sizes by their first image, so that with a
-            transform that asks nothing but the size no batch has padding. Not for `shuffle`.
+            transform that asks nothing but the size no batch has padding.
         pin: keep images in memory from which a GPU copies while it computes.
 
     Raises:
         DataError: a broken image, named, when its batch is due.
     """
-    if unpadded:
-        wanted = of_one_size(dataset, batch_size, epoch)
-    elif shuffle:
-        wanted = Order(batch_size, seed).epoch(dataset, epoch)
-    else:
-        wanted = in_turn(len(dataset), batch_size, epoch)
-    load = functools.partial(_load, dataset, transform, seed=seed, pin=pin)
+    wanted = of_one_size(dataset, batch_size) if unpadded else in_turn(len(dataset), batch_size)
+
+    def load(places: Sequence[Place]) -> Batch:
+        batch = _load(dataset, transform, places, seed=0)
+        return batch.pin_memory() if pin else batch
+
     if num_workers == 0:
-        yield from map(load, wanted[start_batch:])
+        yield from map(load, wanted)
         return
     with ThreadPoolExecutor(num_workers, thread_name_prefix="batches") as pool:
-        yield from _ahead((pool.submit(load, places) for places in wanted[start_batch:]), 2 * num_workers)
+        yield from _ahead((pool.submit(load, places) for places in wanted), 2 * num_workers)
 
 
 def steps(
@@ -122,7 +112,7 @@ def steps(
 
     Args:
         dataset: read by index.
-        transform: as for `batches`.
+        transform: gets a generator of its own for each image, seeded by (seed, pass, index).
         order: which images a step holds; its seed is that of the augmentation too.
         micro_batch: images that are padded together.
         epochs: by number.
@@ -140,9 +130,10 @@ def steps(
             for images in order.epoch(dataset, epoch)[0 if place else start_batch :]:
                 yield pieces(images[part[0] * share : (part[0] + 1) * share], micro_batch)
 
-    reader, wanted = _Reader(dataset, transform, order.seed), itertools.chain.from_iterable(plan())
-    with contextlib.closing(_read(reader, wanted, num_workers)) as read:
-        for step in plan():
+    ahead, due = itertools.tee(plan())
+    wanted = itertools.chain.from_iterable(ahead)
+    with contextlib.closing(_read(_Reader(dataset, transform, order.seed), wanted, num_workers)) as read:
+        for step in due:
             yield [_whole(each) for each in itertools.islice(read, len(step))]
 
 
@@ -208,7 +199,7 @@ def pad(images: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return batch, masks
 
 
-def _load(dataset: Dataset, transform: Transform, places: Sequence[Place], seed: int, pin: bool = False) -> Batch:
+def _load(dataset: Dataset, transform: Transform, places: Sequence[Place], seed: int) -> Batch:
     images, targets, image_ids, sizes = [], [], [], []
     for index, number in places:
         sample = dataset[index]
@@ -218,7 +209,7 @@ def _load(dataset: Dataset, transform: Transform, places: Sequence[Place], seed:
         image_ids.append(sample.target.image_id)
         sizes.append([sample.height, sample.width])
     padded, masks = pad(images)
-    return Batch(padded.pin_memory() if pin else padded, masks, targets, image_ids, torch.tensor(sizes))
+    return Batch(padded, masks, targets, image_ids, torch.tensor(sizes))
 
 
 def _ahead(futures: Iterable[Future[Batch]], depth: int) -> Iterator[Batch]:

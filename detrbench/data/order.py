@@ -61,16 +61,16 @@ class Order:
         return [Place(index, number) for index in order]
 
 
-def in_turn(length: int, batch_size: int, number: int = 0) -> list[list[Place]]:
-    """All images by ascending index, for pass `number`."""
-    return pieces([Place(index, number) for index in range(length)], batch_size)
+def in_turn(length: int, batch_size: int) -> list[list[Place]]:
+    """All images by ascending index."""
+    return pieces([Place(index, 0) for index in range(length)], batch_size)
 
 
-def of_one_size(dataset: Dataset, batch_size: int, number: int = 0) -> list[list[Place]]:
+def of_one_size(dataset: Dataset, batch_size: int) -> list[list[Place]]:
     """All images, in each piece only such as are stored at one size; sizes by their first image."""
     alike: dict[tuple[int, int], list[Place]] = {}
     for index, (width, height) in enumerate(dataset.sizes.tolist() if batch_size > 1 else [(0, 0)] * len(dataset)):
-        alike.setdefault((width, height), []).append(Place(index, number))
+        alike.setdefault((width, height), []).append(Place(index, 0))
     return [piece for group in alike.values() for piece in pieces(group, batch_size)]
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from detrbench.measures import COMMON
 from detrbench.report import charts, columns, labels, plots, scatter, wording
@@ -146,16 +147,21 @@ def _by_part(section: Section) -> Figure | None:
     return Figure("gflops_by_part", title, caption, svg, legend)
 
 
+def _curve(entry: Entry, rows: Iterable[Mapping[str, Any]], figure: str, least: int) -> list[Curve]:
+    """A row's figure by epoch, of records that have both; none where there are fewer than `least`."""
+    points = [(number(row, "epoch"), number(row, figure)) for row in rows]
+    known = [(x, y) for x, y in points if x is not None and y is not None]
+    if len(known) < least:
+        return []
+    xs, ys = zip(*known, strict=True)
+    return [Curve(_name(entry), entry.identity.colour, entry.id, xs, ys)]
+
+
 def _by_epoch(section: Section) -> Figure | None:
-    lines = []
+    lines: list[Curve] = []
     for entry in section.entries:
         record = entry.record("training", entry.first("training"))
-        rows = [row for row in record.get("epochs") or [] if isinstance(row, Mapping)]
-        points = [(number(row, "epoch"), number(row, "AP")) for row in rows]
-        known = [(x, y) for x, y in points if x is not None and y is not None]
-        if known:
-            xs, ys = zip(*known, strict=True)
-            lines.append(Curve(_name(entry), entry.identity.colour, entry.id, xs, ys))
+        lines += _curve(entry, (row for row in record.get("epochs") or [] if isinstance(row, Mapping)), "AP", 1)
     if not lines:
         return None
     title = "AP by training epoch"
@@ -166,14 +172,10 @@ def _by_epoch(section: Section) -> Figure | None:
 
 
 def _loss(section: Section) -> Figure | None:
-    lines = []
+    lines: list[Curve] = []
     for entry in section.entries:
-        log = CellFolder(entry.cell.folder).training_log if entry.cell else None
-        points = [(number(row, "epoch"), number(row, "total")) for row in (read_lines(log) if log else ())]
-        known = [(x, y) for x, y in points if x is not None and y is not None]
-        if len(known) > 1:
-            xs, ys = zip(*known, strict=True)
-            lines.append(Curve(_name(entry), entry.identity.colour, entry.id, xs, ys))
+        if entry.cell is not None:
+            lines += _curve(entry, read_lines(CellFolder(entry.cell.folder).training_log), "total", 2)
     if not lines:
         return None
     title = "Loss in training"

@@ -59,7 +59,7 @@ def several(text: str, folder: Path, warn: Warn = None) -> list[CellResult]:
         return [own] if own else []
     if path.is_dir():
         return _below(path, warn)
-    place, cell, scale = _split(text)
+    place, cell, scale = _of_slashes(text) or split(text)
     found = _below(Path(place), warn) if place and Path(place).is_dir() else _of_suite(place, folder, warn)
     if cell:
         found = _chosen(f"cell of {place}", cell, scale, found)
@@ -68,16 +68,18 @@ def several(text: str, folder: Path, warn: Warn = None) -> list[CellResult]:
     return found
 
 
-def _split(text: str) -> tuple[str, str, str]:
-    """Suite or folder, id and scale as an address has them; empty where it does not."""
-    if ":" not in text and text.count("/") == 2:
-        suite, scale, cell = text.split("/")
-        return suite, cell, scale
-    place, _, rest = text.partition(":")
-    if rest:
-        return place, rest, ""
-    place, _, scale = place.partition("@")
-    return place, "", scale
+def split(text: str) -> tuple[str, str, str]:
+    """Suite or folder, id and scale as `SUITE:ID@SCALE` has them; empty where they are not given."""
+    place, colon, cell = text.partition(":")
+    before, _, scale = (cell if colon else place).partition("@")
+    return (place, before, scale) if colon else (before, "", scale)
+
+
+def _of_slashes(text: str) -> tuple[str, str, str] | None:
+    if ":" in text or text.count("/") != 2:
+        return None
+    suite, scale, cell = text.split("/")
+    return suite, cell, scale
 
 
 def _of_suite(suite: str, folder: Path, warn: Warn) -> list[CellResult]:
@@ -112,8 +114,8 @@ def _nothing(place: Path | str) -> UsageError:
 
 def _chosen(kind: str, cell: str, scale: str, found: list[CellResult]) -> list[CellResult]:
     ids = {each.id for each in found}
-    if cell not in ids and not scale and "@" in cell:
-        cell, _, scale = cell.rpartition("@")
+    if f"{cell}@{scale}" in ids:  # an id may have the sign itself
+        cell, scale = f"{cell}@{scale}", ""
     name = complete(kind, cell, ids)
     return _at_scale(name, scale, [each for each in found if each.id == name])
 

@@ -70,13 +70,12 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     items = plan.work_items(
         selected, measures, store, conditions, options.fresh, options.train, options.measures is not None
     )
-    items = [dataclasses.replace(item, batch_size=options.batch_size) for item in items]
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
     for item in items:
         if item.measure == "training" and item.state == "todo":
             item.cell.settings.recipe.check_shared(options.gpus)
-    items = [dataclasses.replace(item, skip=options.skip) if item.measure == "training" else item for item in items]
+    items = [dataclasses.replace(item, batch_size=options.batch_size, skip=options.skip) for item in items]
     return PreparedRun(loaded, scale, cells, items, store, environment, options)
 
 

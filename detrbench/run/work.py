@@ -137,10 +137,7 @@ def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:
         with time_limit.time_limit(limit):
             records = context.team.take(item, context.options.device, dataset_of, report)
         return _keep(item, records, context, time.monotonic() - started)
-    except KeyboardInterrupt:
-        item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
-        raise
-    except RankLost:
+    except (KeyboardInterrupt, RankLost):
         item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
         raise
     except Unwritable:

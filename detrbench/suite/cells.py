@@ -80,8 +80,8 @@ class Cell:
 
     def protocols_of(self, measure: str) -> list[str]:
         """The protocols under which a measure is taken: `common` first."""
-        named = [COMMON, *(name for name in self.protocols if name in protocols.of(measure))]
-        return [*named, EVALUATED] if measure == "complexity" and self.evaluates_another else named
+        names = [COMMON, *(name for name in self.protocols if name in protocols.of(measure))]
+        return [*names, EVALUATED] if measure == "complexity" and self.evaluates_another else names
 
     @property
     def evaluates_another(self) -> bool:

@@ -29,7 +29,7 @@ def test_an_epoch_is_a_pass_unless_it_has_a_number_of_steps() -> None:
     steps = Order(4, seed=3).epoch(Images(10), 2)
     assert [len(step) for step in steps] == [4, 4, 2]
     assert sorted(flat(steps)) == [Place(index, 2) for index in range(10)]
-    assert in_turn(5, 2, 7) == [[Place(0, 7), Place(1, 7)], [Place(2, 7), Place(3, 7)], [Place(4, 7)]]
+    assert in_turn(5, 2) == [[Place(0, 0), Place(1, 0)], [Place(2, 0), Place(3, 0)], [Place(4, 0)]]
 
 
 @pytest.mark.parametrize("steps", [2, 3, 7])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from benchmark_scripts import script
+from listeners import Silent
 
 from detrbench.results.store import ResultsStore
 from detrbench.run import execute
@@ -16,20 +17,6 @@ from detrbench.run.work import RunOptions
 from detrbench.suite import loading as suites
 
 made_folders = script("made_folders")
-
-
-class Silent:
-    """A listener that is told and says nothing."""
-
-    def begin(self, items: Any) -> None: ...
-
-    def start(self, item: Any) -> None: ...
-
-    def advance(self, item: Any, fraction: float, text: str, milestone: bool = False) -> None: ...
-
-    def end(self, outcome: Any) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @pytest.fixture

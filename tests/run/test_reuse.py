@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from listeners import Silent
 
 from detrbench import yaml12
 from detrbench.files import write_atomic
@@ -31,20 +32,6 @@ scales:
   smoke: {{data: shapes, num_train: 8, num_val: 4, image_size: 64, epochs: 1}}
 measure: [complexity]
 """
-
-
-class Silent:
-    """A listener that is told and says nothing."""
-
-    def begin(self, items: Any) -> None: ...
-
-    def start(self, item: Any) -> None: ...
-
-    def advance(self, item: Any, fraction: float, text: str, milestone: bool = False) -> None: ...
-
-    def end(self, outcome: Any) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @pytest.fixture

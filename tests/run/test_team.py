@@ -7,12 +7,13 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from listeners import Silent
 from safetensors.torch import load_file
 
 from detrbench import yaml12
@@ -22,8 +23,7 @@ from detrbench.ranks import RankLost
 from detrbench.results.folder import CellFolder
 from detrbench.run import execute as runs
 from detrbench.run import team as teams
-from detrbench.run.plan import WorkItem
-from detrbench.run.work import Outcome, RunOptions
+from detrbench.run.work import RunOptions
 from detrbench.suite import loading as suites
 
 SUITE = """\
@@ -40,21 +40,6 @@ scales:
      model: {hidden_dim: 64, num_heads: 2, ffn_dim: 32, num_queries: 10, num_encoder_layers: 1, num_decoder_layers: 1}}
 measure: [accuracy]
 """
-
-
-class Quiet:
-    """A listener that says nothing; `on_start` may interfere."""
-
-    def __init__(self, on_start: Any = lambda item: None) -> None:
-        self.start = on_start
-
-    def begin(self, items: Sequence[WorkItem]) -> None: ...
-
-    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None: ...
-
-    def end(self, outcome: Outcome) -> None: ...
-
-    def close(self) -> None: ...
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +82,9 @@ def same(first: Path, second: Path, name: str) -> bool:
 
 def test_two_processes_give_the_figures_of_one_and_go_on_after_a_cell_that_failed(tmp_path: Path) -> None:
     one, two = prepare(tmp_path / "one"), prepare(tmp_path / "two", gpus=2)
-    alone = runs.execute(one, Quiet())
+    alone = runs.execute(one, Silent())
     with teams.launched(2, "cpu") as team:
-        together = runs.execute(two, Quiet(), team=team)
+        together = runs.execute(two, Silent(), team=team)
     for outcomes in (alone, together):
         assert [(o.item.cell.id, o.state) for o in outcomes if o.item.measure == "training"] == [
             ("noised", "done"),
@@ -115,7 +100,7 @@ def test_two_processes_give_the_figures_of_one_and_go_on_after_a_cell_that_faile
 def test_a_process_that_is_killed_ends_the_run_with_its_name(tmp_path: Path) -> None:
     prepared = prepare(tmp_path, gpus=2, expression="noised")
     with teams.launched(2, "cpu") as team, pytest.raises(RankLost) as caught:
-        runs.execute(prepared, Quiet(lambda item: team.helpers[0].kill()), team=team)
+        runs.execute(prepared, Silent(lambda item: team.helpers[0].kill()), team=team)
     assert caught.value.message.startswith("process 1 of 2 ended with signal SIGKILL: ")
     assert caught.value.hint == "run the same command again: it goes on from the last checkpoint"
     assert cell(tmp_path, "noised").read_status()["measures"]["training"]["state"] == "not_measured"
@@ -164,5 +149,5 @@ def test_processes_that_torchrun_started_find_each_other(tmp_path: Path) -> None
     assert [process.returncode for process in processes] == [0, 0]
     assert [outcome["state"] for outcome in json.loads(said[0])["outcomes"]] == ["done", "done"]
     assert said[1] == b""
-    runs.execute(prepare(tmp_path / "one", expression="sparse"), Quiet())
+    runs.execute(prepare(tmp_path / "one", expression="sparse"), Silent())
     assert same(tmp_path / "one", tmp_path / "two", "sparse")
