@@ -85,7 +85,7 @@ def spoiled(draw: st.DrawFn, document: Any, most: int = 3) -> Any:
             inside = inside[step]
         how = draw(st.sampled_from(["replace", "replace", "replace", "remove", "double", "rename"]))
         if how == "replace":
-            inside[last] = draw(nasty)
+            inside[last] = copy.deepcopy(draw(nasty))  # which a later change may change
         elif how == "remove":
             del inside[last]
         elif isinstance(inside, list):

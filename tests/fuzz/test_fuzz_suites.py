@@ -80,6 +80,8 @@ def selected_as_python_would(parts: list[str]) -> None:
 def _picked(text: str) -> set[str] | None:
     """The cells that an expression means, by Python's grammar; None where it is no expression."""
     tokens = re.findall(r"[()]|[^\s()]+", text)
+    if re.search(r"\(\s*\)", text):  # a tuple to Python
+        return None
     python = " ".join(t if t in ("and", "or", "not", "(", ")") else f"({t.lower()!r} in name)" for t in tokens)
     try:
         with warnings.catch_warnings(action="ignore"):
