@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,38 +55,33 @@ VALUES = [
 ]
 
 
-def changed(seed: int) -> dict[str, Any]:
-    """One value replaced, left out, or one record of another kind."""
-    rng = random.Random(seed)
-    document = copy.deepcopy(SOUND)
-    key = rng.choice(list(document))
-    record = rng.randrange(len(document[key]))
-    field = rng.choice(list(document[key][record]))
-    if rng.random() < 0.8:
-        document[key][record][field] = rng.choice(VALUES)
-    elif rng.random() < 0.5:
-        del document[key][record][field]
-    else:
-        document[key][record] = rng.choice(VALUES)
-    if rng.random() < 0.05:
-        document[key] = rng.choice([{}, [], None, "x"])
-    return document
+def changed() -> Iterator[dict[str, Any]]:
+    """One value replaced by each other one or left out, one record of another kind, one list that is none."""
+    for key, records in SOUND.items():
+        for value in VALUES:
+            yield {**SOUND, key: [value, *records[1:]]}
+        for value in ({}, [], None, "x"):
+            yield {**SOUND, key: value}
+        for field in records[0]:
+            yield {**SOUND, key: [{name: v for name, v in records[0].items() if name != field}, *records[1:]]}
+            for value in VALUES:
+                yield {**SOUND, key: [{**records[0], field: value}, *records[1:]]}
 
 
 def test_batches_accept_what_the_checks_accept(tmp_path: Path) -> None:
-    path, accepted = tmp_path / "annotations.json", 0
-    for seed in range(300):
-        document = changed(seed)
+    path, accepted, refused = tmp_path / "annotations.json", 0, 0
+    for document in changed():
         path.write_text(json.dumps(document))
         mistakes = [mistake for mistake in check_document(document) if mistake.kind not in HARMLESS]
         if mistakes:
+            refused += 1
             with pytest.raises(DataError, match="annotations") as caught:
                 read_index(path, path.parent)
             assert mistakes[0].message in caught.value.message
         else:
-            read_index(path, path.parent)
             accepted += 1
-    assert 30 < accepted < 270
+            read_index(path, path.parent)
+    assert min(accepted, refused) > 30
 
 
 def test_annotations_come_by_image_and_there_as_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +102,7 @@ def test_annotations_come_by_image_and_there_as_in_the_file(tmp_path: Path, monk
 
 MEASURED = """
 import resource, sys, time
+from collections.abc import Iterator
 from pathlib import Path
 from detrbench.data import layouts
 from detrbench.data.coco import CocoDataset
