@@ -32,6 +32,13 @@ def test_an_epoch_is_a_pass_unless_it_has_a_number_of_steps() -> None:
     assert in_turn(5, 2) == [[Place(0, 0), Place(1, 0)], [Place(2, 0), Place(3, 0)], [Place(4, 0)]]
 
 
+def test_every_pass_and_every_seed_has_an_order_of_its_own() -> None:
+    images = Images(10)
+    orders = [[place.image for place in flat(Order(4, seed=s).epoch(images, n))] for s in (3, 4) for n in range(3)]
+    assert len(set(map(tuple, orders))) == 6
+    assert orders[0] == [place.image for place in flat(Order(5, seed=3).epoch(images, 0))]
+
+
 @pytest.mark.parametrize("steps", [2, 3, 7])
 def test_epochs_of_steps_go_on_where_the_last_one_ended(steps: int) -> None:
     images, order = Images(10), Order(4, seed=3, steps=steps)
