@@ -41,6 +41,7 @@ class Measure:
         function: "module:function" called as `function(detector, dataset, protocol, device, transform=, progress=)`
             for each protocol over the evaluation images; None where `run/steps.py` has a step of its own.
         needs_weights: the values of the weights matter, so they are loaded or trained.
+        each_seed: done of every training, where a scale asks for several seeds; all else of the first alone.
         reusable: an equal cell's record may be taken over.
         chosen: suites and `--measure` may name it; what is not chosen is done where others need it.
         beside: the files beside the record.
@@ -51,6 +52,7 @@ class Measure:
     phase: Phase
     function: str | None = None
     needs_weights: bool = False
+    each_seed: bool = False
     reusable: bool = True
     chosen: bool = True
     beside: tuple[Beside, ...] = ()
@@ -66,17 +68,32 @@ MEASURES: Mapping[str, Measure] = {
     measure.name: measure
     for measure in (
         Measure("complexity", "GFLOPs and parameters", "counting"),
-        Measure("training", "training", "running", chosen=False, beside=(Beside("checkpoint/model.safetensors"),)),
+        Measure(
+            "training",
+            "training",
+            "running",
+            each_seed=True,
+            chosen=False,
+            beside=(Beside("checkpoint/model.safetensors"),),
+        ),
         # An AP without what each image contributed, and without its detections, is still an AP.
         Measure(
             "accuracy",
             "AP",
             "running",
             needs_weights=True,
+            each_seed=True,
             beside=(Beside("accuracy-images.npz", needed=False), Beside("detections.json.gz", needed=False)),
         ),
-        Measure("dam", "Corr", "running", "detrbench.measure.dam:measure", needs_weights=True),
-        Measure("queries", "queries per object", "running", "detrbench.measure.queries:measure", needs_weights=True),
+        Measure("dam", "Corr", "running", "detrbench.measure.dam:measure", needs_weights=True, each_seed=True),
+        Measure(
+            "queries",
+            "queries per object",
+            "running",
+            "detrbench.measure.queries:measure",
+            needs_weights=True,
+            each_seed=True,
+        ),
         Measure("pictures", "pictures", "running", needs_weights=True, beside=(Beside("traces.npz"),)),
         Measure("memory", "memory", "memory", reusable=False),
         Measure("latency", "latency", "latency", reusable=False),

@@ -154,6 +154,18 @@ class Evidence:
             return 0.5
         return _student_cdf(self.df, distance / self.se)
 
+    def detectable(self, confidence: float = 0.95, power: float = 0.8) -> float:
+        """The smallest difference that such evidence would most probably tell from none, in the units of `value`.
+
+        In a share `power` of all comparisons with as much noise, a true difference of that size has an interval of that
+        confidence which lies on one side of no difference (Bloom 1995). On a log scale it is a ratio above 1.
+        """
+        if not self.se or math.isinf(self.se):
+            return math.nan if self.se else 0.0
+        shares = (1 + confidence) / 2, power
+        distance = self.se * sum(_student_quantile(self.df, share) for share in shares)
+        return _exp(distance) if self.log else distance
+
     def estimate(self, unit: str, n: int, confidence: float = 0.95) -> Estimate:
         """The value with its interval, as records keep it; no interval where the noise is unknown."""
         low, high = (None, None) if math.isinf(self.se) else self.interval(confidence)
@@ -209,6 +221,33 @@ def from_replicates(value: float, replicates: npt.ArrayLike) -> Evidence:
     drawn = np.asarray(replicates, dtype=float)
     drawn = drawn[np.isfinite(drawn)]
     return Evidence(value, float(drawn.std(ddof=1)) if len(drawn) > 1 else math.inf)
+
+
+def of_seeds(values: Sequence[float], se_of_images: float) -> Evidence:
+    """The mean of one figure over trainings that differ in their seed, for any other seed and other images.
+
+    Two things vary: the training, and the images on which it is evaluated. Their variances add. That of the mean over
+    n seeds is s^2 / n with n - 1 degrees of freedom, and that of the images comes from a bootstrap, which many images
+    make as good as known; Welch and Satterthwaite's degrees of freedom weigh the two. A bootstrap that resamples seeds
+    as well would do the same with many of them. With the three that anybody can afford it finds two thirds of s^2 and
+    knows nothing of the doubt in it: of equals, it calls one in ten different. What a seed does to single images is in
+    both variances, so intervals are rather too wide than too narrow.
+
+    Args:
+        values: of each training, two at least, on the same images.
+        se_of_images: the standard error of their mean where nothing but the images is drawn anew.
+
+    Returns:
+        The mean with both.
+    """
+    found = np.asarray(values, dtype=float)
+    seeds = Evidence(float(found.mean()), float(found.std(ddof=1)) / math.sqrt(len(found)), len(found) - 1.0)
+    return seeds.minus(Evidence(0.0, se_of_images))
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """The standard deviation of a figure between trainings; None of a single one."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
 
 
 def of_processes(samples: Sequence[Sequence[float]]) -> Evidence:

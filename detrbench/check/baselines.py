@@ -1,7 +1,8 @@
 """Figures that later results are held against: small files in git, one for each suite, scale and hardware.
 
     baselines/<suite>/<scale>/<hardware>.yaml           value, standard error and degrees of freedom of each figure
-    baselines/<suite>/<scale>/<hardware>/<cell>.npz     what each image contributed to AP, so that images can be paired
+    baselines/<suite>/<scale>/<hardware>/<cell>.npz     what each image contributed to AP, so that images can be paired;
+                                                        of a second seed <cell>#1.npz
 
 Figures without noise (GFLOPs, parameters) are the same on every machine and are read from any of the files; a suite of
 nothing else has the one file `any.yaml`.
@@ -10,7 +11,7 @@ nothing else has the one file `any.yaml`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import yaml
 import detrbench
 from detrbench import yaml12
 from detrbench.compare import differences
-from detrbench.compare.differences import Reading
+from detrbench.compare.differences import Reading, Training
 from detrbench.compare.quantities import QUANTITIES, Quantity
 from detrbench.errors import SuiteError, UsageError
 from detrbench.files import write_atomic
@@ -76,12 +77,29 @@ def _reading(entry: Mapping[str, Any], like: Reading, baseline: Baseline, cell: 
         math.inf if df is None else float(df),
         log=like.evidence.log,
     )
-    images = baseline.path.with_suffix("") / f"{cell}.npz"
     hardware = like.hardware if like.quantity.exact else baseline.hardware
-    processes, key = int(entry.get("processes", 1)), str(entry.get("key", ""))
     return Reading(
-        like.quantity, evidence, like.protocol, int(entry["version"]), hardware, processes, images=images, key=key
+        like.quantity,
+        evidence,
+        like.protocol,
+        int(entry["version"]),
+        hardware,
+        processes=int(entry.get("processes", 1)),
+        trainings=tuple(_trainings(entry, evidence, baseline.path, cell)) if like.trainings else (),
+        given=bool(entry.get("given")),
     )
+
+
+def _trainings(entry: Mapping[str, Any], evidence: Evidence, baseline: Path, cell: str) -> Iterator[Training]:
+    """The trainings behind an entry: as it lists them, else the one that it is itself of."""
+    for number, each in enumerate(entry.get("seeds") or [{**entry, "se": evidence.se}]):
+        se = math.inf if each.get("se") is None else float(each["se"])
+        yield Training(float(each["value"]), se, str(each.get("key", "")), _images(baseline, cell, number))
+
+
+def _images(baseline: Path, cell: str, number: int) -> Path:
+    """Where a baseline keeps what each image contributed to the AP of a training."""
+    return baseline.with_suffix("") / (f"{cell}#{number}.npz" if number else f"{cell}.npz")
 
 
 def load(root: Path, suite: str, scale: str) -> Baselines:
@@ -132,9 +150,9 @@ def update(root: Path, suite: str, scale: str, cells: Iterable[CellResult], reas
     head = {"suite": suite, "scale": scale, "hardware": hardware, "reason": reason, "detrbench": detrbench.__version__}
     write_atomic(path, yaml.safe_dump({**head, "cells": entries}, sort_keys=False, allow_unicode=True, width=110))
     for cell in cells:
-        images = CellFolder(cell.folder).images
-        if images.is_file():
-            write_atomic(path.with_suffix("") / f"{cell.id}.npz", images.read_bytes())
+        kept = [images for each in cell.trainings if (images := CellFolder(each.folder).images).is_file()]
+        for number, images in enumerate(kept):
+            write_atomic(_images(path, cell.id, number), images.read_bytes())
     return path, changes
 
 
@@ -157,10 +175,19 @@ def _entries(readings: list[Reading]) -> dict[str, dict[str, dict[str, Any]]]:
             entry["df"] = _rounded(evidence.df)
         if reading.processes > 1:
             entry["processes"] = reading.processes
-        if reading.images is not None:
-            entry["key"] = reading.key
+        if reading.given:
+            entry["given"] = True
+        if len(reading.trainings) > 1:
+            entry["seeds"] = [_entry_of(each) for each in reading.trainings]
+        elif reading.trainings and reading.trainings[0].images is not None:
+            entry["key"] = reading.trainings[0].key
         entries.setdefault(reading.quantity.name, {})[reading.protocol] = entry
     return entries
+
+
+def _entry_of(training: Training) -> dict[str, Any]:
+    se = _rounded(training.se) if math.isfinite(training.se) else None
+    return {"value": _rounded(training.value), "se": se, "key": training.key}
 
 
 def _rounded(value: float) -> float:

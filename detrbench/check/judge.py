@@ -4,7 +4,8 @@ A noisy figure *breaks* its budget only where noise as an explanation is ruled o
 is. Many budgets are asked at once and may be measured more than once, so the first is judged for the whole check: with
 Holm's procedure over all noisy budgets and an equal share for each look, the probability that a check in which every
 budget is kept raises any alarm is at most `FALSE_ALARMS`. A budget that is broken by however little passes with at most
-the same probability. Figures without noise, and an absolute AP on its fixed images, are facts: they are just compared.
+the same probability. Figures without noise, and the absolute AP of one training on its fixed images, are facts: they are
+just compared. Over several seeds a budget is about the method, and its evidence holds for other seeds and other images.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ def _ask_one(
         return dataclasses.replace(reading, name=placed.name, placed=placed)
     blank = Judgement(placed.name, cell.id, "unclear", _shown(reading), placed)
     if bound.reference is None:
-        evidence = Evidence(reading.evidence.value) if reading.quantity.measure == "accuracy" else reading.evidence
+        fact = reading.quantity.measure == "accuracy" and len(reading.trainings) == 1
+        evidence = Evidence(reading.evidence.value) if fact else reading.evidence
         return _compared(blank, reading, Difference(evidence), bound.offset)
     if bound.reference == "baseline":
         other: Reading | str = baselines.reading(cell.id, reading)
@@ -131,7 +133,8 @@ def _compared(blank: Judgement, reading: Reading, found: Difference, limit: floa
     assert blank.placed is not None
     timed = reading.quantity.measure == "latency"
     evidence, operator = found.evidence, blank.placed.budget.operator
-    notes = tuple(dict.fromkeys([*found.notes, *(reading.notes if timed else ())]))
+    about = ["one seed: of this training, not of the method"] if found.about == "training" else []
+    notes = tuple(dict.fromkeys([*found.notes, *about, *(reading.notes if timed else ())]))
     text = blank.found + _interval(evidence, reading, blank.placed.budget.bound.reference is not None)
     asked = dataclasses.replace(blank, found=text, evidence=evidence, limit=limit, again=timed, notes=notes)
     if not evidence.exact:
@@ -143,15 +146,24 @@ def _compared(blank: Judgement, reading: Reading, found: Difference, limit: floa
 
 
 def _read(cell: CellResult, term: Term) -> Reading | Judgement:
+    """The figure that a term asks for; where one of a cell's trainings lacks it, what became of that."""
     reading = differences.read(cell, term.quantity, term.protocol)
-    if reading is not None:
+    if reading is None:
+        return Judgement("", cell.id, *_lacking(cell, term))
+    further = cell.further if reading.trainings else ()
+    lacking = next((each for each in further if differences.read(each, term.quantity, term.protocol) is None), None)
+    if lacking is None:
         return reading
+    status, found = _lacking(lacking, term)
+    return Judgement("", cell.id, status, f"{lacking.id}: {found}")
+
+
+def _lacking(cell: CellResult, term: Term) -> tuple[Status, str]:
     state, why = cell.state(term.quantity.measure)
     if state == "done":
         why = f"no figure under protocol {term.protocol or COMMON}"
     status: Status = "missing" if state == "failed" else "unmeasured"
-    found = f"{term.quantity.measure} {'failed' if state == 'failed' else 'not measured'}: {why or 'no record'}"
-    return Judgement("", cell.id, status, found)
+    return status, f"{term.quantity.measure} {'failed' if state == 'failed' else 'not measured'}: {why or 'no record'}"
 
 
 def decide(asked: list[Judgement], looks: int) -> list[Judgement]:

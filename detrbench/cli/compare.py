@@ -21,6 +21,7 @@ EXAMPLES = output.examples(
     "detrbench compare quickstart:deformable quickstart:sparse-0.3",
     "detrbench compare quickstart:deformable@smoke quickstart:deformable@mini",
     "detrbench compare results/quickstart/smoke other/quickstart/smoke --format md",
+    "detrbench compare 'quickstart:deformable#0' 'quickstart:deformable#1'",
 )
 
 
@@ -42,7 +43,8 @@ def command(
 ) -> None:
     """Compare two results: AP, GFLOPs, latency, memory, Corr; what differs, how surely, and which way.
 
-    AP is compared on the same images and latency in the same rounds wherever both sides have them.
+    AP is compared on the same images and latency in the same rounds wherever both sides have them. Of rows that were
+    trained with several seeds, the methods are compared; of single trainings nothing is decided.
     """
     from detrbench.compare.cells import compare
     from detrbench.report import comparison
@@ -59,7 +61,7 @@ def tell(found: Comparison) -> None:
     from detrbench.report import comparison
 
     console = output.console()
-    heads = [f">{name}" if name in ("A", "B", "difference", "95 % interval") else name for name in comparison.COLUMNS]
+    heads = [f">{name}" if name in comparison.NUMBERS else name for name in comparison.COLUMNS]
     output.say(f"A: {found.a}", f"B: {found.b}", "")
     if found.rows:
         console.print(output.table(heads, [comparison.cells(row) for row in found.rows]))

@@ -82,7 +82,7 @@ def _suites() -> list[dict[str, Any]]:
                 "name": name,
                 "title": loaded.suite.title,
                 "published": loaded.suite.published,
-                "cells": len(loaded.cells(scales[0])),
+                "cells": sum(cell.first is None for cell in loaded.cells(scales[0])),
                 "scales": scales,
             }
         )
@@ -125,5 +125,6 @@ def _results(folder: Path) -> list[dict[str, Any]]:
             "folder": str(result.folder),
         }
         for suite, scale in store.suites()
-        for result in store.cells(suite, scale)
+        for cell in store.cells(suite, scale)
+        for result in cell.trainings
     ]

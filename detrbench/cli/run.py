@@ -36,6 +36,7 @@ EXAMPLES = output.examples(
     "detrbench run sparse_table1 --data ~/coco --limit 100",
     "detrbench run table6_keep_ratio --data ~/coco --dry-run --train",
     "detrbench run sparse_table1 --scale smoke --set epochs=1 -s hidden_dim=128",
+    "detrbench run quickstart --set seeds=3",
     "detrbench run suites/*.yaml --measure complexity --jobs 4",
     "detrbench run sparse_table1 --data ~/coco --train --gpus 8",
     "torchrun --nnodes 2 --nproc-per-node 8 -m detrbench run sparse_table1 --data ~/coco --train",
@@ -247,9 +248,16 @@ def headline(prepared: Any) -> str:
     reused = f"{counts['reused']} from equal cells; " if counts["reused"] else ""
     return (
         f"{prepared.loaded.suite.name} at scale {prepared.scale} on {prepared.options.device}: "
-        f"{counts['todo']} to do{about}; {counts['done']} done; {reused}"
+        f"{counts['todo']} to do{_trainings(prepared)}{about}; {counts['done']} done; {reused}"
         f"{counts['not_measured']} cannot be measured{days}{_without_data(prepared)}"
     )
+
+
+def _trainings(prepared: Any) -> str:
+    """How many of the steps are trainings, where a scale asks for several of a row."""
+    trained = [i.cell for i in prepared.items if i.measure == "training" and i.state == "todo"]
+    several = any(cell.settings.seeds > 1 for cell in trained)
+    return f", {len(trained)} of them trainings" if several else ""
 
 
 def _without_data(prepared: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -121,7 +122,7 @@ def _rows_of(model: str, base: str, scale: str | None) -> Iterator[tuple[LoadedS
         loaded = suites.load(name)
         if scale is None or scale in loaded.suite.scales:
             cells = loaded.cells(loaded.suite.pick_scale(scale, has_data=True))
-            yield from ((loaded, cell) for cell in cells if cell.model == model)
+            yield from ((loaded, cell) for cell in cells if cell.model == model and cell.first is None)
 
 
 def _row_of(loaded: LoadedSuite, cell: Cell) -> published.PublishedRow | None:
@@ -139,7 +140,13 @@ def _suite(name: str, scale: str | None) -> dict[str, Any]:
     loaded = suites.load(name)
     chosen = loaded.suite.pick_scale(scale, has_data=False)
     top = loaded.suite.model_dump(mode="json", exclude={"variants", "scales", "defaults"}, exclude_none=True)
-    cells = [{**cell.describe(), "published": _figures(_row_of(loaded, cell))} for cell in loaded.cells(chosen)]
+    found = loaded.cells(chosen)
+    seeds = Counter(cell.first.id for cell in found if cell.first)
+    cells = [
+        {**cell.describe(), "seeds": 1 + seeds[cell.id], "published": _figures(_row_of(loaded, cell))}
+        for cell in found
+        if cell.first is None
+    ]
     return {**top, "scale": chosen, "scales": list(loaded.suite.scales), "cells": cells}
 
 
@@ -162,7 +169,8 @@ def _result(result: CellResult) -> dict[str, Any]:
         if measure in result.records or measure in result.status.get("measures", {}):
             state, why = result.state(measure)
             measures[measure] = {"state": state, "why": why, "records": result.records.get(measure, {})}
-    return {**result.cell, "folder": str(result.folder), "measures": measures}
+    seeds = {"further_seeds": [_result(each) for each in result.further]} if result.further else {}
+    return {**result.cell, "folder": str(result.folder), "measures": measures, **seeds}
 
 
 def _recipes(name: str, scale: str | None, results_folder: Path) -> dict[str, Any]:
@@ -235,12 +243,13 @@ def _tell_suite(found: dict[str, Any]) -> None:
             cell["model"] or "published only",
             _settings(cell["options"]),
             cell["official"],
+            cell["seeds"],
             cell["published"]["AP"],
             cell["published"]["gflops"],
         )
         for cell in found["cells"]
     ]
-    heads = ["cell", "model", "options", "official weights", ">published AP", ">published GFLOPs"]
+    heads = ["cell", "model", "options", "official weights", ">seeds", ">published AP", ">published GFLOPs"]
     output.console().print(output.table(heads, rows))
     output.say("", f"next: detrbench run {found['name']} --dry-run; one cell: detrbench show {found['name']}:ID")
 
@@ -253,13 +262,19 @@ def _tell_cell(found: dict[str, Any]) -> None:
     if "measures" not in found:
         output.say("", f"no results yet: detrbench run {found['suite']} -k {found['id']} --scale {found['scale']}")
         return
-    rows = [
+    for training in (found, *found.get("further_seeds", [])):
+        output.say(
+            "", *([f"seed {training['resolved']['seed']}: {training['id']}"] if "further_seeds" in found else [])
+        )
+        output.console().print(output.table(["measure", "protocol", "state", "figures"], _measured_rows(training)))
+
+
+def _measured_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
         (measure, protocol, each["state"].replace("_", " "), _headline(record) or each["why"] or "")
         for measure, each in found["measures"].items()
         for protocol, record in (each["records"] or {"": {}}).items()
     ]
-    output.say()
-    output.console().print(output.table(["measure", "protocol", "state", "figures"], rows))
 
 
 def _tell_recipes(found: dict[str, Any]) -> None:

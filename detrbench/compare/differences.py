@@ -2,31 +2,55 @@
 
 Imports no torch. A difference is taken in pairs wherever both sides share something: the same images (AP), the same
 rounds of the same processes (latency). Where they do not, the difference says so and its interval is as wide as it is.
+
+What depends on trained weights depends on the seed of their training too. Over several seeds a figure is their mean, a
+difference is one of methods, and its interval holds for other seeds and other images. Of one training each, or of
+weights that were given as files, it is a difference of these very weights, and its interval holds for other images.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from detrbench import statistics
 from detrbench.compare.quantities import Quantity
 from detrbench.environment import hardware
-from detrbench.measures import COMMON
+from detrbench.measures import COMMON, MEASURES
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import CellResult
 from detrbench.statistics import Evidence
+
+if TYPE_CHECKING:
+    from detrbench.measure.ap_images import ImageMatches
+
+
+@dataclass(frozen=True)
+class Training:
+    """A figure of one training, or of weights that were given.
+
+    `se` is its standard error over images; `images` the file of what each of them contributed, valid for the record
+    with the key `key`. `weights` is equal for figures of the very same weights, and empty where these are not known.
+    """
+
+    value: float
+    se: float
+    key: str = ""
+    images: Path | None = None
+    weights: str = ""
 
 
 @dataclass(frozen=True)
 class Reading:
     """A figure of one cell, with all that a comparison needs to know of where it comes from.
 
-    `rounds` are times by process and round, NaN where left out; `images` is the file of what each image contributed,
-    valid for the record with the key `key`. `note` is what the timing itself said of its machine.
+    `rounds` are times by process and round, NaN where left out. `trainings` are behind a figure that depends on weights,
+    one for each seed; `given` says that its weights came as a file. `notes` are what the timing itself said of its
+    machine, and which trainings have no figure.
     """
 
     quantity: Quantity
@@ -37,9 +61,14 @@ class Reading:
     processes: int = 1
     session: str = ""
     rounds: tuple[tuple[float, ...], ...] = ()
-    images: Path | None = None
-    key: str = ""
+    trainings: tuple[Training, ...] = ()
+    given: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation between seeds; None of a single training."""
+        return statistics.spread([each.value for each in self.trainings])
 
 
 def read(cell: CellResult, quantity: Quantity, protocol: str | None = None) -> Reading | None:
@@ -55,10 +84,45 @@ def read(cell: CellResult, quantity: Quantity, protocol: str | None = None) -> R
     version = int(record.get("protocol_version") or 0)
     if quantity.measure == "latency":
         return _latency(quantity, record, protocol, version, where)
-    estimate = _at(record, quantity.path)
-    evidence = _from_interval(estimate) if isinstance(estimate, Mapping) else Evidence(value)
+    if not MEASURES[quantity.measure].each_seed:
+        return Reading(quantity, Evidence(value), protocol, version, where)
+    of_each = {each.id: _training(each, quantity, protocol, version) for each in cell.trainings}
+    trainings = tuple(each for each in of_each.values() if each is not None)
+    evidence = over_seeds([Evidence(each.value, each.se) for each in trainings])
+    notes = [f"{each.id}: {without(each, quantity.measure)}" for each in cell.further if of_each[each.id] is None]
+    given = envelope.get("weights") in GIVEN
+    return Reading(quantity, evidence, protocol, version, where, trainings=trainings, given=given, notes=tuple(notes))
+
+
+GIVEN = ("checkpoint", "elsewhere")  # what records say of weights that were not trained here
+
+
+def without(cell: CellResult, measure: str) -> str:
+    """Why a cell has no figure of a measure under a protocol that another training of it has."""
+    state, why = cell.state(measure)
+    return f"{state.replace('_', ' ')}: {why}" if why else "under another protocol"
+
+
+def _training(cell: CellResult, quantity: Quantity, protocol: str, version: int) -> Training | None:
+    """The figure of one training; None where it has none under that version of the protocol."""
+    record = cell.records.get(quantity.measure, {}).get(protocol)
+    if record is None or _value(record, quantity) is None or int(record.get("protocol_version") or 0) != version:
+        return None
+    evidence = from_interval(_at(record, quantity.path))
     images = CellFolder(cell.folder).images if quantity.measure == "accuracy" else None
-    return Reading(quantity, evidence, protocol, version, where, images=images, key=str(envelope.get("key", "")))
+    key = str(cell.envelopes.get(quantity.measure, {}).get("key", ""))
+    weights = f"{cell.folder.parent}/{cell.cell.get('weights_of') or cell.id}"
+    return Training(evidence.value, evidence.se, key, images, weights)
+
+
+def over_seeds(found: Sequence[Evidence]) -> Evidence:
+    """The mean of a figure over trainings, each with its standard error over the same images.
+
+    How errors over the same images go together is not known here: as if they were the same in every training, at worst.
+    """
+    if len(found) == 1:
+        return found[0]
+    return statistics.of_seeds([each.value for each in found], sum(each.se for each in found) / len(found))
 
 
 def _value(record: Mapping[str, Any], quantity: Quantity) -> float | None:
@@ -76,8 +140,8 @@ def _at(record: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     return value
 
 
-def _from_interval(estimate: Mapping[str, Any]) -> Evidence:
-    """The normal distribution with a record's 95 % interval."""
+def from_interval(estimate: Mapping[str, Any]) -> Evidence:
+    """The normal distribution with the 95 % interval of a record's estimate."""
     low, high = estimate.get("low"), estimate.get("high")
     if low is None or high is None:
         return Evidence(float(estimate["value"]), math.inf)
@@ -106,21 +170,51 @@ def _noise(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"against itself {ratio['value']:.3f} x [{ratio['low']:.3f}, {ratio['high']:.3f}]",)
 
 
+FALSE = 0.05  # share of the families of comparisons between equals that may find a difference
+About = Literal["", "method", "weights", "training"]
+
+
 @dataclass(frozen=True)
 class Difference:
     """What a reading differs from another by: a ratio where the figure is relative, else a difference.
 
     `notes` say what the comparison rests on where that is not the best there could be; where `comparable` is not set,
-    no verdict may be drawn from it.
+    no verdict may be drawn from it. `about` says what differs: `method`, over several seeds of each; `weights`, the given
+    files; `training`, where a side was trained only once and another seed might say otherwise; empty where seeds do not
+    matter.
     """
 
     evidence: Evidence
     notes: tuple[str, ...] = ()
     comparable: bool = True
+    about: About = ""
+
+    def detectable(self, comparisons: int = 1) -> float | None:
+        """The smallest difference, or ratio, that this could have found among so many; None where nobody knows."""
+        known = self.comparable and self.about != "training" and math.isfinite(self.evidence.se)
+        return self.evidence.detectable(1 - FALSE / comparisons) if known and not self.evidence.exact else None
 
 
 def difference(new: Reading, old: Reading) -> Difference:
     """New against old."""
+    found = _difference(new, old)
+    if not (new.trainings and old.trainings):
+        return found
+    seeds = [len(each.trainings) for each in (old, new)]
+    counted = (f"{seeds[0]} and {seeds[1]} seeds",) if max(seeds) > 1 else ()
+    notes = dict.fromkeys((*found.notes, *counted, *old.notes, *new.notes))
+    return dataclasses.replace(found, notes=tuple(notes), about=_about(new, old))
+
+
+def _about(new: Reading, old: Reading) -> About:
+    if new.trainings[0].key and [each.key for each in new.trainings] == [each.key for each in old.trainings]:
+        return "weights"  # the same on both sides
+    if any(len(each.trainings) == 1 and not each.given for each in (new, old)):
+        return "training"
+    return "weights" if new.given or old.given else "method"
+
+
+def _difference(new: Reading, old: Reading) -> Difference:
     quantity = new.quantity
     if (new.protocol, new.version) != (old.protocol, old.version):
         rules = f"{old.protocol} version {old.version} and {new.protocol} version {new.version}"
@@ -158,12 +252,38 @@ def _latency_ratio(new: Reading, old: Reading) -> Difference:
 def _ap_difference(new: Reading, old: Reading) -> Difference:
     from detrbench.measure import ap_images
 
-    found = [ap_images.read(each.images, each.protocol) if each.images else None for each in (new, old)]
-    mine, theirs = (one if one and one.key == each.key else None for one, each in zip(found, (new, old)))
-    if mine is None or theirs is None:
+    found = [[_images_of(one, each.protocol) for one in each.trainings] for each in (new, old)]
+    mine, theirs = ([one for one in each if one is not None] for each in found)
+    if [len(mine), len(theirs)] != [len(each) for each in found]:
         note = "unpaired: per-image results are missing; run accuracy again with --fresh"
         return Difference(_plain(new, old), (note,))
-    if mine.images != theirs.images:
+    if len({one.images for one in (*mine, *theirs)}) > 1:
         return Difference(_plain(new, old), ("unpaired: not the same images",))
     of: Literal["ap", "ap50"] = "ap50" if new.quantity.name == "ap50" else "ap"
-    return Difference(ap_images.paired_difference(mine, theirs, of))
+    if len(mine) == len(theirs) == 1:
+        return Difference(ap_images.paired_difference(mine[0], theirs[0], of))
+    drawn = ap_images.mean_replicates(mine, of) - ap_images.mean_replicates(theirs, of)
+    return Difference(_between_seeds(new, old).minus(statistics.from_replicates(0.0, drawn)))
+
+
+def _images_of(one: Training, protocol: str) -> ImageMatches | None:
+    from detrbench.measure import ap_images
+
+    found = ap_images.read(one.images, protocol) if one.images else None
+    return found if found and found.key == one.key else None
+
+
+def _between_seeds(new: Reading, old: Reading) -> Evidence:
+    """The difference on the images as they are, with what is known of other seeds.
+
+    Where both sides run the same weights, as a row with `weights_of` does, each training is held against itself.
+    """
+    theirs = {each.weights: each.value for each in old.trainings}
+    if [each.weights for each in new.trainings] == list(theirs) and "" not in theirs:
+        return _over([each.value - theirs[each.weights] for each in new.trainings])
+    return _over([each.value for each in new.trainings]).minus(_over([each.value for each in old.trainings]))
+
+
+def _over(values: list[float]) -> Evidence:
+    """A mean over seeds on fixed images; one value says nothing of other seeds and is taken as it is."""
+    return statistics.of_seeds(values, 0.0) if len(values) > 1 else Evidence(values[0])

@@ -1,14 +1,16 @@
-"""The four words that detrbench says of a difference: better, worse, same, unclear. Imports no torch."""
+"""The words that detrbench says of a difference: better, worse, same, unclear, undecided. Imports no torch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from detrbench.compare.differences import Difference
+from detrbench import statistics
+from detrbench.compare.differences import FALSE, About, Difference
 from detrbench.compare.quantities import Quantity
 from detrbench.statistics import Evidence
 
-Verdict = Literal["better", "worse", "same", "unclear"]
+Verdict = Literal["better", "worse", "same", "unclear", "undecided"]
 
 
 def verdict(
@@ -44,7 +46,45 @@ def verdict(
 
 
 def verdict_on(difference: Difference, quantity: Quantity) -> Verdict:
-    """What may be said of a quantity that differs so from one cell to another, with the quantity's own margin."""
+    """What may be said of a quantity that differs so from one cell to another, with the quantity's own margin.
+
+    `undecided`: a side was trained once, so that another seed might turn the difference round.
+    """
     if not difference.comparable:
         return "unclear"
-    return verdict(difference.evidence, quantity.margin, quantity.better, neutral=1.0 if quantity.relative else 0.0)
+    if difference.about == "training":
+        return "undecided"
+    return verdict(difference.evidence, quantity.margin, quantity.better, neutral=_neutral(quantity))
+
+
+def of_family(family: Sequence[tuple[Difference, Quantity]]) -> list[Verdict]:
+    """The verdicts of comparisons that are read together.
+
+    After Holm's procedure, the probability that any of them says better or worse of equals is at most `FALSE`, where
+    each by itself would have that probability. What has no noise, or is undecided, is no member of the family.
+    """
+    found = [verdict_on(*each) for each in family]
+    members = [i for i, (d, _) in enumerate(family) if d.comparable and d.about != "training" and not d.evidence.exact]
+    told = statistics.holm([_p_of_equals(*family[i]) for i in members], FALSE)
+    doubtful = {i for i, rejected in zip(members, told) if not rejected}
+    return ["unclear" if i in doubtful and word in ("better", "worse") else word for i, word in enumerate(found)]
+
+
+def _p_of_equals(difference: Difference, quantity: Quantity) -> float:
+    """How probable a difference as large, either way, is between equals."""
+    neutral = _neutral(quantity)
+    return 2 * min(difference.evidence.p_above(neutral), difference.evidence.p_below(neutral))
+
+
+def _neutral(quantity: Quantity) -> float:
+    return 1.0 if quantity.relative else 0.0
+
+
+def worded(word: Verdict, about: About) -> str:
+    """A verdict with what it holds for: `undecided (one seed)`, `better on these weights`; of methods the word alone."""
+    return f"{word} {scope(word, about)}".rstrip()
+
+
+def scope(word: Verdict, about: About) -> str:
+    """What a verdict holds for, where that is not the method."""
+    return "(one seed)" if word == "undecided" else "on these weights" if about == "weights" else ""

@@ -12,12 +12,13 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from detrbench.measure import ap_interval
 from detrbench.measure.ap_interval import ClassMatches, Matches, Replicates
@@ -48,6 +49,12 @@ def paired_difference(first: ImageMatches, second: ImageMatches, of: Literal["ap
         raise ValueError("not the same images")
     drawn = [each.drawn or ap_interval.bootstrap(each.matches) for each in (first, second)]
     return ap_interval.paired_difference(first.matches, second.matches, of, drawn=drawn)
+
+
+def mean_replicates(found: Sequence[ImageMatches], of: Literal["ap", "ap50"]) -> npt.NDArray[np.float64]:
+    """(R,) bootstrap replicates of the mean AP of several detectors on the same images, drawn together."""
+    drawn = [each.drawn or ap_interval.bootstrap(each.matches) for each in found]
+    return np.mean([getattr(each, of) for each in drawn], axis=0)
 
 
 def trimmed(one: ClassMatches) -> ClassMatches:

@@ -10,7 +10,7 @@ from typing import Literal
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.report import labels
-from detrbench.report.entries import Entry, Record, number
+from detrbench.report.entries import Entry, Figure, Record, number
 from detrbench.report.sections import Section
 
 Kind = Literal["text", "published", "measured", "difference", "absent"]
@@ -21,6 +21,7 @@ class TableCell:
     """One cell. `text` is what is shown, `value` what it sorts by, `detail` its interval, `note` its footnote.
 
     `bar` draws the figure beside it: (number of the part, its length as a share of the column's longest bar).
+    A mean over `seeds` has their standard deviation `sd`.
     """
 
     text: str
@@ -31,6 +32,8 @@ class TableCell:
     low: float | None = None
     high: float | None = None
     bar: tuple[tuple[int, float], ...] = ()
+    sd: float | None = None
+    seeds: int | None = None
 
 
 Make = Callable[[Entry], TableCell]
@@ -85,26 +88,50 @@ def _measured(
             return EMPTY
         chosen = protocol(entry)
         record = entry.record(measure, chosen)
-        value = number(record, *path)
-        if value is None and record:
+        found = entry.figure(measure, chosen, *path)
+        if found is None and record:
             return EMPTY
-        if value is None:
+        if found is None:
             has_other = bool(entry.cell.records.get(measure))
             return EMPTY if has_other else TableCell(labels.ABSENT, "absent", note=entry.why(measure))
-        low, high = number(record, *path[:-1], "low"), number(record, *path[:-1], "high")
-        if path[-1] != "value":
-            low = high = None
-        detail = " ".join([labels.interval(low, high, decimals), str(chosen) if named else ""]).strip()
         notes = [entry.official(measure), entry.began_with if measure == "accuracy" else None]
-        note = "; ".join(said for said in notes if said) or None
-        return TableCell(labels.fixed(value, decimals), "measured", value, detail, note, low, high)
+        note = "; ".join(said for said in [*notes, entry.untold(measure, chosen)] if said) or None
+        return measured_cell(found, decimals, str(chosen) if named else "", note)
 
     return cell
 
 
+def measured_cell(found: Figure, decimals: int, rule: str = "", note: str | None = None) -> TableCell:
+    """A figure as a table shows it: a mean over seeds with its standard deviation, an estimate with its interval."""
+    return TableCell(
+        labels.spread(found.value, found.sd, decimals),
+        "measured",
+        found.value,
+        " ".join([labels.interval(found.low, found.high, decimals), rule]).strip(),
+        note,
+        found.low,
+        found.high,
+        sd=found.sd,
+        seeds=found.seeds if found.seeds > 1 else None,
+    )
+
+
 def accuracy_heading(section: Section) -> str:
     """Which measured AP this is; two scales never share a heading, and NMS before the evaluation is another rule."""
-    return f"measured, {section.condition}{_rule(section)}"
+    return f"measured, {section.condition}{_rule(section)}{over_seeds(section)}"
+
+
+def over_seeds(section: Section) -> str:
+    """That figures are means over seeds, where there are any: ", mean ± SD of 3 seeds"."""
+    found = sorted({entry.seeds for entry in section.entries if entry.seeds})
+    if not found or found[-1] == 1:
+        return ""
+    return f", mean ± SD of {' to '.join(map(str, dict.fromkeys((found[0], found[-1]))))} seeds"
+
+
+def of_first(section: Section) -> str:
+    """What a caption adds where several seeds were trained and the first of them is shown."""
+    return ", first seed" if over_seeds(section) else ""
 
 
 def _accuracy_rules(section: Section) -> list[str]:
@@ -139,7 +166,8 @@ def accuracy(section: Section, names: list[str]) -> list[Column]:
 
 def measured_apart(section: Section) -> str:
     """The heading of the block that holds what was measured under conditions of its own."""
-    return f"measured, {section.condition}{': not COCO' if section.settings.get('data') != 'coco' else ''}"
+    not_coco = ": not COCO" if section.settings.get("data") != "coco" else ""
+    return f"measured, {section.condition}{not_coco}{over_seeds(section)}"
 
 
 def _rule(section: Section) -> str:
@@ -150,10 +178,10 @@ def _rule(section: Section) -> str:
 def _ap_difference(section: Section, name: str, path: tuple[str, ...]) -> Make:
     def cell(entry: Entry) -> TableCell:
         theirs = entry.published.values.get(name) if entry.published else None
-        ours = number(entry.record("accuracy", entry.either("accuracy")), *path)
+        ours = entry.figure("accuracy", entry.either("accuracy"), *path)
         if theirs is None or ours is None or not section.comparable(entry):
             return EMPTY
-        return TableCell(labels.fixed(ours - theirs, 1, sign=True), "difference", ours - theirs)
+        return TableCell(labels.fixed(ours.value - theirs, 1, sign=True), "difference", ours.value - theirs)
 
     return cell
 

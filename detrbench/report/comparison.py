@@ -11,17 +11,25 @@ from typing import Any
 from detrbench.compare.cells import Comparison, ComparisonRow
 from detrbench.compare.differences import Reading
 from detrbench.compare.quantities import Quantity
+from detrbench.compare.verdicts import worded
 from detrbench.report import labels
 from detrbench.report.formats import as_markdown, as_tex, plain
 from detrbench.words import json_text
 
 SCHEMA = 1
-COLUMNS = ("cell", "figure", "A", "B", "difference", "95 % interval", "verdict", "note")
+COLUMNS = ("cell", "figure", "A", "B", "difference", "95 % interval", "detectable", "verdict", "note")
+NUMBERS = COLUMNS[2:7]
 VERDICTS = (
     "Verdicts of B against A: same, the interval lies within the margin; better or worse, it lies on one side of no "
     "difference; unclear, neither. Each interval stands alone: of twenty cells that do not differ, about one will "
-    "not be called the same."
+    "not be called the same. Detectable: the smallest difference that such a comparison finds four times out of five."
 )
+SEEDS = "±: standard deviation between seeds; intervals of differences hold for other seeds and other images."
+ONE_SEED = (
+    "Undecided (one seed): a side was trained once, and its interval is over images alone; another seed may turn the "
+    "difference round. `seeds: 3` in the scale, or run --set seeds=3, trains the others."
+)
+GIVEN = "On these weights: of files of weights, not of the methods that they were trained with."
 
 
 def figure_name(quantity: Quantity) -> str:
@@ -46,13 +54,16 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
         _value(row.b, row.quantity),
         _change(row),
         _interval(row),
-        row.verdict or labels.ABSENT,
+        _detectable(row),
+        _verdict(row) or labels.ABSENT,
         notes,
     )
 
 
 def _value(reading: Reading | None, quantity: Quantity) -> str:
-    return labels.fixed(reading.evidence.value, quantity.decimals) if reading else labels.ABSENT
+    if reading is None:
+        return labels.ABSENT
+    return labels.spread(reading.evidence.value, reading.spread, quantity.decimals)
 
 
 def _shown(row: ComparisonRow, value: float) -> str:
@@ -75,6 +86,15 @@ def _interval(row: ComparisonRow) -> str:
     return f"[{low}, {high}]"
 
 
+def _detectable(row: ComparisonRow) -> str:
+    found = row.difference.detectable() if row.difference else None
+    return "" if found is None else _shown(row, found).lstrip("+") + (" %" if row.quantity.relative else "")
+
+
+def _verdict(row: ComparisonRow) -> str | None:
+    return worded(row.verdict, row.difference.about) if row.verdict and row.difference else None
+
+
 def remarks(found: Comparison) -> list[str]:
     """What a reader should know beside the rows."""
     lines = []
@@ -85,7 +105,13 @@ def remarks(found: Comparison) -> list[str]:
             lines.append(f"Only in {name}: {', '.join(only)}.")
     for name, noise in _noise(found).items():
         lines.append(f"Noise of {name}: {noise}.")
-    return [*lines, margins(found), VERDICTS] if found.rows else lines
+    return [*lines, margins(found), VERDICTS, *_of_seeds(found)] if found.rows else lines
+
+
+def _of_seeds(found: Comparison) -> list[str]:
+    """What verdicts hold for, as far as any row has such a one."""
+    about = {row.difference.about for row in found.rows if row.difference}
+    return [text for kind, text in (("method", SEEDS), ("training", ONE_SEED), ("weights", GIVEN)) if kind in about]
 
 
 def _noise(found: Comparison) -> dict[str, str]:
@@ -101,7 +127,7 @@ def _noise(found: Comparison) -> dict[str, str]:
 
 def markdown(found: Comparison) -> str:
     """A table, then the remarks."""
-    rule = ["---", "---", "---:", "---:", "---:", "---:", "---", "---"]
+    rule = ["---", "---", "---:", "---:", "---:", "---:", "---:", "---", "---"]
     lines = [
         [as_markdown(text) for text in COLUMNS],
         rule,
@@ -133,15 +159,28 @@ def _plain_row(row: ComparisonRow) -> dict[str, Any]:
         "cell": row.cell,
         "figure": row.quantity.name,
         "unit": row.quantity.unit,
-        "a": row.a.evidence.value if row.a else None,
-        "b": row.b.evidence.value if row.b else None,
+        **_plain_side("a", row.a),
+        **_plain_side("b", row.b),
         "kind": "ratio" if row.quantity.relative else "difference",
         "change": evidence.value if evidence else None,
         "low": low,
         "high": high,
+        "detectable": row.difference.detectable() if row.difference else None,
         "margin": row.quantity.margin,
         "verdict": row.verdict,
+        "about": row.difference.about if row.difference else None,
         "note": "; ".join(row.difference.notes) if row.difference else "on one side only",
+    }
+
+
+def _plain_side(name: str, reading: Reading | None) -> dict[str, Any]:
+    """A figure with the number of its trainings, and their standard deviation."""
+    if reading is None:
+        return {name: None, f"{name}_seeds": None, f"{name}_sd": None}
+    return {
+        name: reading.evidence.value,
+        f"{name}_seeds": len(reading.trainings) or None,
+        f"{name}_sd": reading.spread,
     }
 
 
@@ -168,7 +207,7 @@ def latex(found: Comparison) -> str:
     return "\n".join(
         [
             "% needs \\usepackage{booktabs}",
-            r"\begin{tabular}{llrrrrl}",
+            r"\begin{tabular}{llrrrrrl}",
             r"    \toprule",
             f"    {heads} \\\\",
             r"    \midrule",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from detrbench.measures import COMMON, EVALUATED
+from detrbench import statistics
+from detrbench.compare import differences
+from detrbench.measures import COMMON, EVALUATED, MEASURES
 from detrbench.published import PublishedRow
 from detrbench.report import identity
 from detrbench.report.identity import Identity
@@ -15,6 +18,17 @@ from detrbench.results.store import CellResult
 NOT_RUN = "not run yet"  # what the results folder says of a measure that nobody has asked for
 
 Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measured figure: its 95 % interval where it is an estimate; a mean over seeds with its standard deviation."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    sd: float | None = None
+    seeds: int = 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,46 @@ class Entry:
         if self.cell is None or protocol is None:
             return {}
         return self.cell.records.get(measure, {}).get(protocol, {})
+
+    def figure(self, measure: str, protocol: str | None, *path: str) -> Figure | None:
+        """A figure of a record: of several trainings their mean; None where the first has none.
+
+        Args:
+            measure: its name.
+            protocol: of the record.
+            path: into the record; to an estimate where it ends with `value`.
+        """
+        found = [record for record in self._records(measure, protocol) if number(record, *path) is not None]
+        if not found or number(self.record(measure, protocol), *path) is None:
+            return None
+        values = [number(record, *path) or 0.0 for record in found]
+        mean, sd = sum(values) / len(values), statistics.spread(values)
+        low = high = None
+        if path[-1] == "value":
+            low, high = _interval([_inside(record, path[:-1]) for record in found])
+        return Figure(mean, low, high, sd, len(values))
+
+    def _records(self, measure: str, protocol: str | None) -> list[Record]:
+        """A record of each training, where those matter to it; of the first alone else."""
+        if self.cell is None or protocol is None:
+            return []
+        trainings = self.cell.trainings if MEASURES[measure].each_seed else [self.cell]
+        version = self.record(measure, protocol).get("protocol_version")
+        found = [each.records.get(measure, {}).get(protocol) or {} for each in trainings]
+        return [record for record in found if record.get("protocol_version") == version]
+
+    def untold(self, measure: str, protocol: str | None) -> str | None:
+        """Which of several trainings have no figure, and why."""
+        if self.cell is None or protocol is None or not MEASURES[measure].each_seed:
+            return None
+        gone = [each for each in self.cell.further if protocol not in each.records.get(measure, {})]
+        said = [f"{each.id} {differences.without(each, measure)}" for each in gone]
+        return f"{len(said)} of {len(self.cell.trainings)} trainings left out: {'; '.join(said)}" if said else None
+
+    @property
+    def seeds(self) -> int:
+        """How many trainings of this row have an AP."""
+        return len(self._records("accuracy", self.either("accuracy")))
 
     def own(self, measure: str) -> str | None:
         """The protocol of this row's records that answers to the published table; None where only `common` is there."""
@@ -140,6 +194,22 @@ def number(record: Record, *path: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     return float(value)
+
+
+def _inside(record: Record, path: tuple[str, ...]) -> Record:
+    value: Any = record
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return mapping(value)
+
+
+def _interval(estimates: list[Record]) -> tuple[float | None, float | None]:
+    """As the record has it; of several trainings for other seeds too."""
+    first = estimates[0]
+    if len(estimates) == 1:
+        return number(first, "low"), number(first, "high")
+    evidence = differences.over_seeds([differences.from_interval(each) for each in estimates])
+    return evidence.interval() if math.isfinite(evidence.se) else (None, None)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -164,7 +164,7 @@ def _by_epoch(section: Section) -> Figure | None:
         lines += _curve(entry, (row for row in record.get("epochs") or [] if isinstance(row, Mapping)), "AP", 1)
     if not lines:
         return None
-    title = "AP by training epoch"
+    title = f"AP by training epoch{columns.of_first(section)}"
     summary = "; ".join(f"{line.label} ends at {labels.fixed(line.y[-1], 1)}" for line in lines)
     y_label = f"AP, {section.condition}"
     svg = plots.curves(f"{section.anchor}-epochs", lines, y_label, f"{title}. {summary}")
@@ -178,7 +178,7 @@ def _loss(section: Section) -> Figure | None:
             lines += _curve(entry, read_lines(CellFolder(entry.cell.folder).training_log), "total", 2)
     if not lines:
         return None
-    title = "Loss in training"
+    title = f"Loss in training{columns.of_first(section)}"
     summary = "; ".join(f"{line.label} ends at {labels.fixed(line.y[-1], 1)}" for line in lines)
     svg = plots.curves(f"{section.anchor}-loss", lines, "Loss", f"{title}. {summary}")
     caption = "Weighted sum of all terms that a detector trains on, which differ between methods."
@@ -191,8 +191,8 @@ _SIZES = {"APS": ("small", "v"), "APM": ("medium", "o"), "APL": ("large", "^")}
 def _by_size(section: Section) -> Figure | None:
     rows = []
     for entry in section.entries:
-        record = entry.record("accuracy", entry.either("accuracy"))
-        values = tuple(number(record, "stats", key) for key in _SIZES)
+        found = [entry.figure("accuracy", entry.either("accuracy"), "stats", key) for key in _SIZES]
+        values = tuple(figure.value if figure else None for figure in found)
         if sum(value is not None for value in values) > 1:
             rows.append(Range(_name(entry), entry.id, values))
     if not rows:

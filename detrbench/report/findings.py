@@ -1,6 +1,7 @@
-"""What the figures say, in sentences of a fixed vocabulary: better, worse, same, unclear.
+"""What the figures say, in sentences of a fixed vocabulary: better, worse, same, unclear, undecided.
 
 A difference of AP is paired over the images that both rows share, one of latency over the rounds, as `compare` does.
+The noisy comparisons of one table are a family: Holm's procedure decides which of them are better or worse.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from detrbench.compare.cells import ComparisonRow, compare_quantity
 from detrbench.compare.quantities import QUANTITIES
-from detrbench.compare.verdicts import Verdict
+from detrbench.compare.verdicts import FALSE, Verdict, of_family, scope
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.published import MET
@@ -21,17 +22,21 @@ from detrbench.report.identity import Identity
 from detrbench.report.pairs import Pair
 from detrbench.report.sections import Section
 
+COMPARED = ("ap", "gflops", "latency")
 MOST = 3  # findings that stand open, facts of the whole table among them
-TRAINED_ONCE = "on these weights"  # an AP verdict says nothing of the method, of which there is one training
 
 
 @dataclass(frozen=True)
 class Clause:
-    """One statement: `text`, and the verdict on it where there is one, with what it holds for: "on these weights"."""
+    """One statement: `text`, and the verdict on it where there is one, with what it holds for: "on these weights".
+
+    `detectable` is the smallest difference that the comparison could have found.
+    """
 
     text: str
     verdict: Verdict | None = None
     scope: str = ""
+    detectable: float | None = None
 
     def __str__(self) -> str:
         return f"{self.text}: {' '.join(filter(None, (self.verdict, self.scope)))}" if self.verdict else self.text
@@ -70,17 +75,17 @@ def about(section: Section) -> SuiteFindings:
     """Sentences about one section, from its figures alone."""
     names = _names(section)
     compared = pairs.worth_comparing(section)
-    comparisons = [made for new, old in compared if (made := _comparison(new, old, names)) is not None]
+    comparisons = [made for each in _judged(compared) if (made := _comparison(each, names)) is not None]
     notes = [note for made in comparisons for note in made.notes]
     said = [note for note in dict.fromkeys(notes) if len(comparisons) > 1 and notes.count(note) == len(comparisons)]
     quieter = [replace(made, notes=tuple(note for note in made.notes if note not in said)) for made in comparisons]
-    basis = _basis(section, compared, said) if comparisons else ""
+    basis = _basis(section, compared, said, comparisons) if comparisons else ""
     estimated = section.is_measured("accuracy") or section.is_measured("latency")
     facts = (*_gflops_met(section), *_span(section))
     return SuiteFindings(facts, tuple(quieter), basis, open=max(MOST - len(facts), 1) if estimated else 0)
 
 
-def _basis(section: Section, compared: list[Pair], notes: list[str]) -> str:
+def _basis(section: Section, compared: list[Pair], notes: list[str], made: list[Finding]) -> str:
     """How the comparisons were made; `notes` hold for every one of them."""
     margins = [
         ("accuracy", f"{QUANTITIES['ap'].margin:g} AP"),
@@ -93,13 +98,37 @@ def _basis(section: Section, compared: list[Pair], notes: list[str]) -> str:
             "" if any(note.startswith("unpaired") for note in notes) else ", both on the same images drawn together"
         )
         words.append(f"AP at {section.condition}, under {_rules(compared)}{paired}.")
-        if section.is_measured("training"):
-            words.append("Intervals are over images; each row was trained once, and another seed may move it further.")
+        words += _of_seeds(section, made)
     if measured:
         words.append(f"Same: the 95 % interval of the difference lies within {' or '.join(measured)}.")
         words.append("Better or worse: it lies on one side of no difference. Unclear: neither.")
+        words += _of_family(made)
     words += [f"{note[:1].upper()}{note[1:]}." for note in notes]
     return " ".join(words)
+
+
+def _of_seeds(section: Section, made: list[Finding]) -> list[str]:
+    """What the verdicts on AP hold for, as far as there are such ones."""
+    scopes = {clause.scope for finding in made for clause in finding.clauses if clause.verdict and " AP" in clause.text}
+    words = ["Undecided: trained with one seed, whose interval is over images alone; another seed may turn it round."]
+    words = words if scope("undecided", "training") in scopes else []
+    if scope("same", "weights") in scopes:
+        words.append("On these weights: of the given weights, on other images; not of the methods behind them.")
+    if "" in scopes:
+        words.append("Without such a word: of the methods, with other seeds and other images.")
+    return words
+
+
+def _of_family(made: list[Finding]) -> list[str]:
+    """That verdicts are given together, where several are."""
+    size = sum(clause.detectable is not None for finding in made for clause in finding.clauses)
+    words = ["Detectable: the smallest difference that such a comparison finds four times out of five."]
+    if size > 1:
+        words.append(
+            f"{size} comparisons are judged together (Holm): the probability that any of them is called better or worse "
+            f"where nothing differs is at most {100 * FALSE:g} %, so that one whose interval lies aside may be unclear."
+        )
+    return words if size else []
 
 
 def _rules(compared: list[Pair]) -> str:
@@ -158,27 +187,58 @@ def _name(found: Identity, short: Mapping[tuple[str, ...], str]) -> str:
     return name if found.kept is None else f"{name} at {found.kept:g}"
 
 
-def _comparison(new: Entry, old: Entry, names: Mapping[str, str]) -> Finding | None:
-    ap, gflops, latency = (_compared(new, old, name) for name in ("ap", "gflops", "latency"))
+@dataclass(frozen=True)
+class _Compared:
+    """Two rows, with those of the quantities that both have; of `family` comparisons in all."""
+
+    new: Entry
+    old: Entry
+    rows: Mapping[str, ComparisonRow]
+    family: int
+
+
+def _judged(compared: list[Pair]) -> list[_Compared]:
+    """The pairs with their verdicts, which are given to all of them together."""
+    found = [{name: row for name in COMPARED if (row := _compared(new, old, name))} for new, old in compared]
+    family = [(row.difference, row.quantity) for rows in found for row in rows.values() if row.difference]
+    verdicts = iter(of_family(family))
+    size = sum(difference.detectable() is not None for difference, _ in family)
+    judged = [{name: replace(row, verdict=next(verdicts)) for name, row in rows.items()} for rows in found]
+    return [_Compared(new, old, rows, size) for (new, old), rows in zip(compared, judged)]
+
+
+def _comparison(found: _Compared, names: Mapping[str, str]) -> Finding | None:
+    new, old = found.new, found.old
+    ap, gflops, latency = (found.rows.get(name) for name in COMPARED)
     clauses, notes = [], []
     cost = f"{_sides(gflops)} GFLOPs" if gflops else ""
     if ap and ap.difference:
         gain = labels.fixed(ap.difference.evidence.value, 1, sign=True)
         at = f" at {cost}" if cost else ""
-        clauses.append(Clause(f"{gain} AP{_interval(ap, 1)}{at}", ap.verdict, TRAINED_ONCE))
+        detectable = ap.difference.detectable(found.family)
+        clauses.append(_clause(f"{gain} AP{_interval(ap, 1)}{at}", ap, detectable))
         notes += [*_training(new, old), *ap.difference.notes]
+        notes += [f"detectable {labels.fixed(detectable, 1)} AP"] if detectable is not None else []
     elif gflops and gflops.difference:
         change = labels.fixed(100 * (gflops.difference.evidence.value - 1), 1, sign=True)
         clauses.append(Clause(f"{cost}, {change} %", gflops.verdict))
     if latency and latency.difference:
         ratio = f"{labels.fixed(latency.difference.evidence.value, 2)} times{_interval(latency, 2)}"
-        clauses.append(Clause(f"latency {_sides(latency)} ms, {ratio}", latency.verdict))
+        clauses.append(
+            _clause(f"latency {_sides(latency)} ms, {ratio}", latency, latency.difference.detectable(found.family))
+        )
         notes += latency.difference.notes
     return (
         Finding(f"{names[new.id]} against {names[old.id]}", tuple(clauses), tuple(dict.fromkeys(notes)))
         if clauses
         else None
     )
+
+
+def _clause(text: str, row: ComparisonRow, detectable: float | None) -> Clause:
+    assert row.difference is not None
+    said = scope(row.verdict, row.difference.about) if row.verdict else ""
+    return Clause(text, row.verdict, said, detectable)
 
 
 def _compared(new: Entry, old: Entry, name: str) -> ComparisonRow | None:

@@ -87,7 +87,10 @@ def as_markdown(text: str) -> str:
 
 
 def as_csv(found: list[Section]) -> str:
-    """One line a row of any suite; every figure a column, intervals as `<figure>_low` and `<figure>_high`."""
+    """One line a row of any suite; every figure a column, intervals as `<figure>_low` and `<figure>_high`.
+
+    A mean over seeds has their number and standard deviation as `<figure>_seeds` and `<figure>_sd`.
+    """
     rows = [line for section in found for line in _csv_rows(section)]
     names = list(dict.fromkeys(name for row in rows for name in row))
     out = io.StringIO()
@@ -117,6 +120,8 @@ def _csv_cell(column: Column, cell: TableCell) -> dict[str, Any]:
     values: dict[str, Any] = {column.key: "" if cell.value is None else cell.value}
     if cell.low is not None and cell.high is not None:
         values |= {f"{column.key}_low": cell.low, f"{column.key}_high": cell.high}
+    if cell.seeds:
+        values |= {f"{column.key}_sd": cell.sd, f"{column.key}_seeds": cell.seeds}
     if cell.note:
         values[f"{column.key}_note"] = cell.note
     return values
@@ -219,7 +224,9 @@ def _json_section(section: Section) -> dict[str, Any]:
 
 
 def _json_finding(finding: Finding) -> dict[str, Any]:
-    clauses = [{"text": clause.text, "verdict": clause.verdict} for clause in finding.clauses]
+    clauses = [
+        {"text": c.text, "verdict": c.verdict, "scope": c.scope, "detectable": c.detectable} for c in finding.clauses
+    ]
     return {"subject": finding.subject, "clauses": clauses, "notes": list(finding.notes)}
 
 
@@ -246,7 +253,7 @@ def _json_table(table: Table) -> dict[str, Any]:
 
 def _json_cell(cell: TableCell) -> dict[str, Any]:
     found = {"value": cell.value, "text": cell.text, "kind": cell.kind, "low": cell.low, "high": cell.high}
-    return {**found, "note": cell.note}
+    return {**found, "sd": cell.sd, "seeds": cell.seeds, "note": cell.note}
 
 
 def _heading(column: Column) -> str:

@@ -98,6 +98,11 @@ def interval(low: float | None, high: float | None, decimals: int) -> str:
     return f"[{fixed(low, decimals)}, {fixed(high, decimals)}]"
 
 
+def spread(value: float, sd: float | None, decimals: int) -> str:
+    """`24.2 ± 1.3`: a mean over seeds with its standard deviation between them; of one training the figure alone."""
+    return fixed(value, decimals) + (f" ± {fixed(sd, decimals)}" if sd is not None else "")
+
+
 def letter(index: int) -> str:
     """The mark of the n-th footnote: a, b, ..., z, aa, ab, ..."""
     text = ""

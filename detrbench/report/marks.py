@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from detrbench import published as published_tables
 from detrbench.measures import COMMON, EVALUATED
 from detrbench.report import labels
-from detrbench.report.entries import Entry, number
+from detrbench.report.entries import Entry, Figure, number
 from detrbench.report.identity import Identity
 from detrbench.report.sections import Section
 
@@ -51,6 +51,7 @@ class Mark:
         x: costs by key of COSTS.
         y: figures by key of FIGURES.
         spans: 95 % intervals of what was measured, by the same keys.
+        seeds: trainings of which it is the mean, with the standard deviation between them.
         epochs: trained for; empty where that is not known.
         source: where it stands: "Focus-DETR, Table 6".
         measured: here, and not by the paper.
@@ -63,6 +64,7 @@ class Mark:
     x: Mapping[str, float]
     y: Mapping[str, float]
     spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    seeds: tuple[int, float] | None = None
     epochs: str = ""
     source: str = ""
     measured: bool = False
@@ -99,13 +101,8 @@ def published_marks(section: Section) -> Iterator[Mark]:
 def measured_marks(section: Section) -> Iterator[Mark]:
     """A filled point for each row with a measured AP, at the costs of the detector that was evaluated."""
     for entry in section.entries:
-        record = entry.record("accuracy", entry.either("accuracy"))
-        figures = {key: number(record, "stats", key) for key in ("AP50", "APS")}
-        figures |= {
-            "AP": number(record, "ap", "value"),
-            "Corr": number(entry.record("dam", entry.either("dam")), "corr", "value"),
-        }
-        known = {key: value for key, value in figures.items() if value is not None}
+        figures = _measured_figures(entry)
+        known = {key: figure.value for key, figure in figures.items()}
         costs = _timed(entry) | _counted_as_evaluated(entry)
         if "AP" not in known or not costs:
             continue
@@ -115,7 +112,8 @@ def measured_marks(section: Section) -> Iterator[Mark]:
             replace(entry.identity, backbone=backbone),
             costs,
             known,
-            spans=_spans(entry),
+            spans=_spans(entry, figures),
+            seeds=_seeds(figures),
             epochs=_epochs(section, entry) if section.scale == "paper" else _trained(entry),
             source=f"measured, {section.suite}, protocol {entry.either('accuracy')}",
             measured=True,
@@ -124,20 +122,27 @@ def measured_marks(section: Section) -> Iterator[Mark]:
         )
 
 
-def _spans(entry: Entry) -> dict[str, tuple[float, float]]:
-    latency, accuracy = (
-        entry.record("latency", entry.first("latency")),
-        entry.record("accuracy", entry.either("accuracy")),
-    )
+def _measured_figures(entry: Entry) -> dict[str, Figure]:
+    rule = entry.either("accuracy")
     found = {
-        key: (number(record, *path, "low"), number(record, *path, "high"))
-        for key, record, path in (
-            ("AP", accuracy, ("ap",)),
-            ("AP50", accuracy, ("ap50",)),
-            ("latency", latency, ("median_ms",)),
-        )
+        "AP": entry.figure("accuracy", rule, "ap", "value"),
+        "AP50": entry.figure("accuracy", rule, "ap50", "value"),
+        "APS": entry.figure("accuracy", rule, "stats", "APS"),
+        "Corr": entry.figure("dam", entry.either("dam"), "corr", "value"),
     }
-    return {key: (low, high) for key, (low, high) in found.items() if low is not None and high is not None}
+    return {key: figure for key, figure in found.items() if figure is not None}
+
+
+def _spans(entry: Entry, figures: Mapping[str, Figure]) -> dict[str, tuple[float, float]]:
+    latency = entry.figure("latency", entry.first("latency"), "median_ms", "value")
+    known = {key: figures[key] for key in ("AP", "AP50") if key in figures} | ({"latency": latency} if latency else {})
+    return {key: (f.low, f.high) for key, f in known.items() if f.low is not None and f.high is not None}
+
+
+def _seeds(figures: Mapping[str, Figure]) -> tuple[int, float] | None:
+    """How many trainings an AP is the mean of, and its standard deviation between them; None of a single one."""
+    ap = figures.get("AP")
+    return (ap.seeds, ap.sd) if ap and ap.sd is not None else None
 
 
 def _published_figures(entry: Entry) -> dict[str, float]:

@@ -235,5 +235,10 @@ def condition_table(section: Section) -> Table:
         Column("gflops.common", "GFLOPs", "common", total),
         *columns.speed(section),
     ]
-    best = sorted(section.entries, key=lambda e: -(number(e.record("accuracy", COMMON), "ap", "value") or 0.0))
+
+    def ap(entry: Entry) -> float:
+        found = entry.figure("accuracy", COMMON, "ap", "value")
+        return found.value if found else 0.0
+
+    best = sorted(section.entries, key=lambda entry: -ap(entry))
     return tables.fill("ap", f"AP, {section.condition}", section, made, best)

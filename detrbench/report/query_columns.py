@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from detrbench.report import labels
+from detrbench.report import columns, labels
 from detrbench.report.columns import EMPTY, Column, TableCell
 from detrbench.report.entries import Entry, Record, number
 from detrbench.report.sections import Section, point
@@ -19,7 +19,7 @@ def per_object(section: Section) -> list[Column]:
     rows = section.published.rows if section.published else ()
     found = {f"{row.values['threshold']:g}" for row in rows if PUBLISHED in row.values}
     found |= {threshold for entry in section.entries for threshold in _record(entry).get("per_object") or {}}
-    pairs = [_pair(section, threshold, _measured("per_object", threshold)) for threshold in sorted(found, key=float)]
+    pairs = [_pair(section, threshold, _counted(threshold)) for threshold in sorted(found, key=float)]
     kept = slice(2 if section.is_measured("queries") else 1)
     return [column for pair in pairs for column in pair[kept]]
 
@@ -30,6 +30,21 @@ def _pair(section: Section, threshold: str, measured: Callable[[Entry], TableCel
         Column(f"{key}.published", group, "published, COCO val2017", _published(section, threshold)),
         Column(key, group, f"measured, {section.condition}", measured),
     ]
+
+
+def _counted(threshold: str) -> Callable[[Entry], TableCell]:
+    """Queries per object above a threshold, or why there is no figure."""
+
+    def cell(entry: Entry) -> TableCell:
+        if entry.cell is None:
+            return EMPTY
+        rule = entry.first("queries")
+        found = entry.figure("queries", rule, "per_object", threshold, "value")
+        if found is None:
+            return EMPTY if _record(entry) else TableCell(labels.ABSENT, "absent", note=entry.why("queries"))
+        return columns.measured_cell(found, 2, note=entry.untold("queries", rule))
+
+    return cell
 
 
 @dataclass(frozen=True)
@@ -76,10 +91,10 @@ def by_epoch(section: Section, rows: list[AtEpoch]) -> list[Column]:
 
         return cell
 
-    columns = [Column("epoch", "", "Epoch", epoch)]
+    made = [Column("epoch", "", "Epoch", epoch)]
     for threshold in sorted({name for row in rows for name in row.gathered}, key=float):
-        columns += _pair(section, threshold, measured(threshold))
-    return columns
+        made += _pair(section, threshold, measured(threshold))
+    return made
 
 
 def spread(section: Section) -> list[Column]:

@@ -6,12 +6,12 @@ figure was not measured, and why a published figure is doubtful.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from detrbench.measures import label
 from detrbench.report import columns, descriptors, identity, labels, query_columns
 from detrbench.report.columns import EMPTY, Column, TableCell
-from detrbench.report.entries import Entry, number
+from detrbench.report.entries import Entry
 from detrbench.report.sections import Section
 
 
@@ -97,14 +97,21 @@ def detail_tables(section: Section) -> list[Table]:
     """What the main table has no room for, as far as the suite asks for it; all by default."""
     measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
     epochs = query_columns.epochs(section)
+    first = columns.of_first(section)
     tables = [
         fill("accuracy", "Accuracy in full", section, columns.full_accuracy(section), section.entries),
         per_class(section),
         fill("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
         fill("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
-        fill("spread", "Where queries end", section, query_columns.spread(section), measured),
-        fill("queries_by_epoch", "Queries by epoch", section, query_columns.by_epoch(section, epochs), list(epochs)),
-        fill("training", "Training", section, columns.training(section), measured),
+        fill("spread", f"Where queries end{first}", section, query_columns.spread(section), measured),
+        fill(
+            "queries_by_epoch",
+            f"Queries by epoch{first}",
+            section,
+            query_columns.by_epoch(section, epochs),
+            list(epochs),
+        ),
+        fill("training", f"Training{first}", section, columns.training(section), measured),
     ]
     wanted = section.wanted("tables", DETAILS)
     return [table for table in tables if table.columns and table.rows and table.key in wanted]
@@ -117,8 +124,8 @@ def per_class(section: Section) -> Table:
     names = dict.fromkeys(name for entry in known for name in found[entry.id])
 
     def cell(entry: Entry, name: str) -> TableCell:
-        value = number(found[entry.id], name)
-        return EMPTY if value is None else TableCell(labels.fixed(value, 1), "measured", round(value, 1))
+        figure = entry.figure("accuracy", entry.either("accuracy"), "per_class", name)
+        return EMPTY if figure is None else columns.measured_cell(replace(figure, value=round(figure.value, 1)), 1)
 
     heads = tuple(Column(f"per_class.{entry.id}", "", entry.id, lambda _: EMPTY) for entry in known)
     rows = tuple(Row("", name, "", 0, True, None, tuple(cell(entry, name) for entry in known)) for name in names)

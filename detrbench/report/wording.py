@@ -28,9 +28,13 @@ def sentence(shown: list[Mark], x: str) -> str:
     saved, lost, mark, base = best
     at = "" if mark.identity.kept is None else f" at a keep ratio of {mark.identity.kept:g}"
     price = f"for {lost:.1f} AP" if lost > 0.05 else f"and gains {-lost:.1f} AP" if lost < -0.05 else "at equal AP"
-    whose = f"{_paper(mark)}, both as published" if not mark.measured else "on these weights"
+    whose = f"{_paper(mark)}, both as published" if not mark.measured else _whose(mark, base)
     words = COSTS[x].words
     return f"{mark.identity.method}{at} saves {100 * saved:.0f} % of {base.identity.base}'s {words} {price} ({whose})."
+
+
+def _whose(mark: Mark, base: Mark) -> str:
+    return "on these weights" if None in (mark.seeds, base.seeds) else "means over seeds"
 
 
 def _best_of_each(marks: list[Mark]) -> list[Mark]:
@@ -110,6 +114,8 @@ def unbeaten(marks: Iterable[Mark], x: str, y: str) -> list[Mark]:
 def tip(mark: Mark, x: str, y: str) -> str:
     """What a point says: figure, cost, length of training, where it stands, and the GFLOPs by both rules."""
     figure = f"{labels.fixed(mark.y[y], FIGURES[y].decimals)} {FIGURES[y].words}"
+    if mark.seeds and y == "AP":
+        figure += f" ± {labels.fixed(mark.seeds[1], 1)} (SD of {mark.seeds[0]} seeds)"
     if y in mark.spans:
         figure += f" {labels.interval(*mark.spans[y], FIGURES[y].decimals)}"
     others = [key for key in COSTS if key in mark.x and key != x and key.startswith("gflops")]

@@ -1,8 +1,9 @@
 """The address of a result, as every command takes it: `SUITE:ID`, with `@SCALE` where several scales have it.
 
 A suite is looked up in a results folder; the path of a folder may stand in its place. Of each name, a beginning that
-fits one alone is enough: `quick:sparse-0.1`. The folder of a cell, and `SUITE/SCALE/ID`, are addresses as well. Imports
-no torch.
+fits one alone is enough: `quick:sparse-0.1`. Of a cell that was trained with several seeds, `SUITE:ID#1` is the second
+training alone, `SUITE:ID#0` the first. The folder of a cell, and `SUITE/SCALE/ID`, are addresses as well. Imports no
+torch.
 """
 
 from __future__ import annotations
@@ -116,8 +117,22 @@ def _chosen(kind: str, cell: str, scale: str, found: list[CellResult]) -> list[C
     ids = {each.id for each in found}
     if f"{cell}@{scale}" in ids:  # an id may have the sign itself
         cell, scale = f"{cell}@{scale}", ""
+    before, sign, number = cell.rpartition("#")
+    if sign and number.isdecimal() and cell not in ids:
+        return _training(cell, int(number), _chosen(kind, before, scale, found))
     name = complete(kind, cell, ids)
     return _at_scale(name, scale, [each for each in found if each.id == name])
+
+
+def _training(what: str, number: int, found: list[CellResult]) -> list[CellResult]:
+    """Of each result the one training of that number, counted from 0."""
+    chosen = [
+        one for each in found for one in each.trainings if one.id == (f"{each.id}#{number}" if number else each.id)
+    ]
+    if not chosen:
+        known = ", ".join(f"#{i}" for i in range(max(len(each.trainings) for each in found)))
+        raise UsageError(f"{what}: no training has that number", hint=f"known: {known}")
+    return chosen
 
 
 def _at_scale(what: str, scale: str, found: list[CellResult]) -> list[CellResult]:

@@ -71,6 +71,7 @@ class Description(TypedDict, total=False):
     checkpoint: str | None
     published_only: bool
     weights_of: str | None
+    seed_of: str | None
     official: str | None
     resolved: dict[str, Any]
 

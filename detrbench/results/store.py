@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ class CellResult:
     """All that is known of one cell, read back from its folder.
 
     `cell` is cell.yaml, `status` is status.json, `records[measure][protocol]` a record as JSON, and
-    `envelopes[measure]` what was stored around it (key, environment, seconds, created).
+    `envelopes[measure]` what was stored around it (key, environment, seconds, created). `further` are its other
+    trainings, which differ in their seed alone.
     """
 
     id: str
@@ -35,6 +37,12 @@ class CellResult:
     status: dict[str, Any]
     records: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     envelopes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    further: tuple[CellResult, ...] = ()
+
+    @property
+    def trainings(self) -> list[CellResult]:
+        """Each training of the cell by itself, the first one first."""
+        return [dataclasses.replace(self, further=()), *self.further]
 
     def state(self, measure: str) -> tuple[str, str | None]:
         """(state, why) of a measure; one that nobody has run yet is `not_measured`."""
@@ -74,7 +82,7 @@ class ResultsStore:
         """The cells of one suite at one scale, in the suite's order.
 
         A variant that was run with other settings (`--set`) has a folder for each; that of the last run counts,
-        whatever the clock said then.
+        whatever the clock said then. Trainings with further seeds stand in the cell whose trainings they are.
         """
         chosen, newest = self._chosen(suite, scale), dict[str, CellResult]()
         for path in self._folders(suite, scale):
@@ -84,7 +92,7 @@ class ResultsStore:
             known = newest.get(result.id)
             if known is None or _counts(result, chosen) >= _counts(known, chosen):
                 newest[result.id] = result
-        return sorted(newest.values(), key=lambda result: (result.cell.get("index", 0), result.id))
+        return sorted(_gathered(newest.values()), key=lambda result: (result.cell.get("index", 0), result.id))
 
     def choose(self, suite: str, scale: str, folders: Mapping[str, str]) -> None:
         """Keeps which folder of each cell a run is at: id -> name of the folder. Other cells stay as they were."""
@@ -145,8 +153,34 @@ class ResultsStore:
         for name, at in self.suites():
             if suite in (None, name) and scale in (None, at):
                 for result in self.cells(name, at):
-                    rows += _rows(result)
+                    rows += [row for each in result.trainings for row in _rows(each)]
         return pd.DataFrame(rows)
+
+
+def _gathered(results: Iterable[CellResult]) -> Iterator[CellResult]:
+    """The results with those of further seeds in the cell that they are trainings of.
+
+    One whose cell is not there stands alone. One that differs from it in more than the seed is of other settings.
+    """
+    known = {result.id: result for result in results}
+    further: dict[str, list[CellResult]] = {}
+    for result in known.values():
+        first = known.get(result.cell.get("seed_of") or "")
+        if first is None:
+            further.setdefault(result.id, [])
+        elif _but_for_the_seed(result) == _but_for_the_seed(first):
+            further.setdefault(first.id, []).append(result)
+    for id_, others in further.items():
+        yield dataclasses.replace(known[id_], further=tuple(sorted(others, key=_seed)))
+
+
+def _but_for_the_seed(result: CellResult) -> list[Any]:
+    resolved = {name: value for name, value in result.cell.get("resolved", {}).items() if name != "seed"}
+    return [resolved, *(result.cell.get(name) for name in ("model", "options", "checkpoint"))]
+
+
+def _seed(result: CellResult) -> tuple[int, str]:
+    return int(result.cell.get("resolved", {}).get("seed") or 0), result.id
 
 
 def _counts(result: CellResult, chosen: Mapping[str, Any]) -> tuple[bool, str]:

@@ -173,6 +173,6 @@ def _record_suite(run: PreparedRun) -> None:
     selected = {item.cell.id for item in run.items}
     known = run.store.ids(suite.name, run.scale) if len(selected) < len(run.cells) else set()
     for cell in run.cells:
-        if cell.id in selected or cell.id not in known:
+        if cell.id in selected or not (cell.first or cell.id in known):
             run.store.folder(suite.name, run.scale, folder_name(cell)).write_cell(cell.describe())
     run.store.choose(suite.name, run.scale, {cell.id: folder_name(cell) for cell in run.cells if cell.id in selected})

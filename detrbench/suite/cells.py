@@ -38,7 +38,8 @@ class Cell:
     `options` build the detector that is trained, timed and evaluated; `complexity_options` the one whose operations
     are counted, at paper scale wherever the suite has that scale. `protocols` are recorded beside `common`.
     `weights_of` is the cell whose training gives the weights, where it is not this one; `official` the released weights
-    that may stand in for that training, at the papers' own scale.
+    that may stand in for that training, at the papers' own scale. `first` is the cell of which this one is another
+    training, with another seed: `sparse-0.3#1` of `sparse-0.3`.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Cell:
     published_only: bool = False
     weights_of: Cell | None = None
     official: str | None = None
+    first: Cell | None = None
     origins: sources.Origins = sources.NOBODY
 
     @property
@@ -92,10 +94,11 @@ class Cell:
 
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""
-        left_out = ("settings", "origins")
+        left_out = ("settings", "origins", "first")
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         values |= {"protocols": list(self.protocols), "resolved": self.settings.resolved()}
         values["weights_of"] = self.weights_of.id if self.weights_of else None
+        values |= {"seed_of": self.first.id} if self.first else {}
         values["recipe"] = {} if self.model is None else self.recipe
         return typing.cast("dict[str, Any]", json.loads(json.dumps(values, default=str)))
 
@@ -108,7 +111,7 @@ class LoadedSuite:
     document: yaml12.Document
 
     def cells(self, scale: str, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
-        """The suite's cells at one scale, in order.
+        """The suite's cells at one scale, in order; behind them all, those with a second seed, with a third, ...
 
         Args:
             scale: a key of `scales`.
@@ -116,8 +119,10 @@ class LoadedSuite:
         """
         changed, options = split_overrides(overrides or {})
         cells = list(_expand(self, scale, changed))
+        cells = list(self._linked(_with_options(cells, options) if options else cells))
+        cells += further_seeds(cells)
         self._check_unique(cells)
-        return list(self._linked(_with_options(cells, options) if options else cells))
+        return cells
 
     def _linked(self, cells: Iterable[Cell]) -> Iterator[Cell]:
         """The cells, each with the earlier cell whose weights it is measured with."""
@@ -216,6 +221,30 @@ def _origins(
             (sources.SUITE, suite.defaults),
         ),
     )
+
+
+def further_seeds(cells: list[Cell]) -> Iterator[Cell]:
+    """The other trainings of each row that is trained, as many as its scale asks for, the second of each row first.
+
+    What is measured with another row's weights is so with each of its trainings.
+    """
+    for number in range(1, max((cell.settings.seeds for cell in cells), default=1)):
+        made: dict[str, Cell] = {}
+        for cell in cells:
+            source = cell.weights_of
+            if source is None and cell.settings.seeds > number and cell.model and cell.checkpoint is None:
+                made[cell.id] = _another_seed(cell, number)
+            elif source is not None and source.id in made:
+                made[cell.id] = dataclasses.replace(_another_seed(cell, number), weights_of=made[source.id])
+        yield from made.values()
+
+
+def _another_seed(cell: Cell, number: int) -> Cell:
+    settings = cell.settings.with_seed(number)
+    said = ((sources.SEEDS, {"seed": settings.seed}), *cell.origins.settings)
+    origins = dataclasses.replace(cell.origins, settings=said)
+    name = _checked_name(f"{cell.id}#{number}")
+    return dataclasses.replace(cell, id=name, first=cell, settings=settings, origins=origins)
 
 
 def _weights_wanted(suite: Suite) -> Iterator[tuple[str, tuple[int, str]]]:

@@ -69,6 +69,8 @@ def document(name: str, model: str, data: OwnData, chosen: Mapping[str, Any]) ->
         raise unknown_name("model", model, models.names(), "detrbench list models")
     settings, options = split_overrides(chosen)
     _ = settings.recipe  # refuses what is out of bounds
+    if settings.seeds > 1:
+        raise UsageError("seeds: one detector is trained here", hint="a suite compares several: detrbench run SUITE")
     said = settings.model_dump(exclude_unset=True)
     batch_size = said.get("batch_size", BATCH_SIZE)
     epochs = said.get("epochs", _epochs(-(-data.images // batch_size)))

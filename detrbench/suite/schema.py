@@ -48,6 +48,7 @@ _COCO_KEYS = ("path", "labels", "keep_empty", "limit")  # those that say somethi
 _DataKeys = create_model("_DataKeys", __base__=Strict, **_keys_of(DataSpec, _DATA_NAMES, "kind"))
 _RecipeKeys = create_model("_RecipeKeys", __base__=Strict, **_keys_of(Recipe, {}))
 
+Seeds = Annotated[int, Field(ge=1, le=100)]
 # Pixels. In a smaller image the coarsest level has nothing left; a larger one fits into no memory.
 Side = Annotated[int, Field(ge=32, le=16384)]
 
@@ -63,6 +64,8 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         train_scales: short sides of a training image to choose from, likewise up to `longest`. If not given: DETR's
             (480 to 800) in proportion to `shortest`; `shapes` are trained as they are evaluated.
         crop: half of the training images go through a random window first. If not given: true for `coco`.
+        seeds: trainings of each row, which differ in nothing but `seed`: that one, the next, ... AP is their mean, and
+            verdicts are about the method instead of one training of it. Rows with given weights have one.
         model: model options that this scale changes (a tiny backbone). A row whose scale names another shared one has
             the options of that one, and none of its suite's.
     """
@@ -73,6 +76,7 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     longest: Side | None = None
     train_scales: list[Side] | None = Field(default=None, min_length=1)
     crop: bool | None = None
+    seeds: Seeds = 1
     model: dict[str, Any] = Field(default={})
 
     def merged(self, other: Scale) -> Scale:
@@ -117,13 +121,17 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
 
     def check(self) -> None:
         """Raises UsageError for values that are out of bounds or do not fit each other, and for data that cannot be."""
-        _ = self.data_spec, self.recipe
+        _ = self.data_spec, self.recipe, self.with_seed(self.seeds - 1).recipe
         shortest, longest = self.eval_size
         if shortest > longest:
             raise UsageError(f"shortest: expected at most longest, which is {longest}, got {shortest}")
         if max(self.sides_in_training) > longest:
             found = max(self.sides_in_training)
             raise UsageError(f"train_scales: expected at most longest, which is {longest}, got {found}")
+
+    def with_seed(self, number: int) -> Scale:
+        """The scale of one of the trainings, counted from 0."""
+        return self.merged(Scale(seed=self.seed + number)) if number else self
 
     @property
     def recipe(self) -> Recipe:

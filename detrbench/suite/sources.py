@@ -1,5 +1,6 @@
 """Where each value of a cell's recipe comes from: the command, the row, the suite, a shared scale, the zoo, a default.
 
+    seeds         which of several trainings it is
     --set         given with the command
     row           the variant in the suite's file: its options, its matrix, its own keys for the scale
     suite         the suite's file, for all of its rows
@@ -20,7 +21,7 @@ from detrbench import models
 from detrbench.models.zoo import of_backbone
 from detrbench.suite.schema import Scale
 
-SET, ROW, SUITE, ZOO, DEFAULT = "--set", "row", "suite", "zoo", "default"
+SEEDS, SET, ROW, SUITE, ZOO, DEFAULT = "seeds", "--set", "row", "suite", "zoo", "default"
 MODEL = "model."  # begins the names of the detector's options, as `--set` has them
 
 # What is worked out from several keys: the first of them that is said anywhere decides.
