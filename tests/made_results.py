@@ -28,7 +28,10 @@ ENVIRONMENT = {"gpus": ["NVIDIA H200"], "cpu": "A CPU", "cores": 2}
 
 
 def matches(seed: int, skill: float, images: int = 80) -> Matches:
-    """One class; a detector that finds a share `skill` of two objects in each image, and some that are not there."""
+    """One class; a detector that finds a share `skill` of two objects in each image, and some that are not there.
+
+    With other seeds it finds others.
+    """
     rng = np.random.default_rng(seed)
     image = np.repeat(np.arange(images), 3)
     hit = (rng.random(len(image)) < skill) & (np.arange(len(image)) % 3 < 2)
@@ -38,20 +41,22 @@ def matches(seed: int, skill: float, images: int = 80) -> Matches:
 
 
 class MadeResults:
-    """A folder with the suite `demo`, into which records are put."""
+    """A folder with the suite `demo`, into which records are put; of trained cells, or of given weights (`given`)."""
 
-    def __init__(self, folder: Path, session: str = "s", results: str = "results") -> None:
+    def __init__(self, folder: Path, session: str = "s", results: str = "results", seeds: int = 1) -> None:
         self.folder, self.session = folder, session
         (folder / "demo.yaml").write_text(SUITE)
         self.store = ResultsStore(folder / results)
-        self.cells = {cell.id: cell for cell in suites.load(str(folder / "demo.yaml")).cells("smoke")}
+        self.given = False
+        found = suites.load(str(folder / "demo.yaml")).cells("smoke", {"seeds": seeds})
+        self.cells = {cell.id: cell for cell in found}
 
     def put(self, cell: str, measure: str, record: dict[str, Any], device: str = "cuda", **environment: Any) -> None:
         where = self.store.folder("demo", "smoke", folder_name(self.cells[cell]))
         where.write_cell(self.cells[cell].describe())
-        where.write_envelope(
-            measure, f"{cell} {measure}", {"common": record}, ENVIRONMENT | environment, 1.0, device=device
-        )
+        weights = "checkpoint" if self.given else "trained"
+        extra = {"device": device, "weights": weights}
+        where.write_envelope(measure, f"{cell} {measure}", {"common": record}, ENVIRONMENT | environment, 1.0, **extra)
         where.set_state(cell, measure, "done")
 
     def state(self, cell: str, measure: str, state: Any, why: str) -> None:
@@ -69,7 +74,8 @@ class MadeResults:
         images = self.store.folder("demo", "smoke", folder_name(self.cells[cell])).images
         images.unlink(missing_ok=True)
         if skill is not None:
-            images.write_bytes(ap_images.pack({"common": matches(0, skill)}, list(range(80)), f"{cell} accuracy"))
+            seed = int(cell.partition("#")[2] or 0)
+            images.write_bytes(ap_images.pack({"common": matches(seed, skill)}, list(range(80)), f"{cell} accuracy"))
 
     def latency(self, cell: str, milliseconds: Sequence[Sequence[float]], **environment: Any) -> None:
         flat = [value for each in milliseconds for value in each]

@@ -4,8 +4,8 @@ A noisy figure *breaks* its budget only where noise as an explanation is ruled o
 is. Many budgets are asked at once and may be measured more than once, so the first is judged for the whole check: with
 Holm's procedure over all noisy budgets and an equal share for each look, the probability that a check in which every
 budget is kept raises any alarm is at most `FALSE_ALARMS`. A budget that is broken by however little passes with at most
-the same probability. Figures without noise, and the absolute AP of one training on its fixed images, are facts: they are
-just compared. Over several seeds a budget is about the method, and its evidence holds for other seeds and other images.
+the same probability. Figures without noise, and the absolute AP of one training on its fixed images, are facts: they
+are just compared. Over several seeds a budget is about the method, and its evidence holds for other seeds and images.
 """
 
 from __future__ import annotations

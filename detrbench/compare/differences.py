@@ -48,9 +48,9 @@ class Training:
 class Reading:
     """A figure of one cell, with all that a comparison needs to know of where it comes from.
 
-    `rounds` are times by process and round, NaN where left out. `trainings` are behind a figure that depends on weights,
-    one for each seed; `given` says that its weights came as a file. `notes` are what the timing itself said of its
-    machine, and which trainings have no figure.
+    `rounds` are times by process and round, NaN where left out. `trainings` are behind a figure that depends on
+    weights, one for each seed; `given` says that its weights came as a file. `notes` are what the timing itself said of
+    its machine, and which trainings have no figure.
     """
 
     quantity: Quantity
@@ -179,9 +179,9 @@ class Difference:
     """What a reading differs from another by: a ratio where the figure is relative, else a difference.
 
     `notes` say what the comparison rests on where that is not the best there could be; where `comparable` is not set,
-    no verdict may be drawn from it. `about` says what differs: `method`, over several seeds of each; `weights`, the given
-    files; `training`, where a side was trained only once and another seed might say otherwise; empty where seeds do not
-    matter.
+    no verdict may be drawn from it. `about` says what differs: `method`, over several seeds of each; `weights`, the
+    given files; `training`, where a side was trained only once and another seed might say otherwise; empty where seeds
+    do not matter.
     """
 
     evidence: Evidence

@@ -61,10 +61,10 @@ def of_family(family: Sequence[tuple[Difference, Quantity]]) -> list[Verdict]:
     """The verdicts of comparisons that are read together.
 
     After Holm's procedure, the probability that any of them says better or worse of equals is at most `FALSE`, where
-    each by itself would have that probability. What has no noise, or is undecided, is no member of the family.
+    each by itself would have that probability. What could find nothing, however large, is no member of the family.
     """
     found = [verdict_on(*each) for each in family]
-    members = [i for i, (d, _) in enumerate(family) if d.comparable and d.about != "training" and not d.evidence.exact]
+    members = [i for i, (difference, _) in enumerate(family) if difference.detectable() is not None]
     told = statistics.holm([_p_of_equals(*family[i]) for i in members], FALSE)
     doubtful = {i for i, rejected in zip(members, told) if not rejected}
     return ["unclear" if i in doubtful and word in ("better", "worse") else word for i, word in enumerate(found)]
@@ -81,7 +81,7 @@ def _neutral(quantity: Quantity) -> float:
 
 
 def worded(word: Verdict, about: About) -> str:
-    """A verdict with what it holds for: `undecided (one seed)`, `better on these weights`; of methods the word alone."""
+    """A verdict with what it holds for: `undecided (one seed)`, `better on these weights`; of methods just the word."""
     return f"{word} {scope(word, about)}".rstrip()
 
 

@@ -125,8 +125,8 @@ def _of_family(made: list[Finding]) -> list[str]:
     words = ["Detectable: the smallest difference that such a comparison finds four times out of five."]
     if size > 1:
         words.append(
-            f"{size} comparisons are judged together (Holm): the probability that any of them is called better or worse "
-            f"where nothing differs is at most {100 * FALSE:g} %, so that one whose interval lies aside may be unclear."
+            f"{size} comparisons are judged together (Holm): where nothing differs, the probability that any is called "
+            f"better or worse is at most {100 * FALSE:g} %. So one may be unclear whose interval lies on one side."
         )
     return words if size else []
 

@@ -113,7 +113,7 @@ def write_images(root: Path, cell: str, skill: float, ids: int = 60) -> None:
     """What each image contributed to the AP of a cell: of the accuracy record that `write_cell` writes."""
     matches = {"common": image_matches(skill)}
     for folder in root.glob(f"*/*/cells/{cell}-*"):
-        (folder / "accuracy-images.npz").write_bytes(ap_images.pack(matches, list(range(ids - 60, ids)), "0000"))
+        (folder / "accuracy-images.npz").write_bytes(ap_images.pack(matches, list(range(ids - 60, ids)), folder.name))
 
 
 def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, Any]], missing: dict[str, str]) -> None:
@@ -129,12 +129,22 @@ def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, An
         write_records(at, measure, records)
 
 
+def write_seeds(root: Path, cell: str, found: list[tuple[float, float]]) -> None:
+    """Further trainings of a cell of `quickstart`, with so much AP of such a skill."""
+    (first,) = root.glob(f"quickstart/*/cells/{cell}-0000abcd")
+    described = yaml.safe_load((first / "cell.yaml").read_text())
+    for number, (ap, skill) in enumerate(found, 1):
+        another = {"id": f"{cell}#{number}", "seed_of": cell, "resolved": {**described["resolved"], "seed": number}}
+        write_cell(first.parent.parent, {**described, **another}, {"accuracy": {"common": accuracy(ap, 200)}}, {})
+        write_images(root, f"{cell}#{number}", skill)
+
+
 def write_records(cell: Path, measure: str, records: dict[str, Any]) -> None:
-    """The envelope of one measure of a cell, by protocol; a training's key names the cell, as no two are equal here."""
+    """The envelope of one measure of a cell, by protocol; its key names the cell, as no two are equal here."""
     envelope = {
         "schema": 1,
         "measure": measure,
-        "key": cell.name if measure == "training" else "0000",
+        "key": cell.name,
         "created": "2026-01-02T03:04:05+00:00",
         "seconds": 1.0,
         "environment": ENVIRONMENT,

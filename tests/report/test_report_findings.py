@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from detrbench.report import findings, pairs, sections
 from detrbench.report.sections import Section
 from detrbench.results.store import ResultsStore
 
-WORDS = {"better", "worse", "same", "unclear"}
+WORDS = {"better", "worse", "same", "unclear", "undecided"}
 
 
 def section(root: Path, suite: str = "quickstart") -> Section:
@@ -69,24 +70,95 @@ def test_rows_with_other_parts_are_other_methods(results: Path) -> None:
     assert ("sparse-0.5", "sparse-0.3") in pairs_of(section(results))
 
 
+def with_given_weights(results: Path) -> None:
+    """All AP is of weights that came as files."""
+    for path in results.glob("quickstart/smoke/cells/*/accuracy.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "weights": "checkpoint"}))
+
+
 def test_ap_is_paired_over_images_where_they_are_kept(results: Path) -> None:
+    with_given_weights(results)
     for cell, skill in (("deformable", 0.5), ("sparse-0.1", 0.8), ("sparse-0.3", 0.5)):
         report_fixture.write_images(results, cell, skill)
     better = comparison(results, "Sparse DETR at 0.1 against Deformable DETR")
     assert better.clauses[0].verdict == "better"
     assert re.match(r"\+\d+\.\d AP \[\d+\.\d, \d+\.\d\] at [\d.]+ against [\d.]+ GFLOPs$", better.clauses[0].text)
     assert better.clauses[1].text.startswith("latency ")
-    assert better.notes == ()
+    assert better.notes == (f"detectable {better.clauses[0].detectable:.1f} AP",)
     same = comparison(results, "Sparse DETR at 0.3 against Deformable DETR")
     assert same.clauses[0].verdict == "same"
     assert same.clauses[0].text.startswith("0.0 AP [0.0, 0.0]")
 
 
-def test_intervals_of_trained_rows_are_told_to_leave_the_seed_out(results: Path) -> None:
-    assert "another seed may move it further" in findings.about(section(results)).basis
-    for path in results.glob("quickstart/smoke/cells/*/training.json"):
-        path.unlink()
-    assert "seed" not in findings.about(section(results)).basis
+def test_of_rows_that_were_trained_once_nothing_is_decided(results: Path) -> None:
+    found = findings.about(section(results))
+    assert "another seed may turn it round" in found.basis
+    for finding in found.comparisons:
+        (ap,) = [clause for clause in finding.clauses if " AP " in clause.text]
+        assert str(ap).endswith("undecided (one seed)")
+        assert ap.detectable is None
+        assert not [clause for clause in finding.clauses if clause is not ap and clause.scope]
+
+
+def test_a_verdict_on_given_weights_is_of_these_weights(results: Path) -> None:
+    with_given_weights(results)
+    found = findings.about(section(results))
+    for finding in found.comparisons:
+        assert str(finding.clauses[0]).endswith(f"{finding.clauses[0].verdict} on these weights")
+    assert "not of the methods behind them" in found.basis
+    assert "seed" not in found.basis
+
+
+SEEDS = {"deformable": (0.5, 0.52, 0.48), "sparse-0.1": (0.8, 0.78, 0.82), "sparse-0.3": (0.5, 0.49, 0.51)}
+
+
+def with_three_seeds(results: Path) -> None:
+    """Three rows, each trained three times: AP 100 times the skill."""
+    for cell, skills in SEEDS.items():
+        (path,) = results.glob(f"quickstart/smoke/cells/{cell}-0000abcd")
+        first = {"common": report_fixture.accuracy(100 * skills[0], 200)}
+        report_fixture.write_records(path, "accuracy", first)
+        report_fixture.write_images(results, cell, skills[0])
+        report_fixture.write_seeds(results, cell, [(100 * skill, skill) for skill in skills[1:]])
+
+
+def test_over_several_seeds_the_verdict_is_on_the_method(results: Path) -> None:
+    with_three_seeds(results)
+    found = findings.about(section(results))
+    better, other, once = found.comparisons
+    assert better.subject == "Sparse DETR at 0.1 against Deformable DETR"
+    assert better.clauses[0].text.startswith("+30.0 AP [2")
+    assert str(better.clauses[0]).endswith("GFLOPs: better")
+    assert "3 and 3 seeds" in better.notes
+    assert other.clauses[0].text.startswith("0.0 AP [")
+    assert str(other.clauses[0]).endswith("GFLOPs: unclear")
+    assert f"detectable {other.clauses[0].detectable:.1f} AP" in other.notes
+    assert str(once.clauses[0]).endswith("undecided (one seed)")  # one side was trained once
+    assert "Without such a word: of the methods" in found.basis
+    assert "2 comparisons are judged together (Holm)" in found.basis
+
+
+def put_seeds(results: Path, cell: str, found: list[float]) -> None:
+    """Trainings of a cell with so much AP; all of them are equal on single images."""
+    (path,) = results.glob(f"quickstart/smoke/cells/{cell}-0000abcd")
+    report_fixture.write_records(path, "accuracy", {"common": report_fixture.accuracy(found[0], 200)})
+    report_fixture.write_images(results, cell, 0.5)
+    report_fixture.write_seeds(results, cell, [(ap, 0.5) for ap in found[1:]])
+
+
+def test_comparisons_of_a_table_are_judged_together(results: Path) -> None:
+    """With p = 0.037, a difference is better among one comparison and unclear among two."""
+    subject = "Sparse DETR at 0.3 against Deformable DETR"
+    put_seeds(results, "deformable", [50.0, 50.4, 49.4])
+    put_seeds(results, "sparse-0.3", [50.78, 51.08, 51.38])
+    alone = comparison(results, subject).clauses[0]
+    put_seeds(results, "sparse-0.1", [50.78, 51.08, 51.38])
+    among = comparison(results, subject).clauses[0]
+    assert alone.text == among.text
+    assert (alone.verdict, among.verdict) == ("better", "unclear")
+    assert alone.detectable is not None
+    assert among.detectable is not None
+    assert alone.detectable < among.detectable
 
 
 def test_without_kept_images_the_finding_says_so(results: Path) -> None:
@@ -108,7 +180,7 @@ def test_figures_of_an_older_record_are_not_paired(results: Path) -> None:
     for cell in ("deformable", "sparse-0.1", "sparse-0.3"):
         report_fixture.write_images(results, cell, 0.5)
     path = next(results.glob("quickstart/smoke/cells/sparse-0.1-*/accuracy.json"))
-    path.write_text(path.read_text().replace('"key": "0000"', '"key": "0001"'))
+    path.write_text(path.read_text().replace(f'"key": "{path.parent.name}"', '"key": "0001"'))
     assert any("unpaired" in note for note in comparison(results, "Sparse DETR at 0.1 against Deformable DETR").notes)
 
 
@@ -182,11 +254,3 @@ def test_a_method_is_held_against_its_baseline_under_the_protocol_of_its_table(t
     assert made.subject == "DAC-DETR against Deformable DETR"
     assert made.clauses[0].text.startswith("+5.8 AP")
     assert "protocol dac" in findings.about(found).basis
-
-
-def test_a_verdict_of_one_training_says_that_it_is_of_these_weights(results: Path) -> None:
-    made = findings.about(section(results)).comparisons
-    ap = [clause for finding in made for clause in finding.clauses if " AP " in clause.text]
-    assert len(ap) == 3
-    assert all(str(clause).endswith(f"{clause.verdict} on these weights") for clause in ap)
-    assert not [clause for finding in made for clause in finding.clauses if clause not in ap and clause.scope]
