@@ -207,8 +207,8 @@ def difference(new: Reading, old: Reading) -> Difference:
 
 
 def _about(new: Reading, old: Reading) -> About:
-    if new.trainings[0].key and [each.key for each in new.trainings] == [each.key for each in old.trainings]:
-        return "weights"  # the same on both sides
+    if _same(new, old, "key"):
+        return "weights"  # the very figures of the other side
     if any(len(each.trainings) == 1 and not each.given for each in (new, old)):
         return "training"
     return "weights" if new.given or old.given else "method"
@@ -278,10 +278,15 @@ def _between_seeds(new: Reading, old: Reading) -> Evidence:
 
     Where both sides run the same weights, as a row with `weights_of` does, each training is held against itself.
     """
-    theirs = {each.weights: each.value for each in old.trainings}
-    if [each.weights for each in new.trainings] == list(theirs) and "" not in theirs:
-        return _over([each.value - theirs[each.weights] for each in new.trainings])
+    if _same(new, old, "key") or _same(new, old, "weights"):
+        return _over([mine.value - theirs.value for mine, theirs in zip(new.trainings, old.trainings, strict=True)])
     return _over([each.value for each in new.trainings]).minus(_over([each.value for each in old.trainings]))
+
+
+def _same(new: Reading, old: Reading, what: Literal["key", "weights"]) -> bool:
+    """Whether the trainings of both sides are the same in order, by their records' keys or by their weights."""
+    mine, theirs = ([getattr(each, what) for each in side.trainings] for side in (new, old))
+    return mine == theirs and all(mine)
 
 
 def _over(values: list[float]) -> Evidence:

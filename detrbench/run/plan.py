@@ -106,8 +106,8 @@ def _of_cell(
     folder = store.folder(cell.suite, cell.scale, folder_name(cell))
     missing = _cell_lacks(cell, now)
     weights = _Weights(cell, now, folder, wanted, train)
-    if cell.first is not None and weights.official:
-        return []  # released weights are one training, whose figures its first cell has
+    if cell.first is not None and (missing or weights.official):
+        return []  # released weights are one training, and what cannot be built is said of the first
     items = []
     for measure in MEASURES:
         if cell.first is not None and not MEASURES[measure].each_seed:

@@ -120,7 +120,7 @@ class LoadedSuite:
         changed, options = split_overrides(overrides or {})
         cells = list(_expand(self, scale, changed))
         cells = list(self._linked(_with_options(cells, options) if options else cells))
-        cells += further_seeds(cells)
+        cells = [*cells, *further_seeds(cells)]
         self._check_unique(cells)
         return cells
 
