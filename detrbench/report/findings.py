@@ -110,12 +110,17 @@ def _basis(section: Section, compared: list[Pair], notes: list[str], made: list[
 def _of_seeds(section: Section, made: list[Finding]) -> list[str]:
     """What the verdicts on AP hold for, as far as there are such ones."""
     scopes = {clause.scope for finding in made for clause in finding.clauses if clause.verdict and " AP" in clause.text}
-    words = ["Undecided: trained with one seed, whose interval is over images alone; another seed may turn it round."]
-    words = words if scope("undecided", "training") in scopes else []
+    words = []
+    if scope("undecided", "training") in scopes:
+        words.append(
+            "Undecided: a row was trained with one seed, and the interval is over images alone; another seed may turn "
+            "the difference round."
+        )
     if scope("same", "weights") in scopes:
         words.append("On these weights: of the given weights, on other images; not of the methods behind them.")
     if "" in scopes:
-        words.append("Without such a word: of the methods, with other seeds and other images.")
+        verdicts = "Other verdicts" if words else "Verdicts"
+        words.append(f"{verdicts} on AP are on methods; their intervals hold for other seeds and other images.")
     return words
 
 

@@ -107,3 +107,8 @@ def test_names_of_suites() -> None:
 def test_mistakes(model: str, chosen: dict[str, Any], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         settings(model, **chosen)
+
+
+def test_one_detector_is_trained() -> None:
+    with pytest.raises(UsageError, match="one detector is trained here"):
+        own_data.document("cells", "sparse_detr_r50", CELLS, {"seeds": 2})
