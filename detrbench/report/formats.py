@@ -148,6 +148,7 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     labels.MINUS: "$-$", labels.ABSENT: "--", "\N{INFINITY}": r"$\infty$", "\N{NARROW NO-BREAK SPACE}": r"\,",
     "\N{RIGHTWARDS ARROW}": r"$\to$", '"': r"\textquotedbl{}", "|": r"\textbar{}",
+    "±": r"$\pm$",
 }  # fmt: skip
 
 
