@@ -64,7 +64,8 @@
       const costs = data.x.filter((axis) => axis.key in mark.x && (axis === x || axis.key.startsWith("gflops")));
       const cost = costs.map((axis) => `${fixed(mark.x[axis.key], axis.decimals)} ${axis.words}${span(axis.key, axis.decimals)}`);
       const after = mark.epochs ? `, ${mark.epochs} epochs` : "";
-      return `${mark.name}: ${fixed(mark.y[y.key], y.decimals)} ${y.words}${span(y.key, y.decimals)} at ${cost.join(", ")}${after} (${mark.source})`;
+      const seeds = mark.seeds && y.key === "AP" ? ` ± ${fixed(mark.seeds[1], 1)} (SD of ${mark.seeds[0]} seeds)` : "";
+      return `${mark.name}: ${fixed(mark.y[y.key], y.decimals)} ${y.words}${seeds}${span(y.key, y.decimals)} at ${cost.join(", ")}${after} (${mark.source})`;
     };
 
     const redraw = () => {

@@ -98,7 +98,8 @@ def _data(chart: Chart) -> str:
     marks = [
         {"row": m.row, "name": m.name, "method": m.identity.family, "colour": m.identity.colour + 1,
          "marker": m.identity.marker, "measured": m.measured, "x": _rounded(m.x), "y": _rounded(m.y),
-         "spans": {key: list(span) for key, span in m.spans.items()}, "epochs": m.epochs, "source": m.source,
+         "spans": {key: list(span) for key, span in m.spans.items()}, "seeds": m.seeds, "epochs": m.epochs,
+         "source": m.source,
          "curve": curves.get((m.curve, m.measured), -1), "at": m.at, "label": labelled.get(id(m), "")}
         for m in chart.marks
     ]  # fmt: skip

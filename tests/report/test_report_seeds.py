@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import report_fixture
+from browser import CHROMIUM, Browser
 from scipy import stats
 
-from detrbench.report import columns, marks, overview, sections, tables, wording
+from detrbench.report import columns, marks, overview, render, sections, tables, wording
 from detrbench.report.entries import Entry
 from detrbench.report.sections import Section
 from detrbench.results.store import ResultsStore
@@ -114,3 +115,26 @@ def test_the_best_mean_comes_first(section: Section) -> None:
 def _place(section: Section) -> int:
     found = {e.id: f.value for e in section.entries if (f := e.figure("accuracy", "common", "ap", "value"))}
     return sorted(found, key=lambda id_: -found[id_]).index("deformable")
+
+
+REDRAWN = """(() => {
+  const told = [];
+  for (const figure of document.querySelectorAll("figure")) {
+    const upwards = figure.querySelectorAll(".controls select")[1];
+    if (!upwards) continue;
+    for (const value of ["AP50", "AP"]) { upwards.value = value; upwards.dispatchEvent(new Event("change")); }
+    for (const point of figure.querySelectorAll(".point")) {
+      point.focus();
+      told.push(document.querySelector("[role=tooltip]").textContent);
+    }
+  }
+  return told.join("; ");
+})()"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine (Debian: apt-get install chromium)")
+def test_a_chart_that_is_drawn_again_says_it_too(section: Section, results: Path, browser: Browser) -> None:
+    path = results.parent / "report.html"
+    path.write_text(render(results, ["quickstart"]))
+    browser.open(path.as_uri())
+    assert "53.0 AP ± 3.0 (SD of 3 seeds) [" in browser.value(REDRAWN)
