@@ -120,9 +120,9 @@ def _place(section: Section) -> int:
 REDRAWN = """(() => {
   const told = [];
   for (const figure of document.querySelectorAll("figure")) {
-    const upwards = figure.querySelectorAll(".controls select")[1];
-    if (!upwards) continue;
-    for (const value of ["AP50", "AP"]) { upwards.value = value; upwards.dispatchEvent(new Event("change")); }
+    const log = figure.querySelector(".controls input");
+    if (!log) continue;
+    log.click();
     for (const point of figure.querySelectorAll(".point")) {
       point.focus();
       told.push(document.querySelector("[role=tooltip]").textContent);
