@@ -90,11 +90,9 @@ def read(cell: CellResult, quantity: Quantity, protocol: str | None = None) -> R
     trainings = tuple(each for each in of_each.values() if each is not None)
     evidence = over_seeds([Evidence(each.value, each.se) for each in trainings])
     notes = [f"{each.id}: {without(each, quantity.measure)}" for each in cell.further if of_each[each.id] is None]
-    given = envelope.get("weights") in GIVEN
-    return Reading(quantity, evidence, protocol, version, where, trainings=trainings, given=given, notes=tuple(notes))
-
-
-GIVEN = ("checkpoint", "elsewhere")  # what records say of weights that were not trained here
+    return Reading(
+        quantity, evidence, protocol, version, where, trainings=trainings, given=cell.given, notes=tuple(notes)
+    )
 
 
 def without(cell: CellResult, measure: str) -> str:
@@ -170,7 +168,7 @@ def _noise(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"against itself {ratio['value']:.3f} x [{ratio['low']:.3f}, {ratio['high']:.3f}]",)
 
 
-FALSE = 0.05  # share of the families of comparisons between equals that may find a difference
+FALSE_VERDICTS = 0.05  # share of the families of comparisons between equals that may find a difference
 About = Literal["", "method", "weights", "training"]
 
 
@@ -192,7 +190,7 @@ class Difference:
     def detectable(self, comparisons: int = 1) -> float | None:
         """The smallest difference, or ratio, that this could have found among so many; None where nobody knows."""
         known = self.comparable and self.about != "training" and math.isfinite(self.evidence.se)
-        return self.evidence.detectable(1 - FALSE / comparisons) if known and not self.evidence.exact else None
+        return self.evidence.detectable(1 - FALSE_VERDICTS / comparisons) if known and not self.evidence.exact else None
 
 
 def difference(new: Reading, old: Reading) -> Difference:

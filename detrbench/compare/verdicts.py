@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from detrbench import statistics
-from detrbench.compare.differences import FALSE, About, Difference
+from detrbench.compare.differences import FALSE_VERDICTS, About, Difference
 from detrbench.compare.quantities import Quantity
 from detrbench.statistics import Evidence
 
@@ -60,12 +60,12 @@ def verdict_on(difference: Difference, quantity: Quantity) -> Verdict:
 def of_family(family: Sequence[tuple[Difference, Quantity]]) -> list[Verdict]:
     """The verdicts of comparisons that are read together.
 
-    After Holm's procedure, the probability that any of them says better or worse of equals is at most `FALSE`, where
-    each by itself would have that probability. What could find nothing, however large, is no member of the family.
+    After Holm's procedure, the probability that any of them says better or worse of equals is at most `FALSE_VERDICTS`,
+    where each by itself would have that probability. What could find nothing, however large, is no member of the family.
     """
     found = [verdict_on(*each) for each in family]
     members = [i for i, (difference, _) in enumerate(family) if difference.detectable() is not None]
-    told = statistics.holm([_p_of_equals(*family[i]) for i in members], FALSE)
+    told = statistics.holm([_p_of_equals(*family[i]) for i in members], FALSE_VERDICTS)
     doubtful = {i for i, rejected in zip(members, told) if not rejected}
     return ["unclear" if i in doubtful and word in ("better", "worse") else word for i, word in enumerate(found)]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from detrbench.compare.cells import ComparisonRow, compare_quantity
 from detrbench.compare.quantities import QUANTITIES
-from detrbench.compare.verdicts import FALSE, Verdict, of_family, scope
+from detrbench.compare.verdicts import FALSE_VERDICTS, Verdict, of_family, scope
 from detrbench.measures import COMMON
 from detrbench.models.parts import KINDS
 from detrbench.published import MET
@@ -98,7 +98,7 @@ def _basis(section: Section, compared: list[Pair], notes: list[str], made: list[
             "" if any(note.startswith("unpaired") for note in notes) else ", both on the same images drawn together"
         )
         words.append(f"AP at {section.condition}, under {_rules(compared)}{paired}.")
-        words += _of_seeds(section, made)
+        words += _of_seeds(made)
     if measured:
         words.append(f"Same: the 95 % interval of the difference lies within {' or '.join(measured)}.")
         words.append("Better or worse: it lies on one side of no difference. Unclear: neither.")
@@ -107,7 +107,7 @@ def _basis(section: Section, compared: list[Pair], notes: list[str], made: list[
     return " ".join(words)
 
 
-def _of_seeds(section: Section, made: list[Finding]) -> list[str]:
+def _of_seeds(made: list[Finding]) -> list[str]:
     """What the verdicts on AP hold for, as far as there are such ones."""
     scopes = {clause.scope for finding in made for clause in finding.clauses if clause.verdict and " AP" in clause.text}
     words = []
@@ -130,8 +130,8 @@ def _of_family(made: list[Finding]) -> list[str]:
     words = ["Detectable: the smallest difference that such a comparison finds four times out of five."]
     if size > 1:
         words.append(
-            f"{size} comparisons are judged together (Holm): where nothing differs, the probability that any is called "
-            f"better or worse is at most {100 * FALSE:g} %. So one may be unclear whose interval lies on one side."
+            f"{size} comparisons are judged together (Holm): where nothing differs, any is called better or worse with "
+            f"a probability of {100 * FALSE_VERDICTS:g} % at most. So one may be unclear whose interval lies on one side."
         )
     return words if size else []
 

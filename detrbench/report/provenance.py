@@ -70,7 +70,9 @@ def generated(found: list[Section]) -> str:
 
 def dates(found: list[Section]) -> str:
     """The first and the last day on which a figure was taken."""
-    envelopes = [e for section in found for cell in section.cells for e in cell.envelopes.values()]
+    envelopes = [
+        e for section in found for cell in section.cells for each in cell.trainings for e in each.envelopes.values()
+    ]
     days = sorted(str(envelope["created"])[:10] for envelope in envelopes if envelope.get("created"))
     return " to ".join(dict.fromkeys((days[0], days[-1]))) if days else ""
 
@@ -88,8 +90,8 @@ def machines(found: list[Section]) -> Iterator[Machine]:
     """The distinct environments of all records, in order of appearance."""
     known: dict[str, tuple[Mapping[str, Any], dict[str, None]]] = {}
     for section in found:
-        for cell in section.cells:
-            for measure, envelope in cell.envelopes.items():
+        for each in (training for cell in section.cells for training in cell.trainings):
+            for measure, envelope in each.envelopes.items():
                 environment = envelope.get("environment")
                 if isinstance(environment, Mapping):
                     key = json.dumps(environment, sort_keys=True, default=str)

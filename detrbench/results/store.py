@@ -40,6 +40,13 @@ class CellResult:
     further: tuple[CellResult, ...] = ()
 
     @property
+    def given(self) -> bool:
+        """Whether its weights, or its predictions, came as a file: then it is no training of its recipe."""
+        return any(
+            envelope.get("weights") in _GIVEN for name, envelope in self.envelopes.items() if MEASURES[name].each_seed
+        )
+
+    @property
     def trainings(self) -> list[CellResult]:
         """Each training of the cell by itself, the first one first."""
         return [dataclasses.replace(self, further=()), *self.further]
@@ -48,6 +55,9 @@ class CellResult:
         """(state, why) of a measure; one that nobody has run yet is `not_measured`."""
         entry = self.status.get("measures", {}).get(measure, {})
         return entry.get("state", "not_measured"), entry.get("why", "not run yet") if not entry else entry.get("why")
+
+
+_GIVEN = ("checkpoint", "elsewhere")  # what records say of weights that were not trained here
 
 
 class ResultsStore:
@@ -160,7 +170,8 @@ class ResultsStore:
 def _gathered(results: Iterable[CellResult]) -> Iterator[CellResult]:
     """The results with those of further seeds in the cell that they are trainings of.
 
-    One whose cell is not there stands alone. One that differs from it in more than the seed is of other settings.
+    One whose cell is not there stands alone. One that differs from it in more than the seed is of other settings, and
+    given weights are not averaged with trainings.
     """
     known = {result.id: result for result in results}
     further: dict[str, list[CellResult]] = {}
@@ -168,7 +179,7 @@ def _gathered(results: Iterable[CellResult]) -> Iterator[CellResult]:
         first = known.get(result.cell.get("seed_of") or "")
         if first is None:
             further.setdefault(result.id, [])
-        elif _but_for_the_seed(result) == _but_for_the_seed(first):
+        elif _but_for_the_seed(result) == _but_for_the_seed(first) and first.given == result.given:
             further.setdefault(first.id, []).append(result)
     for id_, others in further.items():
         yield dataclasses.replace(known[id_], further=tuple(sorted(others, key=_seed)))

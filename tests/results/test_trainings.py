@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,14 @@ def test_trainings_of_other_settings_are_none_of_it(root: Path) -> None:
     put(root, "a", 99, epochs=9)
     (cell,) = ResultsStore(root).cells("demo", "smoke")
     assert (cell.cell["resolved"]["epochs"], cell.further) == (9, ())
+
+
+def test_given_weights_are_not_averaged_with_trainings(root: Path) -> None:
+    """Three seeds were trained, then released weights were fetched, with which the first cell is measured since."""
+    (path,) = root.glob("demo/smoke/cells/a-*/accuracy.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "weights": "checkpoint"}))
+    (cell,) = ResultsStore(root).cells("demo", "smoke")
+    assert (cell.given, cell.further) == (True, ())
 
 
 def test_a_training_without_its_cell_stands_alone(tmp_path: Path) -> None:
