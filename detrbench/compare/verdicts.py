@@ -61,7 +61,7 @@ def of_family(family: Sequence[tuple[Difference, Quantity]]) -> list[Verdict]:
     """The verdicts of comparisons that are read together.
 
     After Holm's procedure, the probability that any of them says better or worse of equals is at most `FALSE_VERDICTS`,
-    where each by itself would have that probability. What could find nothing, however large, is no member of the family.
+    where each by itself would have that probability. What could find nothing, however large, is no member.
     """
     found = [verdict_on(*each) for each in family]
     members = [i for i, (difference, _) in enumerate(family) if difference.detectable() is not None]

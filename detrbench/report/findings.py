@@ -131,7 +131,7 @@ def _of_family(made: list[Finding]) -> list[str]:
     if size > 1:
         words.append(
             f"{size} comparisons are judged together (Holm): where nothing differs, any is called better or worse with "
-            f"a probability of {100 * FALSE_VERDICTS:g} % at most. So one may be unclear whose interval lies on one side."
+            f"a probability of {100 * FALSE_VERDICTS:g} % at most. One may be unclear whose interval lies on one side."
         )
     return words if size else []
 
