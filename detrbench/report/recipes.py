@@ -11,6 +11,7 @@ from detrbench.report.columns import EMPTY, Column, TableCell
 from detrbench.report.entries import Record, mapping
 from detrbench.report.sections import Section
 from detrbench.report.tables import Row, Table
+from detrbench.results.store import CellResult
 
 ALL = "all"
 MOST_NAMES = 12  # of rows that share a value, before they are counted
@@ -22,11 +23,20 @@ _COLUMNS = tuple(
 
 def table(section: Section) -> Table:
     """A line a setting; several where rows differ in its value or in who says it."""
-    recipes = {entry.id: _whole(entry.cell.cell.get("recipe")) for entry in section.entries if entry.cell is not None}
+    recipes = {entry.id: _of_trainings(entry.cell) for entry in section.entries if entry.cell is not None}
     trained = {name: recipe for name, recipe in recipes.items() if recipe}
     settings = dict.fromkeys(setting for recipe in trained.values() for setting in recipe)
     rows = tuple(row for setting in settings for row in _lines(setting, trained))
     return Table("recipe", f"Recipes, {section.condition}", _COLUMNS, rows, first="Setting")
+
+
+def _of_trainings(cell: CellResult) -> Record:
+    """The recipe of a cell, with the seeds of all of its trainings."""
+    recipe = _whole(cell.cell.get("recipe"))
+    if not cell.further or "seed" not in recipe:
+        return recipe
+    seeds = [mapping(each.cell.get("resolved")).get("seed") for each in cell.trainings]
+    return {**recipe, "seed": [seeds, recipe["seed"][1]]}
 
 
 def _whole(recipe: Any) -> Record:
