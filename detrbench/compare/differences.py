@@ -198,8 +198,8 @@ def difference(new: Reading, old: Reading) -> Difference:
     found = _difference(new, old)
     if not (new.trainings and old.trainings):
         return found
-    seeds = [len(each.trainings) for each in (old, new)]
-    counted = (f"{seeds[0]} and {seeds[1]} seeds",) if max(seeds) > 1 else ()
+    seeds = [len(each.trainings) for each in (new, old)]
+    counted = (f"{seeds[0]} against {seeds[1]} seeds",) if max(seeds) > 1 else ()
     notes = dict.fromkeys((*found.notes, *counted, *old.notes, *new.notes))
     return dataclasses.replace(found, notes=tuple(notes), about=_about(new, old))
 

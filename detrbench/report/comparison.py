@@ -26,7 +26,7 @@ VERDICTS = (
 )
 SEEDS = "±: standard deviation between seeds; intervals of differences hold for other seeds and other images."
 ONE_SEED = (
-    "Undecided (one seed): a side was trained once, and its interval is over images alone; another seed may turn the "
+    "Undecided (one seed): a side was trained once, and the interval leaves its seed out; another seed may turn the "
     "difference round. `seeds: 3` in the scale, or run --set seeds=3, trains the others."
 )
 GIVEN = "On these weights: of files of weights, not of the methods that they were trained with."

@@ -113,8 +113,8 @@ def _of_seeds(made: list[Finding]) -> list[str]:
     words = []
     if scope("undecided", "training") in scopes:
         words.append(
-            "Undecided: a row was trained with one seed, and the interval is over images alone; another seed may turn "
-            "the difference round."
+            "Undecided: a row was trained with one seed, which the interval leaves out; another seed may turn the "
+            "difference round."
         )
     if scope("same", "weights") in scopes:
         words.append("On these weights: of the given weights, on other images; not of the methods behind them.")

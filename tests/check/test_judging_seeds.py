@@ -64,7 +64,7 @@ def _folders(made: MadeResults, name: str) -> list[Path]:
 def test_methods_are_held_against_each_other(made: MadeResults) -> None:
     assert status(made, "ap(sparse) >= 1 x ap(deformable)") == "holds"
     assert status(made, "ap(sparse) >= ap(deformable) + 22") == "unclear"
-    assert "3 and 3 seeds" in asked(made, "ap(sparse) >= ap(deformable) + 22").notes
+    assert "3 against 3 seeds" in asked(made, "ap(sparse) >= ap(deformable) + 22").notes
 
 
 @pytest.mark.parametrize(("state", "wanted"), [("failed", "missing"), ("not_measured", "unmeasured")])
@@ -92,5 +92,5 @@ def test_a_baseline_keeps_each_training(made: MadeResults) -> None:
     worse = asked(made, "ap(sparse) >= baseline")
     assert worse.evidence is not None
     assert worse.evidence.value == pytest.approx(-40)
-    assert "3 and 3 seeds" in worse.notes
+    assert "3 against 3 seeds" in worse.notes
     assert status(made, "ap(sparse) >= baseline") == "broken"

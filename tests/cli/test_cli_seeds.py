@@ -115,7 +115,7 @@ def test_what_a_reader_reads(folder: Path, typed: Type) -> None:
     assert float(interval[1]) < 30 < 34 < float(interval[2]), "wider than what was seen"
     assert "Verdicts on AP are on methods" in report
     assert "| seed | [7, 8] | suite | all |" in report
-    assert re.search(r"\+18.5 AP \[[^]]*\]: unclear \(2 and 2 seeds; detectable [\d.]+ AP\)", report)
+    assert re.search(r"\+18.5 AP \[[^]]*\]: unclear \(2 against 2 seeds; detectable [\d.]+ AP\)", report)
     page = typed("report", "-o", "page.html") and (folder / "page.html").read_text()
     assert "32.0 ± 2.8" in page
 

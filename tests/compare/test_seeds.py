@@ -253,7 +253,7 @@ def test_images_are_paired_over_all_trainings(made: MadeResults) -> None:
     seeds = math.sqrt(25 / 3 + 4 / 3)
     assert found.evidence.value == pytest.approx(75 - 52)
     assert found.evidence.se == pytest.approx(math.hypot(seeds, float((means[0] - means[1]).std(ddof=1))))
-    assert found.notes == ("3 and 3 seeds",)
+    assert found.notes == ("3 against 3 seeds",)
     assert found.about == "method"
 
 
@@ -270,7 +270,7 @@ def test_a_training_without_figure_is_told(made: MadeResults) -> None:
     new, old = readings(made)
     assert len(new.trainings) == 2
     assert differences.difference(new, old).notes == (
-        "3 and 2 seeds",
+        "2 against 3 seeds",
         "sparse#2: not measured: training failed: diverged",
     )
 

@@ -129,7 +129,7 @@ def test_over_several_seeds_the_verdict_is_on_the_method(results: Path) -> None:
     assert better.subject == "Sparse DETR at 0.1 against Deformable DETR"
     assert better.clauses[0].text.startswith("+30.0 AP [2")
     assert str(better.clauses[0]).endswith("GFLOPs: better")
-    assert "3 and 3 seeds" in better.notes
+    assert "3 against 3 seeds" in better.notes
     assert other.clauses[0].text.startswith("0.0 AP [")
     assert str(other.clauses[0]).endswith("GFLOPs: unclear")
     assert f"detectable {other.clauses[0].detectable:.1f} AP" in other.notes
