@@ -2,7 +2,8 @@
 
     results/<suite>/<scale>/suite.yaml             the suite as it was run
     results/<suite>/<scale>/cells.json             the folder that the last run had each cell in
-    results/<suite>/<scale>/cells/<id>-<hash8>/    one cell: a variant with its scale, resolved; <id>_1-... its second seed
+    results/<suite>/<scale>/cells/<id>-<hash8>/    one cell: a variant with its scale, resolved;
+                                                   <id>_1-<hash8> is its second seed
         cell.yaml                                  what it is
         status.json                                {"cell", "updated", "measures": {measure: {"state", "why"}}}
         <measure>.json                             envelope: key, environment, seconds, records by protocol
