@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -29,9 +28,9 @@ from typing import Any, Literal
 
 from detrbench import yaml12
 from detrbench.errors import Damaged
-from detrbench.files import Unwritable, is_special, sha256, share, unwritable, write_atomic, write_changed
+from detrbench.files import is_special, sha256, share, write_atomic, write_changed
 from detrbench.measures import MEASURES
-from detrbench.results import reading, records
+from detrbench.results import locks, reading, records
 
 SCHEMA = 1
 State = Literal["done", "failed", "not_measured", "running"]
@@ -201,29 +200,9 @@ class CellFolder:
         with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
             log.write(text if text.endswith("\n") else text + "\n")
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[bool]:
-        """Holds the cell against other runners; yields False where another process holds it.
-
-        The kernel drops the lock when its process ends, however it ends, so a dead runner never blocks a cell.
-        """
-        import fcntl
-
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = (self.path / ".lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        with handle:
-            try:
-                # A POSIX lock, not flock(): data-loading children must not keep it when their parent is killed.
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                if error.errno not in (errno.EACCES, errno.EAGAIN):
-                    raise Unwritable(f"{self.path}: cannot be locked: {error.strerror}") from error
-                yield False
-                return
-            yield True
+    def lock(self) -> contextlib.AbstractContextManager[bool]:
+        """Holds the cell against other runners, here or on other machines; False where another process holds it."""
+        return locks.lock(self.path)
 
 
 @functools.cache

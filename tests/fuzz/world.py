@@ -203,7 +203,9 @@ class World:
 
     def files(self) -> list[Path]:
         """All that a run has left."""
-        return sorted(p for p in (self.folder / "results").rglob("*") if p.is_file() and p.name != ".lock")
+        return sorted(
+            p for p in (self.folder / "results").rglob("*") if p.is_file() and not p.name.startswith(".lock-")
+        )
 
     def planned(self) -> Iterator[tuple[str, str, str, int | None]]:
         """(row, measure, state, figure in its record) of everything, as a plan finds it."""

@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -167,28 +164,3 @@ def test_two_writers_never_mix(tmp_path: Path) -> None:
         if target.exists():
             assert target.read_text() in texts
     assert list(tmp_path.iterdir()) == [target]
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from detrbench.results.folder import CellFolder
-with CellFolder(Path(sys.argv[1])).lock() as held:
-    print(held, flush=True)
-    time.sleep(60)
-"""
-
-
-def test_a_lock_keeps_others_out_until_its_process_is_dead(tmp_path: Path) -> None:
-    folder = CellFolder(tmp_path / "cell")
-    holder: Any = subprocess.Popen([sys.executable, "-c", HOLD, str(folder.path)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline().strip() == "True"
-        with folder.lock() as held:
-            assert not held
-    finally:
-        holder.kill()  # kill -9: nothing can be tidied
-        holder.wait()
-        holder.stdout.close()
-    with folder.lock() as held:
-        assert held
