@@ -26,6 +26,7 @@ from detrbench.cli import (
     report,
     run,
     show,
+    status,
     train,
     validate,
     visualize,
@@ -81,6 +82,7 @@ def main(
 for _module, _name in (
     (run, "run"),
     (train, "train"),
+    (status, "status"),
     (report, "report"),
     (figure, "figure"),
     (compare, "compare"),

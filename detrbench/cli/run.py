@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +14,7 @@ from detrbench.errors import Findings, UsageError, unknown_name
 from detrbench.measures import CHOSEN
 from detrbench.results.folder import SCHEMA
 from detrbench.run import plan
+from detrbench.run.executors import LOCAL, SLURM
 from detrbench.run.time_limit import MINUTES
 from detrbench.suite import loading as suites
 from detrbench.weights import catalogue, store
@@ -26,7 +26,7 @@ Gpus = Annotated[
         min=1,
         metavar="N",
         help="So many GPUs train and evaluate each cell together; with --device cpu, so many processes. "
-        "On several machines: torchrun ... -m detrbench run SUITE.",
+        "On several machines: --executor slurm, or torchrun ... -m detrbench run SUITE.",
     ),
 ]
 EXAMPLES = output.examples(
@@ -40,6 +40,7 @@ EXAMPLES = output.examples(
     "detrbench run suites/*.yaml --measure complexity --jobs 4",
     "detrbench run sparse_table1 --data ~/coco --train --gpus 8",
     "torchrun --nnodes 2 --nproc-per-node 8 -m detrbench run sparse_table1 --data ~/coco --train",
+    "detrbench run table6_keep_ratio --data ~/coco --executor slurm --slurm partition=gpu,time=8:00:00,gpus_per_node=1",
 )
 
 
@@ -68,16 +69,25 @@ def command(
     results_folder: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--jobs",
             "-j",
             min=1,
             metavar="N",
-            help="Count, train and evaluate in N processes. Memory and latency are measured one at a time.",
+            help="Count, train and evaluate in N processes, each on a GPU of its own. Memory and latency are measured "
+            "one at a time. Slurm: at most N jobs at once.",
         ),
-    ] = 1,
+    ] = None,
     gpus: Gpus = 1,
+    executor: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Who does the work: local, slurm, or one that was installed as a plug-in."),
+    ] = LOCAL,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE,...", help="sbatch's options: partition=gpu,time=8:00:00,gpus_per_node=1."),
+    ] = None,
     skip_batches: Annotated[
         str | None,
         typer.Option(metavar="N,...", help="Steps that a training which diverged there is to pass over."),
@@ -124,15 +134,18 @@ def command(
     what takes days to train is trained only with --train.
     Complexity needs neither data nor weights; it is counted at the paper's scale whatever the scale.
     """
-    if jobs > 1 and gpus > 1:
+    if executor == LOCAL and (jobs or 1) > 1 and gpus > 1:
         raise UsageError("--jobs and --gpus: expected one of them")
+    if slurm and executor != SLURM:
+        raise UsageError("--slurm goes with --executor slurm")
     loaded = [suites.load(name) for name in suite]
     measures = _measures(measure)
     overrides = output.settings(set_)
 
-    from detrbench.environment import pick_device
     from detrbench.run import execute as runs
+    from detrbench.run import executors
 
+    settings = _settings_of_slurm(slurm)
     options = runs.RunOptions(
         results=results_folder,
         scale=scale,
@@ -145,19 +158,19 @@ def command(
         verify_data=verify_data,
         train=train,
         batch_size=batch_size,
-        device=pick_device(device),
+        device=_device(device, executor, settings),
         time_limit=60 * minutes,
-        gpus=_processes(gpus),
+        gpus=processes(gpus, executor),
         skip=_steps(skip_batches),
     )
-    if _helps_another(options.device, dry_run):
+    if helps_another(options.device, dry_run):
         return
     prepared = [runs.prepare(one, options, output.note) for one in loaded]
     if dry_run:
         _print_plan(prepared, as_json)
         return
-    with _team(gpus, options.device) as team, _workers(jobs) as workers:
-        outcomes = [outcome for one in prepared for outcome in execute(one, workers, as_json, team)]
+    with executors.opened(executor, options, jobs, settings) as opened:
+        outcomes = execute(prepared, opened, as_json)
     _finish(prepared, outcomes, results_folder, as_json)
 
 
@@ -182,27 +195,30 @@ def _steps(given: str | None) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
-def _workers(jobs: int) -> Any:
-    if jobs == 1:
-        return contextlib.nullcontext()
-    import torch
+def _settings_of_slurm(given: list[str] | None) -> dict[str, str]:
+    from detrbench.run.executors import slurm
 
-    from detrbench.run.processes import Workers
-
-    return Workers(jobs, threads=max(1, torch.get_num_threads() // jobs))
+    return slurm.parse(given or [])
 
 
-def _processes(gpus: int) -> int:
+def _device(asked: str, executor: str, settings: dict[str, str]) -> str:
+    from detrbench.environment import pick_device
+    from detrbench.run.executors import slurm
+
+    return slurm.pick_device(asked, settings) if executor == SLURM else pick_device(asked)
+
+
+def processes(gpus: int, executor: str = LOCAL) -> int:
     """How many train and evaluate a cell together: as many as torchrun has started, or are to be started."""
     from detrbench.run import team
 
     started = team.place_in_torchrun().size
-    if started > 1 and gpus > 1:
-        raise UsageError("--gpus: torchrun has started the processes already", hint="leave --gpus out")
+    if started > 1 and (gpus > 1 or executor != LOCAL):
+        raise UsageError("torchrun has started the processes already", hint="leave --gpus and --executor out")
     return max(started, gpus)
 
 
-def _helps_another(device: str, dry_run: bool) -> bool:
+def helps_another(device: str, dry_run: bool) -> bool:
     """Whether this is another process than torchrun's first; it comes back when it has helped that one."""
     from detrbench.run import team
 
@@ -214,24 +230,20 @@ def _helps_another(device: str, dry_run: bool) -> bool:
     return True
 
 
-def _team(gpus: int, device: str) -> Any:
-    from detrbench.run import team
-
-    if team.place_in_torchrun().size > 1:
-        return team.joined(device)
-    return team.launched(gpus, device) if gpus > 1 else contextlib.nullcontext(team.Team())
-
-
-def execute(prepared: Any, workers: Any, as_json: bool, team: Any = None) -> list[Any]:
-    """Does a prepared run while progress is shown; returns the outcomes."""
+def execute(prepared: list[Any], executor: Any, as_json: bool) -> list[Any]:
+    """Does prepared runs while progress is shown; returns the outcomes."""
     from detrbench.cli import progress
     from detrbench.run import execute as runs
 
-    listener = progress.listener(output.console(to_stderr=as_json), workers.jobs if workers else 1)
-    for line in headline(prepared).splitlines():
+    listener = progress.listener(output.console(to_stderr=as_json), executor.jobs)
+    for line in (line for one in prepared for line in headline(one).splitlines()):
         output.note(line)
     try:
-        return runs.execute(prepared, listener, workers, team)
+        return runs.execute_all(prepared, listener, executor)
+    except KeyboardInterrupt:
+        if executor.leaves:
+            output.note(executor.leaves)
+        raise
     finally:
         listener.close()
 

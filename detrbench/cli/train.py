@@ -20,6 +20,7 @@ EXAMPLES = output.examples(
     "detrbench train sparse_detr_r50 --data ~/cells",
     "detrbench train sparse_detr_r50 --data ~/cells_yolo --init-from sparse_detr/r50_rho0.3",
     "detrbench train efficient_detr_tiny --data ~/cells -s epochs=20 -s shortest=320 -s hidden_dim=64",
+    "detrbench train dino_r50 --data ~/cells --gpus 4",
     "detrbench train dino_r50 --data ~/cells --dry-run > cells.yaml   # the suite that this stands for",
 )
 
@@ -47,6 +48,7 @@ def command(
     ] = None,
     results_folder: Results = Path("results"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    gpus: run.Gpus = 1,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Do not draw detections below this score.")] = 0.3,
     folder: Folder = None,
     dry_run: Annotated[
@@ -61,16 +63,23 @@ def command(
     the short side), crop, train_scales, seed, ...; options of the model as model.OPTION. Train several models on one
     folder, and the report compares them.
     """
+    from detrbench.environment import pick_device
+    from detrbench.run import executors
+
+    device, gpus = pick_device(device), run.processes(gpus)
+    if run.helps_another(device, dry_run):
+        return
     chosen = _chosen(output.settings(set_), init_from)
     _say_what_was_understood(data)
     suite = _suite(name, model, data, chosen)
-    prepared = _prepare(suite, chosen, data, results_folder, device)
+    prepared = _prepare(suite, chosen, data, results_folder, device, gpus)
     if dry_run:
         output.print_yaml(_written_out(suite, prepared))
         output.note(run.headline(prepared))
         return
     output.note(_how(prepared.cells[0].settings))
-    run.refuse_failed(run.execute(prepared, None, as_json))
+    with executors.opened(executors.LOCAL, prepared.options, None, {}) as here:
+        run.refuse_failed(run.execute([prepared], here, as_json))
     result = _result(prepared, results_folder)
     drawn = _draw(result, prepared.cells[0].settings.data_spec, threshold, prepared.options.device)
     page = _report(prepared.loaded.suite.name, results_folder)
@@ -114,13 +123,12 @@ def _suite(name: str | None, model: str, data: Path, chosen: dict[str, Any]) -> 
     return own_data.document(name or own_data.name_of(data), model, facts, chosen)
 
 
-def _prepare(suite: dict[str, Any], chosen: dict[str, Any], data: Path, results: Path, device: str) -> Any:
+def _prepare(suite: dict[str, Any], chosen: dict[str, Any], data: Path, results: Path, device: str, gpus: int) -> Any:
     """The run with its plan; raises UsageError where the detector cannot be trained."""
-    from detrbench.environment import pick_device
     from detrbench.run import execute as runs
     from detrbench.suite import own_data
 
-    options = runs.RunOptions(results=results, overrides=chosen, data=data, device=pick_device(device))
+    options = runs.RunOptions(results=results, overrides=chosen, data=data, device=device, gpus=gpus)
     prepared = runs.prepare(own_data.load(suite), options, output.note)
     for item in prepared.items:
         if item.state == "not_measured":

@@ -75,6 +75,7 @@ def lock(folder: Path) -> Iterator[bool]:
     Raises:
         Unwritable: no space, no permission.
     """
+    folder = folder.resolve()  # it is touched from wherever the process is by then
     try:
         folder.mkdir(parents=True, exist_ok=True)
         ours = _take(folder)
@@ -95,7 +96,7 @@ def lock(folder: Path) -> Iterator[bool]:
 
 def owner(folder: Path) -> Owner | None:
     """Who holds a folder; None where nobody does."""
-    highest = _highest(folder)
+    highest = _highest(folder.resolve())
     return None if not highest or _is_free(highest) else _read_owner(highest)
 
 

@@ -1,8 +1,7 @@
 """Executes a plan. A cell that fails is recorded and the rest goes on; whatever was done stays done.
 
 Order: the complexity of all cells, then each cell's training, accuracy, DAM correlation and queries, then the memory of
-each, then the latency of all together, so that its rounds can alternate between them. Several processes may share the
-first two; memory and latency are taken while nothing else is at work.
+each, then the latency of all together, so that its rounds can alternate between them. Who does it is an executor.
 """
 
 from __future__ import annotations
@@ -23,12 +22,11 @@ from detrbench.files import at_home
 from detrbench.measures import TIMED
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan, work
+from detrbench.run.executors import Executor
+from detrbench.run.executors.local import Local
 from detrbench.run.keys import Conditions, folder_name
 from detrbench.run.plan import WorkItem
-from detrbench.run.processes import Workers
-from detrbench.run.reuse import KnownRecords
-from detrbench.run.team import Team
-from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
+from detrbench.run.work import Listener, Outcome, RunOptions
 from detrbench.suite.cells import Cell
 from detrbench.suite.loading import LoadedSuite
 from detrbench.suite.selection import compile_expression
@@ -108,42 +106,33 @@ def _images(cell: Cell, split: Split) -> int:
     return len(work.dataset_of(cell.settings.data_spec, split))
 
 
-def execute(
-    run: PreparedRun, listener: Listener, workers: Workers | None = None, team: Team | None = None
-) -> list[Outcome]:
-    """Does the work and returns what became of each item, in the plan's order.
+def execute(run: PreparedRun, listener: Listener, executor: Executor | None = None) -> list[Outcome]:
+    """Does the work of one suite; see `execute_all`."""
+    return execute_all([run], listener, executor)
+
+
+def execute_all(runs: Sequence[PreparedRun], listener: Listener, executor: Executor | None = None) -> list[Outcome]:
+    """Does the work and returns what became of each item, in the plans' order.
 
     Args:
-        run: with its plan.
+        runs: of one command, with their plans.
         listener: is told how it goes.
-        workers: the processes that share what may be done at once; None: this one does everything.
-        team: the processes that train and evaluate each cell together; None: this one alone.
+        executor: who does it; None: this process.
 
     Raises:
         Unwritable: the results folder cannot be written.
         KeyboardInterrupt: after noting what was interrupted; everything done before is kept.
     """
-    _record_suite(run)
-    if run.options.fresh:
-        _forget(run.items)
-    listener.begin(run.items)
-    shared, ours = _share_out(run.items, workers is not None)
-    outcomes = workers.do(shared, run.options, listener) if workers else []
-    context = RunContext(run.options, KnownRecords(run.store.root), run.environment, team or Team())
-    for group in ours:
-        outcomes += work.do(group, context, listener)
-    place = {id(item): number for number, item in enumerate(run.items)}
+    for run in runs:
+        _record_suite(run)
+        if run.options.fresh:
+            _forget(run.items)
+    items = [item for run in runs for item in run.items]
+    listener.begin(items)
+    groups = [group for run in runs for group in _groups(run.items)]
+    outcomes = (executor or Local()).do(groups, runs[0].options, listener)
+    place = {id(item): number for number, item in enumerate(items)}
     return sorted(outcomes, key=lambda outcome: place[id(outcome.item)])
-
-
-def _share_out(items: Sequence[WorkItem], share: bool) -> tuple[list[list[WorkItem]], list[list[WorkItem]]]:
-    """(groups for other processes, groups for this one); what needs no work is not worth another process."""
-    theirs: list[list[WorkItem]] = []
-    ours: list[list[WorkItem]] = []
-    for group in _groups(items):
-        due = any(item.state == "todo" for item in group) and group[0].measure not in TIMED
-        (theirs if share and due else ours).append(group)
-    return theirs, ours
 
 
 def _groups(items: Sequence[WorkItem]) -> Iterator[list[WorkItem]]:

@@ -9,15 +9,24 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from detrbench.data.spec import Split
 from detrbench.errors import DetrbenchError
-from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES
+from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES, TIMED
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
-from detrbench.run.keys import Conditions, complexity_key, detections_key, folder_name, record_key, training_key
+from detrbench.run.keys import (
+    Conditions,
+    complexity_key,
+    count_keys,
+    detections_key,
+    folder_name,
+    record_key,
+    training_key,
+)
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
@@ -42,7 +51,7 @@ class WorkItem:
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
     their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
     released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
-    the row. `batch_size` images of one size are evaluated together.
+    the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights.
     """
 
     cell: Cell
@@ -59,6 +68,12 @@ class WorkItem:
     official: str | None = None
     detections: str = ""
     batch_size: int = 1
+    identity: str = ""
+
+    @property
+    def name(self) -> str:
+        """Which it is of a suite's items at one scale, whatever is run again: `<cell's folder>/<measure>`."""
+        return f"{self.folder.path.name}/{self.measure}"
 
     @property
     def trained_in(self) -> CellFolder:
@@ -127,8 +142,45 @@ def _of_cell(
             why = weights.start.remark
         found = WorkItem(weights.cell, folder, measure, key, state, why, weights.kind, seconds)
         detections = detections_key(weights.cell, now, weights.identity) if key and measure == "accuracy" else ""
-        items.append(replace(found, official=weights.official, start=weights.start, detections=detections))
+        found = replace(found, official=weights.official, start=weights.start, detections=detections)
+        items.append(replace(found, identity="" if why else weights.identity))
     return items
+
+
+def timed_on(item: WorkItem, environment: Mapping[str, Any], device: str) -> WorkItem:
+    """An item as the machine plans it that takes it: the keys of timings depend on the machine, no other does."""
+    if item.measure not in TIMED or not item.key:
+        return item
+    now = Conditions(_ask_no_data, _ask_no_data, environment, device)
+    return replace(item, key=record_key(item.cell, item.measure, now, item.identity))
+
+
+def was_timed(item: WorkItem, device: str) -> bool:
+    """Whether a machine that had such a device has timed it, whichever that was."""
+    envelope = item.folder.read_envelope(item.measure)
+    if envelope is None or envelope.get("device") != device:
+        return False
+    return item.folder.has(item.measure, timed_on(item, envelope["environment"], device).key)
+
+
+def _ask_no_data(cell: Cell, split: Split) -> Any:
+    raise AssertionError("timings depend on no data")
+
+
+def touches(group: Iterable[WorkItem], counts: bool = True) -> set[Any]:
+    """What a group of items needs or leaves: folders, weights, records. Of two that touch one thing, the later waits.
+
+    Args:
+        group: items that are done under one lock.
+        counts: whether it matters that no detector is counted twice.
+    """
+    found: set[Any] = set()
+    for item in group:
+        found |= {item.folder.path, item.trained_in.path}
+        if item.state == "todo" and (counts or item.measure != "complexity"):
+            keys = count_keys(item.cell).values() if item.measure == "complexity" else [item.key]
+            found |= {(item.measure, key) for key in keys}
+    return found
 
 
 def _if_known(item: WorkItem, known: KnownRecords) -> WorkItem:

@@ -23,9 +23,8 @@ from typing import Any
 import detrbench.environment as environments
 from detrbench.errors import DetrbenchError
 from detrbench.run import work
-from detrbench.run.keys import count_keys
 from detrbench.run.parent import end_with_the_parent
-from detrbench.run.plan import WorkItem
+from detrbench.run.plan import WorkItem, touches
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.work import Listener, Outcome, RunContext, RunOptions
 
@@ -52,10 +51,11 @@ class _Group:
 
 @dataclass
 class _Worker:
-    """A process and the group that it is at, from which items go as they end."""
+    """A process, its place among them, and the group that it is at, from which items go as they end."""
 
     process: Any
     pipe: Connection
+    place: int
     group: _Group | None = None
 
     def give(self, group: _Group, options: RunOptions) -> None:
@@ -67,7 +67,7 @@ class Workers:
     """A number of processes that live as long as the `with` block.
 
     Args:
-        jobs: at most so many at once.
+        jobs: at most so many at once; where there are GPUs, each has one, and they share them where these are fewer.
         threads: of each; also what torch computes with, so figures do not depend on who else is at work.
     """
 
@@ -94,7 +94,7 @@ class Workers:
             KeyboardInterrupt: in this process; those in the others note what was interrupted.
         """
         numbers = itertools.count()
-        waiting = [_Group({next(numbers): item for item in group}, _touches(group)) for group in groups]
+        waiting = [_Group({next(numbers): item for item in group}, touches(group)) for group in groups]
         outcomes: dict[int, Outcome] = {}
         while waiting or self._busy():
             self._hand_out(waiting, options)
@@ -120,20 +120,21 @@ class Workers:
             if len(at_work) >= self.jobs:
                 return
             if not group.touches & touched:
-                self._free().give(group, options)
+                self._free(options.device).give(group, options)
                 at_work.append(group)
                 waiting.remove(group)
             touched |= group.touches
 
-    def _free(self) -> _Worker:
+    def _free(self, device: str) -> _Worker:
         for worker in self.workers:
             if not worker.group and worker.process.is_alive():
                 return worker
         ours, theirs = _CONTEXT.Pipe()
-        process = _CONTEXT.Process(target=_work, args=(theirs, self.threads), daemon=False)
+        place = min(set(range(self.jobs)) - {worker.place for worker in self.workers})
+        process = _CONTEXT.Process(target=_work, args=(theirs, self.threads, own_gpu(place, device)), daemon=False)
         process.start()
         theirs.close()
-        self.workers.append(_Worker(process, ours))
+        self.workers.append(_Worker(process, ours, place))
         return self.workers[-1]
 
     def _note_death(self, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> list[_Group]:
@@ -152,15 +153,15 @@ class Workers:
         return [worker.group] if worker.group.items else []
 
 
-def _touches(group: Sequence[WorkItem]) -> set[Any]:
-    """What a group needs or leaves: folders, weights, records."""
-    found: set[Any] = set()
-    for item in group:
-        found |= {item.folder.path, item.trained_in.path}
-        if item.state == "todo":
-            keys = count_keys(item.cell).values() if item.measure == "complexity" else [item.key]
-            found |= {(item.measure, key) for key in keys}
-    return found
+def own_gpu(place: int, device: str) -> str | None:
+    """The GPU of the process at that place, as CUDA_VISIBLE_DEVICES names it; None where none is to be chosen."""
+    if device != "cuda":  # no GPU, or a certain one
+        return None
+    import torch
+
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = given.split(",") if given else [str(number) for number in range(torch.cuda.device_count())]
+    return visible[place % len(visible)]
 
 
 def _pass_on(message: Any, worker: _Worker, listener: Listener, outcomes: dict[int, Outcome]) -> None:
@@ -211,9 +212,11 @@ class _Teller:
             os._exit(1)  # nobody waits for this work; what is done is kept
 
 
-def _work(pipe: Connection, threads: int) -> None:
+def _work(pipe: Connection, threads: int, gpu: str | None) -> None:
     """What each process does: group after group, until the parent closes the pipe."""
     end_with_the_parent()
+    if gpu is not None:  # before CUDA is asked for the first time
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # also where SIGINT is ignored: `detrbench run ... &`
     with contextlib.suppress(EOFError, ConnectionError, KeyboardInterrupt):
         import torch

@@ -137,7 +137,7 @@ def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:
         with time_limit.time_limit(limit):
             records = context.team.take(item, context.options.device, dataset_of, report)
         return _keep(item, records, context, time.monotonic() - started)
-    except (KeyboardInterrupt, RankLost):
+    except (KeyboardInterrupt, SystemExit, RankLost):
         item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
         raise
     except Unwritable:
@@ -256,7 +256,7 @@ def _do_latency(items: list[WorkItem], context: RunContext, listener: Listener) 
             outcomes.append(_tell(listener, outcome))
     try:
         return outcomes + _time_together(due, context, listener)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         for item in due:
             item.folder.set_state(item.cell.id, item.measure, "not_measured", "interrupted")
         raise

@@ -20,6 +20,7 @@ from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
 from detrbench.run import execute as runs
 from detrbench.run import parent, processes
+from detrbench.run.executors.local import Local
 from detrbench.run.plan import WorkItem
 from detrbench.run.processes import Workers
 from detrbench.run.work import Outcome, RunOptions
@@ -94,7 +95,7 @@ class Shared(NamedTuple):
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory, workers: Workers) -> Shared:
     root, told = tmp_path_factory.mktemp("shared"), Told()
-    return Shared(root, told, runs.execute(prepare(root), told, workers))
+    return Shared(root, told, runs.execute(prepare(root), told, Local(workers)))
 
 
 def test_two_processes_find_what_one_finds(tmp_path: Path, shared: Shared) -> None:
@@ -132,7 +133,7 @@ def test_a_process_that_dies_takes_one_step_with_it(tmp_path: Path, workers: Wor
             os.kill(at_it.process.pid, signal.SIGKILL)
 
     prepared = prepare(tmp_path, measures=("accuracy",))
-    outcomes = {(o.item.cell.id, o.item.measure): o for o in runs.execute(prepared, Told(kill), workers)}
+    outcomes = {(o.item.cell.id, o.item.measure): o for o in runs.execute(prepared, Told(kill), Local(workers))}
     assert outcomes["sparse", "training"].state == "failed"
     assert "killed: out of memory?" in str(outcomes["sparse", "training"].why)
     assert str(outcomes["sparse", "accuracy"].why).startswith("training failed: its process ended")
@@ -147,23 +148,79 @@ def test_a_folder_that_cannot_be_written_stops_all(tmp_path: Path) -> None:
     blocked = next(item.folder for item in prepared.items if item.cell.id == "sparse")
     blocked.status.mkdir(parents=True)  # where its status belongs
     with Workers(2, threads=1) as pair, pytest.raises(EnvironmentLacking, match="cannot be written"):
-        runs.execute(prepared, Told(), pair)
+        runs.execute(prepared, Told(), Local(pair))
     assert not any(worker.process.is_alive() for worker in pair.workers)
 
 
 def test_nothing_is_started_for_what_is_done(shared: Shared) -> None:
     with Workers(2, threads=1) as pair:
-        outcomes = runs.execute(prepare(shared.root), Told(), pair)
+        outcomes = runs.execute(prepare(shared.root), Told(), Local(pair))
         assert pair.workers == []
     assert {state for _, _, state in shown(outcomes)} == {"done"}
 
 
-def test_what_is_timed_is_left_to_one_process(tmp_path: Path) -> None:
+def test_what_is_timed_is_left_to_one_process(tmp_path: Path, workers: Workers) -> None:
     prepared = prepare(tmp_path, measures=("accuracy", "memory", "latency"))
-    theirs, ours = runs._share_out(prepared.items, share=True)
+    theirs, ours = Local(workers)._share_out(list(runs._groups(prepared.items)))
     assert {item.measure for group in theirs for item in group} == {"training", "accuracy"}
     assert {item.measure for group in ours for item in group} == {"memory", "latency"}
     assert len([group for group in ours if group[0].measure == "latency"]) == 1  # together, so that they interleave
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "expected"),
+    [
+        ("cuda", None, ["0", "1", "0"]),
+        ("cuda", "3,GPU-5", ["3", "GPU-5", "3"]),
+        ("cuda:1", None, [None] * 3),
+        ("cpu", None, [None] * 3),
+    ],
+)
+def test_each_process_has_a_gpu_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str | None, expected: list[str | None]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    given = []
+
+    class Started:
+        """In place of a process."""
+
+        def __init__(self, target: Any, args: Any, daemon: bool) -> None:
+            given.append(args[2])
+
+        def start(self) -> None: ...
+
+        def is_alive(self) -> bool:
+            return True
+
+    monkeypatch.setattr(processes._CONTEXT, "Process", Started)
+    made = Workers(3, threads=1)
+    for _ in range(3):
+        made._free(device).group = processes._Group({}, set())
+    assert given == expected
+    made.workers[1:2] = []  # one that died
+    made._free(device)
+    assert given[3] == expected[1]
+
+
+def test_a_process_sees_the_gpu_that_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Idle:
+        """In place of a pipe over which nothing comes."""
+
+        def recv(self) -> None:
+            seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+            raise EOFError
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr(processes, "end_with_the_parent", lambda: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    processes._work(Idle(), torch.get_num_threads(), "1")  # type: ignore[arg-type]
+    assert seen == ["1"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -188,7 +245,7 @@ def test_a_process_at_work_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch,
                 raise
 
     def starter() -> None:
-        forks.Process(target=processes._work, args=(Busy(), 1)).start()
+        forks.Process(target=processes._work, args=(Busy(), 1, None)).start()
         time.sleep(60)
 
     at_work = forks.Process(target=starter)

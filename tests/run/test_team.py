@@ -23,6 +23,7 @@ from detrbench.ranks import RankLost
 from detrbench.results.folder import CellFolder
 from detrbench.run import execute as runs
 from detrbench.run import team as teams
+from detrbench.run.executors.local import Local
 from detrbench.run.work import RunOptions
 from detrbench.suite import loading as suites
 
@@ -84,7 +85,7 @@ def test_two_processes_give_the_figures_of_one_and_go_on_after_a_cell_that_faile
     one, two = prepare(tmp_path / "one"), prepare(tmp_path / "two", gpus=2)
     alone = runs.execute(one, Silent())
     with teams.launched(2, "cpu") as team:
-        together = runs.execute(two, Silent(), team=team)
+        together = runs.execute(two, Silent(), Local(team=team))
     for outcomes in (alone, together):
         assert [(o.item.cell.id, o.state) for o in outcomes if o.item.measure == "training"] == [
             ("noised", "done"),
@@ -100,7 +101,7 @@ def test_two_processes_give_the_figures_of_one_and_go_on_after_a_cell_that_faile
 def test_a_process_that_is_killed_ends_the_run_with_its_name(tmp_path: Path) -> None:
     prepared = prepare(tmp_path, gpus=2, expression="noised")
     with teams.launched(2, "cpu") as team, pytest.raises(RankLost) as caught:
-        runs.execute(prepared, Silent(lambda item: team.helpers[0].kill()), team=team)
+        runs.execute(prepared, Silent(lambda item: team.helpers[0].kill()), Local(team=team))
     assert caught.value.message.startswith("process 1 of 2 ended with signal SIGKILL: ")
     assert caught.value.hint == "run the same command again: it goes on from the last checkpoint"
     assert cell(tmp_path, "noised").read_status()["measures"]["training"]["state"] == "not_measured"
