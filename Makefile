@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 HEADLINE := table6_keep_ratio table1_main dac_table1 lite_table4
 
 .PHONY: audit bench bench-gpu bench-scoring check-self clean docs fuzz headline kills limits lint lock mistakes quickstart \
-	record-references test test-full test-gpu test-oldest
+	record-references test test-full test-gpu test-oldest test-slurm
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
 	$(BIN)/detrbench run quickstart
@@ -50,6 +50,9 @@ headline: $(READY)  ## the first figure of README and site anew: counts what its
 test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device, which is named first
 	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/pytest -m gpu tests
+
+test-slurm: $(READY)  ## jobs on a real Slurm that is started on this machine, as root (apt-get install slurm-wlm munge)
+	$(BIN)/pytest -m slurm tests/slurm
 
 mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour; SUITE=full shows survivors the slow ones)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mistakes/run.py --suite $(or $(SUITE),test)
