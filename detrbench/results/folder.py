@@ -12,6 +12,8 @@
         traces.npz                                 what happened inside on a few images
         log.txt  checkpoint/                       what the run said; the trained weights
         log.jsonl                                  how training went, a line every so many steps
+        .lock-<n>                                  who is at it; see locks.py
+    results/<suite>/<scale>/jobs/                  what jobs of a cluster told; see run/executors
 
 A record goes to a temporary name and is renamed, so a crash, a full disk or two writers never leave half of one.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -315,26 +316,19 @@ def test_status_tells_what_runs_where(terminal: Terminal, paper: PaperSlurm) -> 
 
 
 def test_a_plug_in_does_the_work(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As docs/slurm.md shows it."""
+    """The one that docs/slurm.md shows."""
     from detrbench.run import executors
-    from detrbench.run.executors import local
 
-    given: list[Any] = []
-
-    class Entry:
-        name = "ours"
-
-        def load(self) -> Any:
-            def opened(options: Any, jobs: Any, settings: Any) -> Any:
-                given.append((options.scale, jobs, settings))
-                return local.opened(options, jobs, settings)
-
-            return opened
-
-    monkeypatch.setattr(executors, "entry_points", lambda group: [Entry()] if group == "detrbench.executors" else [])
-    code, _, err = terminal.type("run", "demo.yaml", "--scale", "smoke", "--executor", "ours", "-k", "sparse")
-    assert (code, given) == (0, [("smoke", None, {})]), err
-    assert {cell for cell, _ in terminal.calls[:-1]} == {"sparse-0.1", "sparse-0.3"}
+    page = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    (terminal.folder / "plugged_in.py").write_text(code)
+    monkeypatch.syspath_prepend(terminal.folder)
+    entry = EntryPoint("ours", "plugged_in:opened", "detrbench.executors")
+    monkeypatch.setattr(executors, "entry_points", lambda group: [entry] if group == entry.group else [])
+    code, out, err = terminal.type("run", "demo.yaml", "--executor", "ours", "-k", "sparse")
+    assert code == 0, err
+    assert "7 groups for cpu" in out
+    assert ("sparse-0.1 sparse-0.3", "latency") in terminal.calls
 
 
 @pytest.mark.parametrize(

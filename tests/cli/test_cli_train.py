@@ -16,6 +16,7 @@ from terminal import tiny_weights
 
 from detrbench import cli
 from detrbench.data import DataSpec, open_dataset
+from detrbench.errors import UsageError
 
 MODEL = "efficient_detr_tiny"
 OPTIONS = {"width": 8, "hidden_dim": 64, "num_heads": 2, "ffn_dim": 32, "num_queries": 10}
@@ -141,6 +142,22 @@ def test_the_weights_to_begin_with_are_handed_on(cells: Path, here: Path, capsys
     assert yaml.safe_load(capsys.readouterr().out)["scales"]["own"]["init_from"] == str(weights)
     assert cli.main([*arguments, "--init-from", weights.name, "-s", "init_from=other.pth"]) == 2
     assert "expected one of them" in capsys.readouterr().err
+
+
+def test_several_processes_are_started_where_they_are_asked_for(
+    cells: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from detrbench.run import team
+
+    def launched(count: int, device: str) -> Any:
+        raise UsageError(f"{count} processes on {device}")
+
+    monkeypatch.setattr(team, "launched", launched)
+    given = ("--gpus", "2", "--device", "cpu", "-s", "micro_batch=1")
+    assert cli.main(["train", MODEL, "--data", str(cells), *SMALL, *given]) == 2
+    assert "2 processes on cpu" in capsys.readouterr().err
+    assert cli.main(["train", MODEL, "--data", str(cells), *SMALL, *given[:4]]) == 2
+    assert "micro_batch" in capsys.readouterr().err  # which the processes share
 
 
 @pytest.mark.parametrize(

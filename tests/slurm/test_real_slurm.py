@@ -193,7 +193,7 @@ def test_two_nodes_train_one_cell(cluster: None, here: Path) -> None:
     two = ("--executor", "slurm", "--slurm", "time=60,nodes=2", "--gpus", "2")
     code, said = finished(started(*arguments, *two, "--results", str(ours)))
     assert code == 0, said
-    log = next(ours.glob("demo/smoke/jobs/*_1_log.err")).read_text()
+    log = next(ours.glob("demo/smoke/jobs/*_1_log.out")).read_text()
     assert "node=1(2)" in log  # rank 1 was on the other one
     code, said = finished(started(*arguments, "--results", str(theirs)))
     assert code == 0, said
