@@ -51,6 +51,7 @@ class PaperSlurm:
     jobs: Path
     turn: Callable[[], Any] = lambda: None
     ended: dict[str, bool] = field(default_factory=dict)
+    idle: int = 0
 
     def install(self, patch: pytest.MonkeyPatch) -> None:
         from detrbench.run.executors import slurm
@@ -93,6 +94,8 @@ class PaperSlurm:
                 self._list(job, "PENDING", "DependencyNeverSatisfied")
             elif all(self.ended.get(need) for need in waits):
                 return self.run(job)
+        self.idle += 1
+        assert self.idle < 20, f"nothing moves: {self.queue}"
         return None
 
     def _dependency(self, job: str) -> str:

@@ -50,6 +50,11 @@ class Owner:
         return cls(socket.gethostname(), boot, _space(), process, _started(process), _slurm_job())
 
     @property
+    def where(self) -> str:
+        """The machine, and the process or job."""
+        return f"{self.host}, " + (f"job {self.job}" if self.job else f"process {self.process}")
+
+    @property
     def is_of_this_machine(self) -> bool:
         here = Owner.here()
         return (self.host, self.boot, self.space) == (here.host, here.boot, here.space)

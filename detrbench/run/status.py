@@ -67,7 +67,7 @@ def _at_work(result: CellResult) -> Iterator[Activity]:
     owner = locks.owner(result.folder)
     state, where = "stopped", "nobody is at it: run it again"
     if owner is not None:
-        state, where = "running", f"{owner.host}, " + (f"job {owner.job}" if owner.job else f"process {owner.process}")
+        state, where = "running", owner.where
     for measure in begun:
         about = _progress(CellFolder(result.folder)) if measure == "training" else ""
         yield Activity(result.suite, result.scale, result.id, measure, state, where, about)

@@ -22,6 +22,7 @@ from detrbench.errors import DetrbenchError
 from detrbench.files import Unwritable, write_atomic
 from detrbench.measures import TIMED
 from detrbench.ranks import RankLost
+from detrbench.results import locks
 from detrbench.run import steps, time_limit
 from detrbench.run.keys import count_keys
 from detrbench.run.plan import WorkItem
@@ -110,13 +111,19 @@ def do(items: Sequence[WorkItem], context: RunContext, listener: Listener) -> li
         held = {i.folder.path: locks.enter_context(i.folder.lock()) for i in {i.folder.path: i for i in items}.values()}
         busy = [item for item in items if not held[item.folder.path]]
         for item in busy:
-            outcomes.append(_tell(listener, Outcome(item, "busy", "another run holds this cell")))
+            outcomes.append(_tell(listener, Outcome(item, "busy", f"another run holds this cell{_holder(item)}")))
         mine = [item for item in items if held[item.folder.path]]
         if mine and mine[0].measure == "latency":
             return outcomes + _do_latency(mine, context, listener)
         for item in mine:
             outcomes.append(_tell(listener, _do(item, context, listener)))
     return outcomes
+
+
+def _holder(item: WorkItem) -> str:
+    """Which run that is."""
+    owner = locks.owner(item.folder.path)
+    return f" ({owner.where})" if owner else ""
 
 
 def _do(item: WorkItem, context: RunContext, listener: Listener) -> Outcome:

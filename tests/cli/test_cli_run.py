@@ -187,6 +187,7 @@ def test_a_cell_that_another_run_is_at_is_left_alone(terminal: Terminal) -> None
         assert code == 1
         assert terminal.calls == [("sparse-0.3", "complexity")]
         assert "1 cells are locked by another run: sparse-0.1" in err
+        assert f"another run holds this cell ({os.uname().nodename}, process {child})" in err
         assert states(terminal, "sparse-0.1")["complexity"] == ("done", None)
     finally:
         os.kill(child, signal.SIGKILL)

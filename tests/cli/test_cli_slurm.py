@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from terminal import Terminal
 from detrbench import environment
 from detrbench.results import locks
 from detrbench.results.folder import CellFolder
-from detrbench.run.executors import slurm
+from detrbench.run.executors import job, slurm
 from detrbench.run.executors.told import Teller
 
 RUN = ("run", "demo.yaml", "--executor", "slurm", "--slurm", "time=60,partition=gpu")
@@ -128,6 +129,26 @@ def test_a_killed_job_is_submitted_again_with_those_that_wait_for_it(terminal: T
     assert terminal.calls.count(("own", "accuracy")) == 2
     assert {"2_0", "2_1", "3"} == set(paper.cancelled)  # they waited for the job that is gone
     assert set(status_of(terminal, "borrowed").values()) == {"done"}
+
+
+def test_a_job_waits_for_the_lock_of_a_killed_one_on_another_machine(
+    terminal: Terminal, paper: PaperSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_LOOK", 0.05)
+    elsewhere = dataclasses.replace(locks.Owner.here(), host="elsewhere")
+
+    def begin() -> None:
+        (folder,) = terminal.results.glob("demo/smoke/cells/own-*")
+        (folder / ".lock-1").write_text(json.dumps(dataclasses.asdict(elsewhere)))
+        almost = time.time() - locks.SILENCE + 0.5
+        os.utime(folder / ".lock-1", (almost, almost))
+        paper.turn = paper.run_next
+        paper.turn()
+
+    paper.turn = begin
+    code, _, err = terminal.type(*RUN, "--measure", "accuracy", "-k", "own")
+    assert code == 0, err
+    assert terminal.calls == [("own", "training"), ("own", "accuracy")]
 
 
 def test_a_job_that_is_killed_each_time_fails_and_the_others_go_on(terminal: Terminal, paper: PaperSlurm) -> None:
@@ -283,9 +304,9 @@ def test_many_processes_are_tasks_of_one_job(terminal: Terminal, paper: PaperSlu
     (note,) = paper.jobs.glob("own-*.json")
     from submitit.core.utils import DelayedSubmission
 
-    job = DelayedSubmission.load(paper.jobs / f"{json.loads(note.read_text())['job']}_submitted.pkl").function
-    assert (job.options.device, job.options.gpus) == ("cuda", 4)
-    assert job.options.results.is_absolute()
+    kept = DelayedSubmission.load(paper.jobs / f"{json.loads(note.read_text())['job']}_submitted.pkl").function
+    assert (kept.options.device, kept.options.gpus) == ("cuda", 4)
+    assert kept.options.results.is_absolute()
 
 
 def test_status_tells_what_runs_where(terminal: Terminal, paper: PaperSlurm) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import submitit
 from submitit.helpers import DelayedSubmission, TorchDistributedEnvironment
 
 import detrbench.environment as environments
+from detrbench.results import locks
 from detrbench.run import plan, work
 from detrbench.run import team as teams
 from detrbench.run.executors.told import FINISHED, INTERRUPTED, Teller
@@ -20,6 +22,8 @@ from detrbench.run.plan import WorkItem
 from detrbench.run.reuse import KnownRecords
 from detrbench.run.team import Team
 from detrbench.run.work import RunContext, RunOptions
+
+_LOOK = 2.0  # seconds between two looks at locks
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Job:
         teller.begin([])
         try:
             for group in self.groups:
+                _wait_for_locks(group)
                 work.do([_as_it_is(item, environment, device) for item in group], context, teller)
         except KeyboardInterrupt:
             teller.leave(INTERRUPTED)
@@ -62,6 +67,13 @@ class Job:
             teller.leave(work.explain(error))
             raise
         teller.leave(FINISHED)
+
+
+def _wait_for_locks(group: Sequence[WorkItem]) -> None:
+    """Until cells are free that a killed job held on another machine: its silence has to last before it tells that."""
+    until = time.monotonic() + locks.SILENCE + 2 * locks.BEAT
+    while any(locks.owner(item.folder.path) for item in group) and time.monotonic() < until:
+        time.sleep(_LOOK)
 
 
 def _as_it_is(item: WorkItem, environment: Mapping[str, Any], device: str) -> WorkItem:
