@@ -10,9 +10,11 @@ import typer
 
 from detrbench.cli import output
 from detrbench.cli.output import Json
+from detrbench.errors import UsageError
 from detrbench.results.folder import SCHEMA
 from detrbench.results.store import ResultsStore
 from detrbench.run import status
+from detrbench.words import shown
 
 EXAMPLES = output.examples("detrbench status", "detrbench status /shared/results --json")
 
@@ -22,6 +24,8 @@ def command(
     as_json: Json = False,
 ) -> None:
     """Show what runs where: on this machine, on others that share the results folder, and in Slurm's queue."""
+    if not results.is_dir():
+        raise UsageError(f"{shown(str(results))}: no such folder", hint="detrbench status RESULTS")
     store = ResultsStore(results, output.note)
     counts = list(status.counts(store))
     found = status.activities(store, output.note)

@@ -25,6 +25,7 @@ LIGHT = [
     ["list", "models"],
     ["list", "parts"],
     ["list", "results"],
+    ["status", "."],
     ["show", "quickstart"],
     ["show", "sparse_detr_r50"],
     ["weights", "list"],
@@ -51,9 +52,7 @@ def test_light_commands_import_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "command", ["run", "report", "list", "show", "train", "validate", "doctor", "profile", "predict", "convert"]
-)
+@pytest.mark.parametrize("command", "run report list show status train validate doctor profile predict convert".split())
 def test_every_command_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert f"detrbench {command}" in capsys.readouterr().out.split("Examples")[1]

@@ -36,6 +36,8 @@ LONG, MANY = "x" * 5000, "9" * 400
         ("evaluate", LONG, "--data", "."),
         ("evaluate", "x.json", "--data", LONG),
         ("show", LONG),
+        ("status", LONG),
+        ("status", "~nouser"),
         ("profile", "sparse_detr_tiny", "--set", f"num_queries={MANY}"),
         ("profile", LONG),
     ],
