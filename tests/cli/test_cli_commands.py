@@ -17,6 +17,7 @@ from detrbench import cli
 from detrbench.cli import profile
 from detrbench.weights import catalogue
 
+COMMANDS = ["run", "report", "list", "show", "status", "train", "validate", "doctor", "profile", "predict", "convert"]
 LIGHT = [
     ["--help"],
     ["--version"],
@@ -52,7 +53,7 @@ def test_light_commands_import_no_torch(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", "run report list show status train validate doctor profile predict convert".split())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert f"detrbench {command}" in capsys.readouterr().out.split("Examples")[1]
