@@ -62,14 +62,14 @@ def once(cell: str, measure: str, what: type[BaseException], times: int = 1) -> 
 
 
 def test_each_cell_is_a_job_and_what_is_timed_one_more(terminal: Terminal, paper: PaperSlurm) -> None:
-    code, out, err = terminal.type(*RUN, "--jobs", "3", "--slurm", "nodelist=n1,n2")
+    code, out, err = terminal.type(*RUN, "--jobs", "1", "--slurm", "nodelist=n1,n2")
     assert (code, paper.submitted, paper.queue) == (0, 3, {}), err
     assert len([call for call in terminal.calls if call[1] == "training"]) == 2  # `same` takes over what `own` has
     assert "--name detrbench-" in (paper.folder / "asked").read_text()
     cells, others, timed = (paper.script(number) for number in (1, 2, 3))
-    for line in ("--array=0-1%2", "--partition=gpu", "--nodelist=n1,n2", "--time=60", "--requeue", "--signal=USR2@90"):
+    for line in ("--array=0-1%1", "--partition=gpu", "--nodelist=n1,n2", "--time=60", "--requeue", "--signal=USR2@90"):
         assert f"#SBATCH {line}\n" in cells
-    assert "--array=0-1%2\n" in others  # `same` and `borrowed` wait for `own`
+    assert "--array=0-1%1\n" in others  # `same` and `borrowed` wait for `own`
     assert "--dependency=afterok:1_0\n" in others
     assert "--exclusive" not in cells + others
     assert "#SBATCH --exclusive\n" in timed
