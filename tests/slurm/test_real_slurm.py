@@ -187,12 +187,18 @@ def test_an_interrupted_command_finds_its_jobs_again(cluster: None, here: Path) 
     assert note(results, "plain").job == job
 
 
-def test_two_nodes_train_one_cell(cluster: None, here: Path) -> None:
+def test_two_nodes_train_one_cell_and_are_preempted(cluster: None, here: Path) -> None:
     ours, theirs = here / "slurm", here / "local"
     arguments = ("-k", "noised", "--measure", "accuracy")
     two = ("--executor", "slurm", "--slurm", "time=60,nodes=2", "--gpus", "2")
-    code, said = finished(started(*arguments, *two, "--results", str(ours)))
+    run = started(*arguments, *two, "--results", str(ours))
+    wait_for(lambda: in_training(ours, "noised"))
+    job = note(ours, "noised")
+    subprocess.run(["scancel", "--signal=USR2", job.job], check=True)
+    code, said = finished(run)
     assert code == 0, said
+    assert note(ours, "noised").job == job.job  # requeued
+    assert job.told.read_text().count('"begin"') == 2
     log = next(ours.glob("demo/smoke/jobs/*_1_log.out")).read_text()
     assert "node=1(2)" in log  # rank 1 was on the other one
     code, said = finished(started(*arguments, "--results", str(theirs)))
