@@ -42,7 +42,7 @@ def counts(store: ResultsStore) -> Iterator[tuple[str, str, Counter[str]]]:
     for suite, scale in store.suites():
         states = Counter(
             result.state(measure)[0]
-            for result in store.cells(suite, scale)
+            for result in _trainings(store, suite, scale)
             for measure in result.status["measures"]
             if measure in MEASURES
         )
@@ -54,10 +54,15 @@ def activities(store: ResultsStore, warn: Warn = None) -> list[Activity]:
     found = [
         activity
         for suite, scale in store.suites()
-        for result in store.cells(suite, scale)
+        for result in _trainings(store, suite, scale)
         for activity in _at_work(result)
     ]
     return found + list(_queued(store.root, warn))
+
+
+def _trainings(store: ResultsStore, suite: str, scale: str) -> Iterator[CellResult]:
+    """The cells, those of further seeds too."""
+    return (training for result in store.cells(suite, scale) for training in result.trainings)
 
 
 def _at_work(result: CellResult) -> Iterator[Activity]:

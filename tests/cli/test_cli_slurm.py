@@ -336,6 +336,17 @@ def test_status_tells_what_runs_where(terminal: Terminal, paper: PaperSlurm) -> 
     assert "stopped" in terminal.type("status")[1]
 
 
+def test_further_seeds_are_jobs_of_their_own_and_have_a_status(terminal: Terminal, paper: PaperSlurm) -> None:
+    code, _, err = terminal.type(*RUN, "--measure", "accuracy", "-k", "other", "-s", "seeds=2")
+    assert code == 0, err
+    assert "--array=0-1%2\n" in paper.script(1)
+    assert [cell for cell, measure in terminal.calls if measure == "training"] == ["other", "other#1"]
+    (path,) = (path for path in terminal.results.glob("demo/smoke/cells/other*") if "1-" in path.name[:8])
+    CellFolder(path).set_state("other#1", "accuracy", "running")
+    (activity,) = json.loads(terminal.type("status", "--json")[1])["activities"]
+    assert (activity["cell"], activity["state"]) == ("other#1", "stopped")
+
+
 def test_a_plug_in_does_the_work(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that docs/slurm.md shows."""
     from detrbench.run import executors
