@@ -8,7 +8,8 @@ Both sides run in turn, round after round, so that a noisy machine disturbs both
 the median round, and the ratio of the two sides within a round: its median, and that of the fastest rounds. The
 reference runs in float32 on the CPU, where its bfloat16 is slower, and in the same type on a GPU; our bfloat16 takes
 locations and weights in float32, as under autocast. The key-aware reference samples once for keys and values.
-On a GPU kernels are timed, not their launches (`gpu.py`).
+On a GPU kernels are timed, not their launches (`gpu.py`), and the first CUDA kernel of deformable attention stands
+beside them in float32 (`original.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import torch
+import original
 from gpu import kernel_milliseconds, words
 from torch import Tensor
 
@@ -47,7 +49,9 @@ TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of both sides; `copy_share` is the share of copying speed at which our side moves its bytes."""
+    """Milliseconds of both sides, and of the first CUDA kernel where it ran; `copy_share` is the share of copying speed at
+    which our side moves its bytes.
+    """
 
     operation: str
     case: str
@@ -64,6 +68,8 @@ class Timing:
     ratio_min: float
     gigabytes_per_second: float | None = None
     copy_share: float | None = None
+    original_min: float | None = None
+    original_median: float | None = None
 
 
 def reference_points() -> Tensor:
@@ -135,19 +141,28 @@ def copy_speed() -> float:
 
 
 def measure(
-    operation: str, case: str, direction: str, type_name: str, device: str, rounds: int, copying: float | None
+    operation: str,
+    case: str,
+    direction: str,
+    type_name: str,
+    device: str,
+    rounds: int,
+    copying: float | None,
+    first_kernel: Callable[..., Tensor] | None = None,
 ) -> Timing:
-    """Time both sides in turn."""
+    """Time the sides in turn; `first_kernel` is the third where it can be, on the arguments of the reference."""
     ours = inputs(operation, case, TYPES[type_name], device)
     common = inputs(operation, case, torch.float32, "cpu") if device == "cpu" else [t.detach().clone() for t in ours]
     if device == "cuda":
         common = [t.to(TYPES[type_name]).requires_grad_() if t.is_floating_point() else t for t in common]
     native, reference = OPERATIONS[operation]
-    sides = step(native, ours, direction), step(reference, common, direction)
+    sides = [step(native, ours, direction), step(reference, common, direction)]
+    if first_kernel is not None and (operation, type_name) == ("msda", "float32"):
+        sides.append(step(first_kernel, common, direction))
     for side in sides:  # warm up: caches, page tables, the compiled library
         milliseconds(side, device)
     times = [[milliseconds(side, device) for side in sides] for _ in range(rounds)]
-    mine, theirs = zip(*times, strict=True)
+    mine, theirs, *firsts = zip(*times, strict=True)
     speed = moved_bytes(operation, ours, direction) / statistics.median(mine) * 1e3 if copying else None
     return Timing(
         operation=operation,
@@ -165,18 +180,21 @@ def measure(
         ratio_min=min(theirs) / min(mine),
         gigabytes_per_second=speed and speed / 1e9,
         copy_share=speed and copying and speed / copying,
+        original_min=min(firsts[0]) if firsts else None,
+        original_median=statistics.median(firsts[0]) if firsts else None,
     )
 
 
 def timings(device: str, operations: list[str], threads: list[int], rounds: int) -> Iterator[Timing]:
     copying = copy_speed() if device == "cuda" else None
+    first_kernel = original.on_this_gpu() if device == "cuda" else None
     types = ("float32", "bfloat16") if device == "cpu" else tuple(TYPES)
     directions = ("forward", "forward + backward")
     for number in threads:
         torch.set_num_threads(number)
         for operation, case, direction, type_name in itertools.product(operations, QUERIES, directions, types):
             count = rounds if case == "encoder" and device == "cpu" else 6 * rounds
-            yield measure(operation, case, direction, type_name, device, count, copying)
+            yield measure(operation, case, direction, type_name, device, count, copying, first_kernel)
 
 
 def main() -> None:
@@ -198,7 +216,7 @@ def main() -> None:
     if unknown := sorted(set(operations) - set(OPERATIONS)):
         sys.exit(f"--operations: expected some of {', '.join(OPERATIONS)}, got {', '.join(unknown)}")
     threads = [int(number) for number in options.threads.split(",")] if options.device == "cpu" else [1]
-    form = "{:<10} {:<12} {:<19} {:<9} {:>7} {:>10} {:>10} {:>11} {:>11} {:>7} {:>7} {:>7}"
+    form = "{:<10} {:<12} {:<19} {:<9} {:>7} {:>10} {:>10} {:>11} {:>11} {:>7} {:>7} {:>7} {:>9} {:>9}"
     heading = (
         "operation",
         "case",
@@ -212,6 +230,8 @@ def main() -> None:
         "ratio",
         "of min",
         "copy",
+        "orig. min",
+        "median",
     )
     if not options.json:
         print(f"milliseconds; N 1, {HEADS} heads of {DEPTH}, {len(LEVELS)} levels of 800 x 1216, {POINTS} points")
@@ -222,9 +242,11 @@ def main() -> None:
         if not options.json:
             numbers = (f"{x:.2f}" for x in (t.ours_min, t.ours_median, t.reference_min, t.reference_median))
             share = "" if t.copy_share is None else f"{t.copy_share:.0%}"
+            firsts = ("" if x is None else f"{x:.2f}" for x in (t.original_min, t.original_median))
             ratios = (f"{t.ratio_median:.1f}x", f"{t.ratio_min:.1f}x")
             print(
-                form.format(t.operation, t.case, t.direction, t.type, t.threads, *numbers, *ratios, share), flush=True
+                form.format(t.operation, t.case, t.direction, t.type, t.threads, *numbers, *ratios, share, *firsts),
+                flush=True,
             )
     if options.json:
         print(json.dumps({"torch": torch.__version__, "kernels": ops.status()[options.device], "timings": found}))

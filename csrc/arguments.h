@@ -31,13 +31,14 @@ inline void check_companion(const at::Tensor& tensor, const char* name, const at
                    name, " of float64 needs a float64 value");
 }
 
+// `name` is what the caller calls its locations, or offsets.
 inline Sizes check_sizes(const at::Tensor& value, const at::Tensor& shapes, const at::Tensor& starts,
-                         const at::Tensor& locations) {
+                         const at::Tensor& locations, const char* name = "sampling_locations") {
   TORCH_CHECK_VALUE(value.dim() == 4, "value must be (N, S, M, D), got ", value.sizes());
   TORCH_CHECK_VALUE(locations.dim() == 6 && locations.size(5) == 2,
-                    "sampling_locations must be (N, Q, M, L, P, 2), got ", locations.sizes());
+                    name, " must be (N, Q, M, L, P, 2), got ", locations.sizes());
   TORCH_CHECK_VALUE(locations.size(0) == value.size(0) && locations.size(2) == value.size(2), "value ", value.sizes(),
-                    " and sampling_locations ", locations.sizes(), " do not fit");
+                    " and ", name, " ", locations.sizes(), " do not fit");
   const int64_t levels = locations.size(3);
   TORCH_CHECK_VALUE(levels > 0, "there must be at least one level");
   TORCH_CHECK_VALUE(shapes.dim() == 2 && shapes.size(0) == levels && shapes.size(1) == 2, "spatial_shapes must be (",
@@ -47,15 +48,25 @@ inline Sizes check_sizes(const at::Tensor& value, const at::Tensor& shapes, cons
   TORCH_CHECK_TYPE(shapes.scalar_type() == at::kLong && starts.scalar_type() == at::kLong,
                    "spatial_shapes and level_start_index must be int64");
   check_companion(value, "value", value);
-  check_companion(locations, "sampling_locations", value);
+  check_companion(locations, name, value);
   TORCH_CHECK_VALUE(value.size(1) < std::numeric_limits<int32_t>::max(), "too many tokens: ", value.size(1));
   return {value.size(0), value.size(1), value.size(2), value.size(3), locations.size(1), levels, locations.size(4)};
 }
 
-inline void check_weights(const at::Tensor& weights, const at::Tensor& locations, const at::Tensor& value) {
-  TORCH_CHECK_VALUE(weights.sizes() == locations.sizes().slice(0, 5), "attention_weights must be ",
-                    locations.sizes().slice(0, 5), ", got ", weights.sizes());
-  check_companion(weights, "attention_weights", value);
+inline void check_weights(const at::Tensor& weights, const at::Tensor& locations, const at::Tensor& value,
+                          const char* name = "attention_weights") {
+  TORCH_CHECK_VALUE(weights.sizes() == locations.sizes().slice(0, 5), name, " must be ", locations.sizes().slice(0, 5),
+                    ", got ", weights.sizes());
+  check_companion(weights, name, value);
+}
+
+inline void check_references(const Sizes& sizes, const at::Tensor& references, const at::Tensor& value) {
+  TORCH_CHECK_VALUE(references.dim() == 4 && references.size(0) == sizes.images &&
+                        references.size(1) == sizes.queries && references.size(2) == sizes.levels &&
+                        (references.size(3) == 2 || references.size(3) == 4),
+                    "reference_points must be (", sizes.images, ", ", sizes.queries, ", ", sizes.levels,
+                    ", 2 or 4), got ", references.sizes());
+  check_companion(references, "reference_points", value);
 }
 
 inline void check_query(const Sizes& sizes, const at::Tensor& query, const at::Tensor& value) {

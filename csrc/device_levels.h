@@ -1,6 +1,8 @@
 // The levels of a call as CUDA kernels take them.
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <cstdint>
 
 #include "sizes.h"
@@ -15,5 +17,9 @@ struct DeviceLevels {
   const int64_t* starts;
   Level given[kGivenLevels];
 };
+
+// Writes `count` levels of the host to the device. They travel with launches: a copy would wait for the device, and a
+// CUDA graph would refuse it.
+void write_levels_cuda(const Level* levels, int64_t count, int64_t* shapes, int64_t* starts, cudaStream_t stream);
 
 }  // namespace detrbench

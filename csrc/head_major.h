@@ -28,38 +28,7 @@ int64_t head_major_size(const Sizes& sizes) {
   return sizes.images * sizes.heads * sizes.tokens * padded_depth<T>(sizes);
 }
 
-// Calls body(row, copy) for each row (image, token, head) of (N, S, M, D) and the offset of its head-major copy.
-template <typename T, typename Body>
-void for_each_row(const Sizes& sizes, const Body& body) {
-  const int64_t depth = sizes.depth, padded = padded_depth<T>(sizes);
-  at::parallel_for(0, sizes.images * sizes.tokens, kTokensAtOnce, [&](int64_t begin, int64_t end) {
-    for (int64_t token = begin; token < end; ++token) {
-      const int64_t image = token / sizes.tokens, in_image = token % sizes.tokens;
-      for (int64_t head = 0; head < sizes.heads; ++head) {
-        body((token * sizes.heads + head) * depth, ((image * sizes.heads + head) * sizes.tokens + in_image) * padded);
-      }
-    }
-  });
-}
-
-template <typename T, typename G>
-void to_head_major(const Sizes& sizes, const T* value, G* copy) {
-  const int64_t depth = sizes.depth, padded = padded_depth<T>(sizes);
-  for_each_row<T>(sizes, [=](int64_t row, int64_t at) {
-    std::transform(value + row, value + row + depth, copy + at, [](T x) { return static_cast<G>(x); });
-    std::fill(copy + at + depth, copy + at + padded, G(0));
-  });
-}
-
-template <typename T, typename G>
-void from_head_major(const Sizes& sizes, const G* copy, T* value) {
-  const int64_t depth = sizes.depth;
-  for_each_row<T>(sizes, [=](int64_t row, int64_t at) {
-    for (int64_t d = 0; d < depth; ++d) value[row + d] = static_cast<T>(copy[at + d]);
-  });
-}
-
-// Where the rows of a value lie: token t of (image, head) at base(image, head) + t * stride.
+// Where the rows of a value lie: token t of (image, head) at base(image, head) + t * stride. Channels follow each other.
 template <typename G>
 struct Rows {
   G* first;
@@ -79,22 +48,34 @@ Rows<G> token_major_rows(const Sizes& sizes, G* value) {
   return {value, sizes.heads * sizes.depth, sizes.depth, sizes.tokens * sizes.heads * sizes.depth};
 }
 
-// A head-major copy pays when each row is read about once or more. Rows that end inside a vector need its padding.
-template <typename T>
-bool needs_copy(const Sizes& sizes) {
-  const int64_t reads = 4 * sizes.queries * sizes.levels * sizes.points;
-  return padded_depth<T>(sizes) != sizes.depth || !std::is_same_v<T, Gather<T>> || reads > 4 * sizes.tokens;
+// Calls body(row, row of the copy) for each row (image, token, head).
+template <typename A, typename B, typename Body>
+void for_each_row(const Sizes& sizes, const Rows<A>& rows, const Rows<B>& copy, const Body& body) {
+  at::parallel_for(0, sizes.images * sizes.tokens, kTokensAtOnce, [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; ++token) {
+      const int64_t image = token / sizes.tokens, in_image = token % sizes.tokens;
+      for (int64_t head = 0; head < sizes.heads; ++head) {
+        body(rows.base(image, head) + in_image * rows.stride, copy.base(image, head) + in_image * copy.stride);
+      }
+    }
+  });
 }
 
-// The values as they are gathered: the caller's, or a head-major copy in `scratch`.
+// The values as they are gathered: the caller's, or a head-major copy in `scratch`. The copy pays where the rows of a
+// head lie apart and each is read more than about `few_reads` times. Rows that end inside a vector need its padding.
 template <typename T>
-Rows<const Gather<T>> value_rows(const Sizes& sizes, const T* value, Scratch& scratch) {
+Rows<const Gather<T>> value_rows(const Sizes& sizes, const Rows<const T>& value, int64_t few_reads, Scratch& scratch) {
   using G = Gather<T>;
+  const int64_t depth = sizes.depth, padded = padded_depth<T>(sizes);
   if constexpr (std::is_same_v<T, G>) {
-    if (!needs_copy<T>(sizes)) return token_major_rows<const G>(sizes, value);
+    const bool together = value.stride == depth, few = 4 * sizes.queries * sizes.samples() <= few_reads * sizes.tokens;
+    if (padded == depth && (together || few)) return value;
   }
   G* copy = static_cast<G*>(scratch.take(head_major_size<T>(sizes) * sizeof(G)));
-  to_head_major(sizes, value, copy);
+  for_each_row(sizes, value, head_major_rows<T>(sizes, copy), [=](const T* from, G* to) {
+    std::transform(from, from + depth, to, [](T x) { return static_cast<G>(x); });
+    std::fill(to + depth, to + padded, G(0));
+  });
   return head_major_rows<T, const G>(sizes, copy);
 }
 

@@ -3,25 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <vector>
 
 #include "passes.h"
+#include "softmax.h"
 
 namespace detrbench {
 namespace {
-
-// Zeros to begin with, aligned to whole vectors.
-template <typename T>
-class Row {
- public:
-  explicit Row(int64_t size) : vectors_((size + kLanes<T> - 1) / kLanes<T>) {}
-  T* data() { return reinterpret_cast<T*>(vectors_.data()); }
-  int64_t size() const { return static_cast<int64_t>(vectors_.size()) * kLanes<T>; }
-
- private:
-  std::vector<Vectors<T, 1>> vectors_;
-};
 
 // What one query and head needs, in one place that stays in the cache. Points fill whole vectors; those beyond the
 // last have zeros for samples and no weight.
@@ -107,30 +95,6 @@ DETRBENCH_INLINE void combine(Desk<A>& desk, Row<A>& row, int64_t depth, T* to) 
     for (int v = 0; v < V; ++v) even[v] += odd[v];
     store_part<V>(to + offset, even, depth - offset);
   });
-}
-
-template <typename T>
-DETRBENCH_INLINE Vec<T> sum_across(Vec<T> x) {
-  return across<T>(x, [](Vec<T> a, Vec<T> b) { return a + b; });
-}
-
-// The softmax of `count` numbers, in place; zeros beyond them.
-template <typename T>
-DETRBENCH_INLINE void softmax(Row<T>& row, int64_t count) {
-  T* x = row.data();
-  Vec<T> largest = Vec<T>{} + std::numeric_limits<T>::lowest(), sum = {};
-  const auto larger = [](Vec<T> a, Vec<T> b) { return a > b ? a : b; };
-  for (int64_t p = 0; p < count; p += kLanes<T>) {
-    largest = first_lanes<T>(count - p) ? larger(load(x + p), largest) : largest;
-  }
-  largest = across<T>(largest, larger);
-  for (int64_t p = 0; p < count; p += kLanes<T>) {
-    const Vec<T> power = first_lanes<T>(count - p) ? exp_of_negative<T>(load(x + p) - largest) : Vec<T>{};
-    store(x + p, power);
-    sum += power;
-  }
-  const Vec<T> inverse = 1 / sum_across<T>(sum);
-  for (int64_t p = 0; p < count; p += kLanes<T>) store(x + p, load(x + p) * inverse);
 }
 
 // What the queries read besides values; every array lies by (image, query, head).
@@ -268,13 +232,13 @@ void value_gradients_of(const Inputs<T>& inputs, const Accumulate<T>* grad_logit
 }  // namespace
 
 template <typename T>
-void key_aware_forward_cpu(const Sizes& sizes, const Level* levels, const T* value, const Accumulate<T>* locations,
-                           const T* query, T* output, Accumulate<T>* weights) {
+void key_aware_forward_cpu(const Sizes& sizes, const Level* levels, const Rows<const T>& value,
+                           const Accumulate<T>* locations, const T* query, T* output, Accumulate<T>* weights) {
   using A = Accumulate<T>;
   using Corners = Corners<A, const Gather<T>>;
   const Inputs<T> inputs{sizes, levels, locations, query};
   Scratch& scratch = Scratch::of_this_thread();
-  const Rows<const Gather<T>> rows = value_rows(sizes, value, scratch);
+  const Rows<const Gather<T>> rows = value_rows(sizes, value, kFewReads, scratch);
   const PointTable<A> table(sizes, levels, 0, sizes.levels, rows.token_bytes());
   const int64_t padded = padded_depth<T>(sizes), points = sizes.samples();
   const std::vector<A> ones(points, A(1));
@@ -305,21 +269,23 @@ void key_aware_forward_cpu(const Sizes& sizes, const Level* levels, const T* val
 }
 
 template <typename T>
-void key_aware_backward_cpu(const Sizes& sizes, const Level* levels, const T* grad_output, const T* value,
+void key_aware_backward_cpu(const Sizes& sizes, const Level* levels, const T* grad_output, const Rows<const T>& value,
                             const Accumulate<T>* locations, const T* query, const Accumulate<T>* weights,
                             Accumulate<T>* grad_logits, T* grad_value, Accumulate<T>* grad_locations, T* grad_query) {
   const Inputs<T> inputs{sizes, levels, locations, query, weights, grad_output};
   Scratch& scratch = Scratch::of_this_thread();
-  query_gradients(inputs, value_rows(sizes, value, scratch), grad_logits, grad_locations, grad_query);
-  sum_by_owner(sizes, grad_value, scratch, [&](auto... owned) { value_gradients_of(inputs, grad_logits, owned...); });
+  query_gradients(inputs, value_rows(sizes, value, kFewReads, scratch), grad_logits, grad_locations, grad_query);
+  sum_by_owner(sizes, grad_value, kFewReads, scratch,
+               [&](auto... owned) { value_gradients_of(inputs, grad_logits, owned...); });
   scratch.trim();
 }
 
-#define DETRBENCH_INSTANTIATE(T)                                                                                     \
-  template void key_aware_forward_cpu<T>(const Sizes&, const Level*, const T*, const Accumulate<T>*, const T*, T*,   \
-                                         Accumulate<T>*);                                                            \
-  template void key_aware_backward_cpu<T>(const Sizes&, const Level*, const T*, const T*, const Accumulate<T>*,      \
-                                          const T*, const Accumulate<T>*, Accumulate<T>*, T*, Accumulate<T>*, T*);
+#define DETRBENCH_INSTANTIATE(T)                                                                                      \
+  template void key_aware_forward_cpu<T>(const Sizes&, const Level*, const Rows<const T>&, const Accumulate<T>*,      \
+                                         const T*, T*, Accumulate<T>*);                                               \
+  template void key_aware_backward_cpu<T>(const Sizes&, const Level*, const T*, const Rows<const T>&,                 \
+                                          const Accumulate<T>*, const T*, const Accumulate<T>*, Accumulate<T>*, T*,   \
+                                          Accumulate<T>*, T*);
 DETRBENCH_FOR_CPU_TYPES(DETRBENCH_INSTANTIATE)
 
 }  // namespace detrbench

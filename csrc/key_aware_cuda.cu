@@ -108,12 +108,13 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Partial<A> room[kBatch<A>][kThreads];
   check_levels(sizes, levels);
   const Task task(sizes, levels, lanes, locations, tiles);
+  const bool adds = grad_value != nullptr;
   const unsigned sum_bytes = task.token_bytes / sizeof(T) * sizeof(A);
   multiply_samples<V>(task, room, value, grad_output, grad_logits);
   softmax_backward(task, weights, grad_logits);
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
-    A* const to = grad_value + task.first_value + channel;
+    A* const to = adds ? grad_value + task.first_value + channel : nullptr;
     A gradient[V], asked[V], sum[V] = {};
     load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
     load_row<V>(query + task.first_channel() + channel, working, asked);
@@ -138,7 +139,9 @@ __global__ void __launch_bounds__(kThreads)
           }
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
-            if (point.token[c] >= 0) add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], both);
+            if (adds && point.token[c] >= 0) {
+              add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], both);
+            }
           }
         }
         interpolate(point, dots, terms);

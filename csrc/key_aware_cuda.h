@@ -15,8 +15,8 @@ template <typename T, typename C, typename A>
 void key_aware_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* value, const C* locations,
                             const T* query, T* output, A* weights, cudaStream_t stream);
 
-// Adds to grad_value, which holds sums of type A, in no fixed order; overwrites the other two. `weights` are those of
-// the forward. `grad_logits` (N, Q, M, L, P) is room to work in.
+// Adds to grad_value, which holds sums of type A, in no fixed order, unless it is null; overwrites the other two.
+// `weights` are those of the forward. Leaves the gradients of unscaled logits in `grad_logits` (N, Q, M, L, P).
 template <typename T, typename C, typename A>
 void key_aware_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
                              const C* locations, const T* query, const A* weights, A* grad_logits, A* grad_value,

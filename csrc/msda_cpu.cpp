@@ -65,60 +65,48 @@ void point_gradients_of(const Corners<T, const G>& corners, int64_t padded, cons
   }
 }
 
-// What the queries read besides values; every array lies by (image, query, head).
-template <typename T>
-struct Inputs {
-  const Sizes& sizes;
-  const Level* levels;
-  const Accumulate<T>* locations;
-  const Accumulate<T>* weights;
-  const T* grad_output = nullptr;
-
-  // Must be inlined: GCC takes a function that only prefetches for one without effect, and drops its calls.
-  DETRBENCH_INLINE void prefetch(int64_t row) const {
-    prefetch_lines(locations + 2 * row * sizes.samples(), 2 * sizes.samples());
-    prefetch_lines(weights + row * sizes.samples(), sizes.samples());
-    if (grad_output != nullptr) prefetch_lines(grad_output + row * sizes.depth, sizes.depth);
-  }
-};
-
-// First pass of the backward: gradients of locations and weights, for each query apart.
-template <typename T>
-void point_gradients(const Inputs<T>& inputs, const Rows<const Gather<T>>& rows, Accumulate<T>* grad_locations,
-                     Accumulate<T>* grad_weights) {
+// First pass of the backward: gradients of the points, for each query apart.
+template <typename T, typename Points>
+void point_gradients(const Sizes& sizes, const Level* levels, const T* grad_output, const Points& points,
+                     const Rows<const Gather<T>>& rows) {
   using A = Accumulate<T>;
-  const Sizes& sizes = inputs.sizes;
-  const PointTable<A> table(sizes, inputs.levels, 0, sizes.levels, rows.token_bytes());
+  const PointTable<A> table(sizes, levels, 0, sizes.levels, rows.token_bytes());
   const int64_t padded = padded_depth<T>(sizes);
   for_each_head(sizes, [&](int64_t image, int64_t head, int64_t first, int64_t last) {
     Corners<A, const Gather<T>> corners(table, padded);
+    PointReader<Points> reader(sizes, levels, points);
     std::vector<A> gradient(padded);
     for (int64_t q = first; q < last; ++q) {
-      const int64_t row = sizes.row(image, head, q), point = row * sizes.samples();
-      inputs.prefetch(row + kAhead * sizes.heads);
-      corners.prepare(inputs.locations + 2 * point, inputs.weights + point, rows.base(image, head));
-      widen(inputs.grad_output + row * sizes.depth, sizes.depth, gradient.data());
-      point_gradients_of(corners, padded, gradient.data(), inputs.weights + point, grad_locations + 2 * point,
-                         grad_weights + point);
+      const int64_t row = sizes.row(image, head, q), ahead = row + kAhead * sizes.heads;
+      reader.prefetch(ahead);
+      prefetch_lines(grad_output + ahead * sizes.depth, sizes.depth);
+      reader.read(row);
+      corners.prepare(reader.locations(), reader.weights(), rows.base(image, head));
+      widen(grad_output + row * sizes.depth, sizes.depth, gradient.data());
+      point_gradients_of(corners, padded, gradient.data(), reader.weights(), reader.grad_locations(),
+                         reader.grad_weights());
+      reader.write();
     }
   });
 }
 
 // Second pass: gradients of the values, of one head and levels [first, last), by its queries in order.
-template <typename T>
-void value_gradients_of(const Inputs<T>& inputs, const Rows<Accumulate<T>>& rows, int64_t image, int64_t head,
-                        int64_t first, int64_t last) {
+template <typename T, typename Points>
+void value_gradients_of(const Sizes& sizes, const Level* levels, const T* grad_output, const Points& points,
+                        const Rows<Accumulate<T>>& rows, int64_t image, int64_t head, int64_t first, int64_t last) {
   using A = Accumulate<T>;
-  const Sizes& sizes = inputs.sizes;
-  const PointTable<A> table(sizes, inputs.levels, first, last, rows.token_bytes());
-  const int64_t padded = padded_depth<T>(sizes);
+  const PointTable<A> table(sizes, levels, first, last, rows.token_bytes());
+  const int64_t padded = padded_depth<T>(sizes), point = first * sizes.points;
   Corners<A, A> corners(table, padded);
+  PointReader<Points> reader(sizes, levels, points);
   std::vector<A> gradient(padded);
   for (int64_t q = 0; q < sizes.queries; ++q) {
-    const int64_t row = sizes.row(image, head, q), point = row * sizes.samples() + first * sizes.points;
-    inputs.prefetch(row + kAhead * sizes.heads);
-    corners.prepare(inputs.locations + 2 * point, inputs.weights + point, rows.base(image, head));
-    widen(inputs.grad_output + row * sizes.depth, sizes.depth, gradient.data());
+    const int64_t row = sizes.row(image, head, q), ahead = row + kAhead * sizes.heads;
+    reader.prefetch(ahead);
+    prefetch_lines(grad_output + ahead * sizes.depth, sizes.depth);
+    reader.read(row);
+    corners.prepare(reader.locations() + 2 * point, reader.weights() + point, rows.base(image, head));
+    widen(grad_output + row * sizes.depth, sizes.depth, gradient.data());
     for_each_piece<A>(padded, [&](auto vectors, int64_t offset) {
       constexpr int V = decltype(vectors)::value;
       const Vectors<A, V> g = load_vectors<V>(gradient.data() + offset);
@@ -129,22 +117,23 @@ void value_gradients_of(const Inputs<T>& inputs, const Rows<Accumulate<T>>& rows
 
 }  // namespace
 
-template <typename T>
-void msda_forward_cpu(const Sizes& sizes, const Level* levels, const T* value, const Accumulate<T>* locations,
-                      const Accumulate<T>* weights, T* output) {
+template <typename T, typename Points>
+void msda_forward_cpu(const Sizes& sizes, const Level* levels, const Rows<const T>& value, const Points& points,
+                      T* output) {
   using A = Accumulate<T>;
   using Corners = Corners<A, const Gather<T>>;
-  const Inputs<T> inputs{sizes, levels, locations, weights};
   Scratch& scratch = Scratch::of_this_thread();
-  const Rows<const Gather<T>> rows = value_rows(sizes, value, scratch);
+  const Rows<const Gather<T>> rows = value_rows(sizes, value, kFewReads, scratch);
   const PointTable<A> table(sizes, levels, 0, sizes.levels, rows.token_bytes());
   const int64_t padded = padded_depth<T>(sizes);
   for_each_head(sizes, [&](int64_t image, int64_t head, int64_t first, int64_t last) {
     Corners corners[2] = {Corners(table, padded), Corners(table, padded)};
+    PointReader<Points> reader(sizes, levels, points);
     const auto prepare = [&](int64_t q) {
-      const int64_t row = sizes.row(image, head, q), point = row * sizes.samples();
-      inputs.prefetch(row + kAhead * sizes.heads);
-      corners[q % 2].prepare(locations + 2 * point, weights + point, rows.base(image, head));
+      const int64_t row = sizes.row(image, head, q);
+      reader.prefetch(row + kAhead * sizes.heads);
+      reader.read(row);
+      corners[q % 2].prepare(reader.locations(), reader.weights(), rows.base(image, head));
     };
     prepare(first);
     for (int64_t q = first; q < last; ++q) {
@@ -155,22 +144,23 @@ void msda_forward_cpu(const Sizes& sizes, const Level* levels, const T* value, c
   scratch.trim();
 }
 
-template <typename T>
-void msda_backward_cpu(const Sizes& sizes, const Level* levels, const T* grad_output, const T* value,
-                       const Accumulate<T>* locations, const Accumulate<T>* weights, T* grad_value,
-                       Accumulate<T>* grad_locations, Accumulate<T>* grad_weights) {
-  const Inputs<T> inputs{sizes, levels, locations, weights, grad_output};
+template <typename T, typename Points>
+void msda_backward_cpu(const Sizes& sizes, const Level* levels, const T* grad_output, const Rows<const T>& value,
+                       const Points& points, T* grad_value) {
   Scratch& scratch = Scratch::of_this_thread();
-  point_gradients(inputs, value_rows(sizes, value, scratch), grad_locations, grad_weights);
-  sum_by_owner(sizes, grad_value, scratch, [&](auto... owned) { value_gradients_of(inputs, owned...); });
+  point_gradients(sizes, levels, grad_output, points, value_rows(sizes, value, kFewReads, scratch));
+  sum_by_owner(sizes, grad_value, kFewReads, scratch,
+               [&](auto... owned) { value_gradients_of(sizes, levels, grad_output, points, owned...); });
   scratch.trim();
 }
 
-#define DETRBENCH_INSTANTIATE(T)                                                                                    \
-  template void msda_forward_cpu<T>(const Sizes&, const Level*, const T*, const Accumulate<T>*,                     \
-                                    const Accumulate<T>*, T*);                                                      \
-  template void msda_backward_cpu<T>(const Sizes&, const Level*, const T*, const T*, const Accumulate<T>*,          \
-                                     const Accumulate<T>*, T*, Accumulate<T>*, Accumulate<T>*);
+#define DETRBENCH_INSTANTIATE_FOR(T, Points)                                                                      \
+  template void msda_forward_cpu<T, Points>(const Sizes&, const Level*, const Rows<const T>&, const Points&, T*); \
+  template void msda_backward_cpu<T, Points>(const Sizes&, const Level*, const T*, const Rows<const T>&,          \
+                                             const Points&, T*);
+#define DETRBENCH_INSTANTIATE(T)                             \
+  DETRBENCH_INSTANTIATE_FOR(T, GivenPoints<Accumulate<T>>)   \
+  DETRBENCH_INSTANTIATE_FOR(T, OffsetPoints<Accumulate<T>>)
 DETRBENCH_FOR_CPU_TYPES(DETRBENCH_INSTANTIATE)
 
 }  // namespace detrbench

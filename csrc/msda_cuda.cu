@@ -39,11 +39,12 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Partial<A> room[kBatch<A>][kThreads];
   check_levels(sizes, levels);
   const Task task(sizes, levels, lanes, locations, tiles);
+  const bool adds = grad_value != nullptr;
   const unsigned sum_bytes = task.token_bytes / sizeof(T) * sizeof(A);
   const auto weight = [&](int64_t at) { return widen(weights[at]); };
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
-    A* const to = grad_value + task.first_value + channel;
+    A* const to = adds ? grad_value + task.first_value + channel : nullptr;
     A gradient[V];
     load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
     const auto visit = [&](int, const SlopedPoint<A>& point, A* terms) {
@@ -56,7 +57,9 @@ __global__ void __launch_bounds__(kThreads)
         }
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          if (point.token[c] >= 0) add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], gradient);
+          if (adds && point.token[c] >= 0) {
+            add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], gradient);
+          }
         }
       }
       interpolate(point, dots, terms);

@@ -15,7 +15,7 @@ template <typename T, typename C>
 void msda_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* value, const C* locations,
                        const C* weights, T* output, cudaStream_t stream);
 
-// Adds to grad_value, which holds sums of type A; overwrites the other two. Sums are in no fixed order.
+// Adds to grad_value, which holds sums of type A, in no fixed order, unless it is null; overwrites the other two.
 template <typename T, typename C, typename A>
 void msda_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
                         const C* locations, const C* weights, A* grad_value, C* grad_locations, C* grad_weights,

@@ -2,8 +2,11 @@
 #include <ATen/Context.h>
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/searchsorted.h>
+#include <ATen/ops/sort.h>
 #include <ATen/ops/zeros.h>
 #include <ATen/ops/zeros_like.h>
 #include <c10/cuda/CUDAException.h>
@@ -19,6 +22,7 @@
 #include <type_traits>
 
 #include "arguments.h"
+#include "gathered_cuda.h"
 #include "key_aware_cuda.h"
 #include "msda_cuda.h"
 
@@ -84,9 +88,14 @@ struct Call {
         std::copy(read.begin(), read.end(), levels.given);
         return;
       }
+      shapes = at::empty({sizes.levels, 2}, value.options().dtype(at::kLong));
+      starts = at::empty({sizes.levels}, shapes.options());
+      write_levels_cuda(read.data(), sizes.levels, shapes.mutable_data_ptr<int64_t>(),
+                        starts.mutable_data_ptr<int64_t>(), c10::cuda::getCurrentCUDAStream());
+    } else {
+      shapes = shapes_.to(value.device()).contiguous();
+      starts = starts_.to(value.device()).contiguous();
     }
-    shapes = shapes_.to(value.device()).contiguous();
-    starts = starts_.to(value.device()).contiguous();
     levels.shapes = shapes.const_data_ptr<int64_t>();
     levels.starts = starts.const_data_ptr<int64_t>();
   }
@@ -100,6 +109,12 @@ const T* read(const at::Tensor& tensor) {
 template <typename T>
 T* write(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.mutable_data_ptr());
+}
+
+// Null where there is no tensor.
+template <typename T>
+T* write_if(const at::Tensor& tensor) {
+  return tensor.defined() ? write<T>(tensor) : nullptr;
 }
 
 // Calls body with a T for the value's type, a C for that of locations (and given weights) and an A for that of sums.
@@ -119,6 +134,34 @@ void dispatch(const Call& call, const Body& body) {
 // Locations and weights as one type: the value's where both have it.
 bool all_narrow(const at::Tensor& value, const at::Tensor& locations, const at::Tensor& weights) {
   return locations.scalar_type() == value.scalar_type() && weights.scalar_type() == value.scalar_type();
+}
+
+// Sums of gradients for the kernels to add to, in any order; none where they are to be the same bits on every run.
+at::Tensor sums_for(const Call& call) {
+  if (at::globalContext().deterministicAlgorithms() && !call.empty()) return {};
+  return at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
+}
+
+// The gradient of the value, summed in a fixed order: the corners of all points, sorted by the token that they read.
+// `weights` are those of the points, if any; `keys` is undefined but for key-aware attention.
+template <typename T, typename C, typename A>
+at::Tensor gathered(const Call& call, const at::Tensor& weights, const at::Tensor& grad_output,
+                    const KeyTerms<T, A>& keys) {
+  const Sizes& sizes = call.sizes;
+  const cudaStream_t stream = c10::cuda::getCurrentCUDAStream();
+  const int64_t corners = 2 * call.locations.numel(), all = sizes.images * sizes.heads * sizes.tokens;
+  const at::Tensor tokens = at::empty({corners}, call.value.options().dtype(at::kLong));
+  const at::Tensor shares = at::empty({corners}, call.value.options().dtype(call.accumulate));
+  list_corners_cuda<C, A>(sizes, call.levels, read<C>(call.locations), weights.defined() ? read<C>(weights) : nullptr,
+                          write<int64_t>(tokens), write<A>(shares), stream);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  const auto [sorted, order] = at::sort(tokens, /*stable=*/true);
+  const at::Tensor bounds = at::searchsorted(sorted, at::arange(all + 1, tokens.options()));
+  const at::Tensor grad_value = at::empty(call.value.sizes(), call.value.options());
+  gather_gradients_cuda<T, A>(sizes, read<int64_t>(bounds), read<int64_t>(order), read<A>(shares),
+                              read<T>(grad_output), keys, write<T>(grad_value), stream);
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return grad_value;
 }
 
 at::Tensor msda_cuda(const at::Tensor& value, const at::Tensor& shapes, const at::Tensor& starts,
@@ -145,14 +188,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> msda_backward_cuda_(const at::Ten
                                                                    const at::Tensor& starts,
                                                                    const at::Tensor& locations,
                                                                    const at::Tensor& weights) {
-  at::globalContext().alertNotDeterministic("detrbench::msda_backward");
   const c10::cuda::CUDAGuard guard(value.device());
   const Call call(value, shapes, starts, locations, all_narrow(value, locations, weights));
   check_weights(weights, locations, value);
   check_gradient(call.sizes, grad_output, value);
   const at::Tensor weights_ = weights.to(call.locations.scalar_type()).contiguous();
   const at::Tensor grad_output_ = grad_output.contiguous();
-  const at::Tensor sums = at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
+  at::Tensor sums = sums_for(call);
   const at::Tensor grad_locations = call.gradient(call.locations), grad_weights = call.gradient(weights_);
   if (!call.empty()) {
     dispatch(call, [&](auto t, auto c, auto a) {
@@ -160,8 +202,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> msda_backward_cuda_(const at::Ten
       using C = decltype(c);
       using A = decltype(a);
       msda_backward_cuda<T, C, A>(call.sizes, call.levels, read<T>(grad_output_), read<T>(call.value),
-                                  read<C>(call.locations), read<C>(weights_), write<A>(sums),
+                                  read<C>(call.locations), read<C>(weights_), write_if<A>(sums),
                                   write<C>(grad_locations), write<C>(grad_weights), c10::cuda::getCurrentCUDAStream());
+      if (!sums.defined()) sums = gathered<T, C, A>(call, weights_, grad_output_, {});
     });
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }
@@ -199,7 +242,6 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> key_aware_backward_cuda_(const at
                                                                         const at::Tensor& locations,
                                                                         const at::Tensor& query,
                                                                         const at::Tensor& weights) {
-  at::globalContext().alertNotDeterministic("detrbench::key_aware_attention_backward");
   const c10::cuda::CUDAGuard guard(value.device());
   const Call call(value, shapes, starts, locations, locations.scalar_type() == value.scalar_type());
   check_query(call.sizes, query, value);
@@ -207,7 +249,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> key_aware_backward_cuda_(const at
   check_gradient(call.sizes, grad_output, value);
   const at::Tensor grad_output_ = grad_output.contiguous(), query_ = query.contiguous();
   const at::Tensor weights_ = weights.to(call.accumulate).contiguous();
-  const at::Tensor sums = at::zeros(call.value.sizes(), call.value.options().dtype(call.accumulate));
+  at::Tensor sums = sums_for(call);
   const at::Tensor grad_locations = call.gradient(call.locations), grad_query = call.gradient(query_);
   const at::Tensor grad_logits = at::empty_like(weights_);
   if (!call.empty()) {
@@ -217,8 +259,11 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> key_aware_backward_cuda_(const at
       using A = decltype(a);
       key_aware_backward_cuda<T, C, A>(call.sizes, call.levels, read<T>(grad_output_), read<T>(call.value),
                                        read<C>(call.locations), read<T>(query_), read<A>(weights_),
-                                       write<A>(grad_logits), write<A>(sums), write<C>(grad_locations),
+                                       write<A>(grad_logits), write_if<A>(sums), write<C>(grad_locations),
                                        write<T>(grad_query), c10::cuda::getCurrentCUDAStream());
+      if (!sums.defined()) {
+        sums = gathered<T, C, A>(call, {}, grad_output_, {read<T>(query_), read<A>(weights_), read<A>(grad_logits)});
+      }
     });
     C10_CUDA_KERNEL_LAUNCH_CHECK();
   }

@@ -14,16 +14,14 @@ from torch import Tensor, nn
 
 from detrbench.models import ops
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.precision import in_full
-from detrbench.models.tokens import Tokens
+from detrbench.models.tokens import SampledPoints, Tokens
 
 
 class Sampled(NamedTuple):
-    """Output (N, Q, C), where it was sampled (N, Q, M, L, P, 2) and with which weights (N, Q, M, L, P)."""
+    """Output (N, Q, C), and where it was sampled."""
 
     output: Tensor
-    sampling_locations: Tensor
-    attention_weights: Tensor
+    points: SampledPoints
 
 
 class DeformableAttention(nn.Module):
@@ -56,20 +54,14 @@ class DeformableAttention(nn.Module):
             memory: (N, S, C) tokens that are sampled; those on padding count as zero.
             tokens: the geometry of `memory`.
         """
-        batch, num_queries, _ = query.shape
-        value = project_values(self.value_proj, memory, tokens)
-        offsets = self.sampling_offsets(query).view(batch, num_queries, *self.layout, 2)
-        weights = self.attention_weights(query).view(batch, num_queries, self.layout[0], -1)
-        weights = weights.softmax(-1).view(batch, num_queries, *self.layout)
-        locations = sampling_locations(reference_points, offsets, tokens)
-        output = ops.msda(
-            value.unflatten(-1, (self.layout[0], -1)),
-            tokens.spatial_shapes,
-            tokens.level_start_index,
-            locations,
-            weights,
+        value = project_values(self.value_proj, memory, tokens).unflatten(-1, (self.layout[0], -1))
+        offsets = self.sampling_offsets(query).unflatten(-1, (*self.layout, 2))
+        logits = self.attention_weights(query).unflatten(-1, self.layout)
+        levels = (tokens.spatial_shapes, tokens.level_start_index)
+        output = ops.msda_from_offsets(value, *levels, offsets, logits, reference_points)
+        return Sampled(
+            self.output_proj(output), SampledPoints(reference_points, offsets, tokens.spatial_shapes, logits=logits)
         )
-        return Sampled(self.output_proj(output), locations, weights)
 
 
 class KeyAwareAttention(nn.Module):
@@ -96,16 +88,16 @@ class KeyAwareAttention(nn.Module):
         """Attend from each query to a few points of `memory`; arguments as for `DeformableAttention`."""
         value = project_values(self.value_proj, memory, tokens)
         offsets = self.sampling_offsets(query).unflatten(-1, (*self.layout, 2))
-        locations = sampling_locations(reference_points, offsets, tokens)
         heads = (self.layout[0], -1)
         output, weights = ops.key_aware_attention(
             value.unflatten(-1, heads),
             tokens.spatial_shapes,
             tokens.level_start_index,
-            locations,
+            ops.sampling_locations(tokens.spatial_shapes, offsets, reference_points),
             self.query_proj(query).unflatten(-1, heads),
         )
-        return Sampled(self.output_proj(output), locations, weights)
+        points = SampledPoints(reference_points, offsets, tokens.spatial_shapes, given_weights=weights)
+        return Sampled(self.output_proj(output), points)
 
 
 def sampled_attention(dimensions: Dimensions) -> DeformableAttention | KeyAwareAttention:
@@ -130,25 +122,6 @@ def project_values(projection: nn.Linear, memory: Tensor, tokens: Tokens) -> Ten
     """(N, S, C) -> (N, S, C), zero on padding."""
     value = projection(memory)
     return value.masked_fill(tokens.padding[..., None], 0.0) if tokens.padded else value
-
-
-def sampling_locations(reference_points: Tensor, offsets: Tensor, tokens: Tokens) -> Tensor:
-    """Where to sample: offsets count cells around a point, or parts of half the side around a box.
-
-    Args:
-        reference_points: (N, Q, L, 2 or 4).
-        offsets: (N, Q, M, L, P, 2).
-        tokens: for the level sizes.
-
-    Returns:
-        (N, Q, M, L, P, 2) fractions of the padded level.
-    """
-    offsets = in_full(offsets)
-    centre = reference_points[:, :, None, :, None, :2]
-    if reference_points.shape[-1] == 2:
-        return centre + offsets / tokens.spatial_shapes.flip(-1)[:, None].to(offsets)
-    size = reference_points[:, :, None, :, None, 2:]
-    return centre + offsets / offsets.shape[-2] * size * 0.5
 
 
 class SelfAttention(nn.Module):

@@ -7,9 +7,9 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detrbench.models.attention import Sampled, SelfAttention, sampled_attention
+from detrbench.models.attention import SelfAttention, sampled_attention
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.tokens import Tokens
+from detrbench.models.tokens import SampledPoints, Tokens
 
 # Focal loss starts out stable when every class begins at this probability (Lin et al., 2017, section 3.3).
 CLASS_PRIOR = 0.01
@@ -107,8 +107,8 @@ class DecoderLayer(nn.Module):
         tokens: Tokens,
         blocked: Tensor | None = None,
         mixing: bool = True,
-    ) -> tuple[Tensor, Sampled]:
-        """Update (N, Q, C) content; the sampling is returned for the decoder's attention map.
+    ) -> tuple[Tensor, SampledPoints]:
+        """Update (N, Q, C) content; where it sampled is returned for the decoder's attention map.
 
         Without `mixing` there is no self-attention: each query stays on its own.
         """
@@ -117,7 +117,7 @@ class DecoderLayer(nn.Module):
             content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
         sampled = self.cross_attention(content + position, reference_points, memory, tokens)
         content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))
-        return self.feed_forward(content), sampled
+        return self.feed_forward(content), sampled.points
 
 
 def class_head(dimensions: Dimensions) -> nn.Linear:

@@ -11,6 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from detrbench.models import ops
+
 # A proposal is a candidate only if its box keeps this far from the border of [0, 1].
 PROPOSAL_MARGIN = 0.01
 # Side of the proposal on the finest level, as a fraction of the image; doubled on each coarser level.
@@ -179,25 +181,78 @@ class Queries:
 
 
 @dataclass
+class SampledPoints:
+    """Where queries sampled and with which weights: worked out only for who asks, since the op does without.
+
+    Attributes:
+        reference_points: (B, Q, L, 2) x, y or (B, Q, L, 4) cx, cy, w, h, as fractions of the padded level.
+        offsets: (B, Q, M, L, P, 2) around them, as `ops.msda_from_offsets` takes them.
+        spatial_shapes: (L, 2) int64.
+        logits: (B, Q, M, L, P) of the weights; None where the op gave the weights themselves.
+        given_weights: (B, Q, M, L, P), or None.
+    """
+
+    reference_points: Tensor
+    offsets: Tensor
+    spatial_shapes: Tensor
+    logits: Tensor | None = None
+    given_weights: Tensor | None = None
+
+    @property
+    def locations(self) -> Tensor:
+        """(B, Q, M, L, P, 2) as fractions of the padded level."""
+        return ops.sampling_locations(self.spatial_shapes, self.offsets, self.reference_points)
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, Q, M, L, P), which add up to 1 over levels and points."""
+        if self.given_weights is not None:
+            return self.given_weights
+        assert self.logits is not None
+        return ops.sampling_weights(self.logits)
+
+    def of(self, queries: slice) -> SampledPoints:
+        """Of some of the queries only."""
+        return replace(
+            self,
+            reference_points=self.reference_points[:, queries],
+            offsets=self.offsets[:, queries],
+            logits=None if self.logits is None else self.logits[:, queries],
+            given_weights=None if self.given_weights is None else self.given_weights[:, queries],
+        )
+
+
+@dataclass
 class Decoded:
     """What a decoder returns, by layer.
 
     Attributes:
         states: (B, Q, C), for those layers that were asked for (the last one at least).
         reference_points: the reference that the layer's box is relative to, (B, Q, 2 or 4), for every layer.
-        sampling_locations: (B, Q, M, L, P, 2) as a fraction of the padded level, for every layer.
-        attention_weights: (B, Q, M, L, P), for every layer.
+        points: where the layer sampled the memory, for every layer.
     """
 
     states: list[Tensor]
     reference_points: list[Tensor]
-    sampling_locations: list[Tensor]
-    attention_weights: list[Tensor]
+    points: list[SampledPoints]
+
+    @property
+    def sampling_locations(self) -> list[Tensor]:
+        """(B, Q, M, L, P, 2) as a fraction of the padded level, for every layer."""
+        return [points.locations for points in self.points]
+
+    @property
+    def attention_weights(self) -> list[Tensor]:
+        """(B, Q, M, L, P), for every layer."""
+        return [points.weights for points in self.points]
 
     def of(self, queries: slice) -> Decoded:
         """Of some of the queries only."""
-        lists = (self.states, self.reference_points, self.sampling_locations, self.attention_weights)
-        return Decoded(*([tensor[:, queries] for tensor in tensors] for tensors in lists))
+        return Decoded(
+            [state[:, queries] for state in self.states],
+            [reference[:, queries] for reference in self.reference_points],
+            [points.of(queries) for points in self.points],
+        )
 
 
 def gather_tokens(sequence: Tensor, indices: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class Recorder:
                 handle.remove()
 
     def _keep_sampling(self, module: nn.Module, inputs: tuple[Any, ...], sampled: Sampled) -> None:
-        self.sampling.append(EncoderSampling(inputs[1], sampled.sampling_locations, sampled.attention_weights))
+        self.sampling.append(EncoderSampling(inputs[1], sampled.points.locations, sampled.points.weights))
 
     def _keep_rows(self, module: nn.Module, inputs: tuple[Any, ...], rows: Tensor) -> None:
         self.object_rows.append(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from detrbench.models.ops.reference import (
     key_aware_reference,
     msda_backward_reference,
     msda_reference,
+    sampling_locations,
+    sampling_weights,
 )
 
 
@@ -88,6 +91,26 @@ def key_aware_inputs(
     return [*inputs(case, dtype, device, seed)[:4], query.to(dtype).to(device)]
 
 
+def from_offsets_inputs(
+    case: Case, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0, coordinates: int = 2
+) -> list[Tensor]:
+    """Arguments of `ops.msda_from_offsets`, around points (2 coordinates) or boxes (4); some locations lie outside, and
+    none on the centre of a pixel, where the gradient jumps and rounding would choose its side.
+    """
+    generator = torch.Generator().manual_seed(seed + 2)
+    layout = (case.images, case.queries, case.heads, len(case.levels), case.points)
+    offsets = torch.randn(*layout, 2, generator=generator, dtype=torch.float64) * 1.5
+    logits = torch.randn(*layout, generator=generator, dtype=torch.float64) * 2
+    references = torch.rand(
+        case.images, case.queries, len(case.levels), coordinates, generator=generator, dtype=torch.float64
+    )
+    value, shapes, starts = inputs(case, dtype, seed=seed)[:3]
+    references, offsets = (references * 1.2 - 0.1).to(dtype), offsets.to(dtype)
+    pixels = sampling_locations(shapes, offsets.double(), references.double()) * shapes.flip(-1)[:, None] - 0.5
+    offsets = torch.where((pixels - pixels.round()).abs() < 1e-3, offsets + 0.37, offsets)
+    return [tensor.to(device) for tensor in (value, shapes, starts, offsets, logits.to(dtype), references)]
+
+
 def exactly(arguments: list[Tensor]) -> list[Tensor]:
     """The same numbers in float64 on the CPU."""
     return [tensor.cpu().double() if tensor.is_floating_point() else tensor.cpu() for tensor in arguments]
@@ -101,6 +124,32 @@ def true_output(arguments: list[Tensor]) -> Tensor:
 def true_gradients(grad_output: Tensor, arguments: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """What the reference gives in float64 for value, locations and weights."""
     return msda_backward_reference(grad_output.cpu().double(), *exactly(arguments))
+
+
+def unfused(arguments: list[Tensor], sampled: Callable[..., Tensor] = msda_reference) -> Tensor:
+    """What `ops.msda_from_offsets` computes, with locations and weights made first; differentiable."""
+    value, shapes, starts, offsets, logits, reference_points = arguments
+    locations = sampling_locations(shapes, offsets, reference_points)
+    return sampled(value, shapes, starts, locations, sampling_weights(logits))
+
+
+def leaves_of(arguments: list[Tensor]) -> list[Tensor]:
+    """Copies, of which those with a floating point ask for a gradient."""
+    return [tensor.detach().clone().requires_grad_(tensor.is_floating_point()) for tensor in arguments]
+
+
+def true_from_offsets_gradients(grad_output: Tensor, arguments: list[Tensor]) -> tuple[Tensor, ...]:
+    """What the reference gives in float64 for value, offsets, logits and reference points."""
+    leaves = leaves_of(exactly(arguments))
+    return torch.autograd.grad(
+        unfused(leaves), [leaves[0], *leaves[3:]], grad_output.cpu().double(), materialize_grads=True
+    )
+
+
+def from_offsets_gradients(arguments: list[Tensor], grad_output: Tensor) -> tuple[Tensor, ...]:
+    """Gradients of value, offsets, logits and reference points, as autograd gives them."""
+    leaves = leaves_of(arguments)
+    return torch.autograd.grad(ops.msda_from_offsets(*leaves), [leaves[0], *leaves[3:]], grad_output)
 
 
 def true_key_aware(arguments: list[Tensor]) -> tuple[Tensor, Tensor]:

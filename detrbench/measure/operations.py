@@ -104,6 +104,17 @@ def _deformable_attention(args: tuple[Any, ...], out: Tensor) -> Work:
     return [("deformable_attention", sampled_channels(value.shape, locations.shape))]
 
 
+def _attention_from_offsets(args: tuple[Any, ...], out: Tensor) -> Work:
+    """With the softmax and the places: offsets divided and added for a point; also times side and 0.5 for a box."""
+    value, offsets, reference_points = args[0], args[3], args[5]
+    points, steps = prod(offsets.shape[:-1]), 2 if reference_points.shape[-1] == 2 else 4
+    return [
+        ("deformable_attention", sampled_channels(value.shape, offsets.shape)),
+        ("softmax", points),
+        ("elementwise", 2 * steps * points),
+    ]
+
+
 def _key_aware_attention(args: tuple[Any, ...], out: Any) -> Work:
     """Logits and weighting are matrix products, as in dense attention; x, y to pixels (4) and the scaled logit (1)."""
     value, locations = args[0], args[3]
@@ -118,6 +129,7 @@ def _key_aware_attention(args: tuple[Any, ...], out: Any) -> Work:
 
 _FORMULAS: dict[str, Formula] = {
     "detrbench::msda": _deformable_attention,
+    "detrbench::msda_from_offsets": _attention_from_offsets,
     "detrbench::key_aware_attention": _key_aware_attention,
     "aten::mm": _matmul(0),
     "aten::mv": _matmul(0),

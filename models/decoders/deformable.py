@@ -54,14 +54,13 @@ class DeformableDecoder(nn.Module, Decoder):
         content = queries.content
         # Where a layer looks, and what its box is reported relative to: the same numbers, with other gradients.
         reference_points = reported = queries.reference_points
-        decoded = Decoded([], [], [], [])
+        decoded = Decoded([], [], [])
         for index, layer in enumerate(self.layers):
             scaled = scale_reference_points(reference_points, tokens)
             position = self.query_position(index, queries, content, scaled)
             mixing = mixing_layers is None or index < mixing_layers
-            content, sampled = layer(content, position, scaled, encoded.memory, tokens, queries.blocked, mixing)
-            decoded.sampling_locations.append(sampled.sampling_locations)
-            decoded.attention_weights.append(sampled.attention_weights)
+            content, points = layer(content, position, scaled, encoded.memory, tokens, queries.blocked, mixing)
+            decoded.points.append(points)
             decoded.reference_points.append(reported)
             last = index == len(self.layers) - 1
             if outputs == "all" or last:

@@ -3,6 +3,7 @@
     from detrbench.models import ops
 
     output = ops.msda(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+    output = ops.msda_from_offsets(value, spatial_shapes, level_start_index, offsets, logits, reference_points)
     output, attention_weights = ops.key_aware_attention(
         value, spatial_shapes, level_start_index, sampling_locations, query
     )
@@ -17,10 +18,21 @@ from torch import Tensor
 
 from detrbench.models.ops import registration
 from detrbench.models.ops.build import status
-from detrbench.models.ops.checks import check_key_aware, check_msda
+from detrbench.models.ops.checks import check_from_offsets, check_key_aware, check_msda
 from detrbench.models.ops.flops import grid_sample_macs, key_aware_macs, msda_macs
+from detrbench.models.ops.reference import sampling_locations, sampling_weights
 
-__all__ = ["grid_sample_macs", "key_aware_attention", "key_aware_macs", "msda", "msda_macs", "status"]
+__all__ = [
+    "grid_sample_macs",
+    "key_aware_attention",
+    "key_aware_macs",
+    "msda",
+    "msda_from_offsets",
+    "msda_macs",
+    "sampling_locations",
+    "sampling_weights",
+    "status",
+]
 
 
 def msda(
@@ -59,6 +71,39 @@ def msda(
     check_msda(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
     registration.refuse_transforms(value, sampling_locations, attention_weights)
     return registration.MSDA(value, spatial_shapes, level_start_index, sampling_locations, attention_weights)
+
+
+def msda_from_offsets(
+    value: Tensor,
+    spatial_shapes: Tensor,
+    level_start_index: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    reference_points: Tensor,
+) -> Tensor:
+    """`msda` at `sampling_locations(spatial_shapes, offsets, reference_points)` with `sampling_weights(logits)`.
+
+    On the CPU neither of the two is ever written to memory; elsewhere they are made first.
+
+    Args:
+        value: as for `msda`, like the next two.
+        spatial_shapes: (L, 2) int64.
+        level_start_index: (L,) int64.
+        offsets: (N, Q, M, L, P, 2), in cells of the level around a point, or in parts of half the side around a box.
+        logits: (N, Q, M, L, P), whose softmax over levels and points the weights are.
+        reference_points: (N, Q, L, 2) x, y or (N, Q, L, 4) cx, cy, w, h, as fractions of the level.
+
+    Returns:
+        As `msda`. Locations and weights are computed in float32, whatever the types of the last three, or in float64.
+
+    Raises:
+        TypeError: a type or layout that the operation does not take.
+        ValueError: shapes, devices or levels that do not fit each other.
+        NotImplementedError: a derivative by `torch.func` or in forward mode.
+    """
+    check_from_offsets(value, spatial_shapes, level_start_index, offsets, logits, reference_points)
+    registration.refuse_transforms(value, offsets, logits, reference_points)
+    return registration.FROM_OFFSETS(value, spatial_shapes, level_start_index, offsets, logits, reference_points)
 
 
 def key_aware_attention(

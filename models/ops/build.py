@@ -35,7 +35,7 @@ SOURCES = Path(detrbench.__file__).parent / "csrc"
 TORCH = Path(torch.__file__).parent
 UNITS = {
     "cpu": ("msda_cpu.cpp", "key_aware_cpu.cpp", "registration.cpp"),
-    "cuda": ("msda_cuda.cu", "key_aware_cuda.cu", "registration_cuda.cpp"),
+    "cuda": ("msda_cuda.cu", "key_aware_cuda.cu", "gathered_cuda.cu", "device_levels.cu", "registration_cuda.cpp"),
 }
 INSTALL_CXX = "install g++ 9 or newer (Debian, Ubuntu: apt-get install g++) or set CXX to a C++ compiler"
 INSTALL_NVCC = "install the CUDA toolkit of torch's major version, or set CUDA_HOME to where it is"

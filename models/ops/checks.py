@@ -18,6 +18,22 @@ def check_msda(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor,
     _check_companion("attention_weights", weights, tuple(locations.shape[:5]), value)
 
 
+def check_from_offsets(
+    value: Tensor, shapes: Tensor, starts: Tensor, offsets: Tensor, logits: Tensor, reference_points: Tensor
+) -> None:
+    """Raise TypeError or ValueError unless `value` is (N, S, M, D) and the others fit it: `ops.msda_from_offsets`."""
+    _check_dense("logits", logits)
+    _check_dense("reference_points", reference_points)
+    _check_sampling(value, shapes, starts, offsets, "offsets")
+    _check_companion("logits", logits, tuple(offsets.shape[:5]), value)
+    coordinates = 4 if reference_points.dim() == 4 and reference_points.shape[3] == 4 else 2
+    expected = (*offsets.shape[:2], offsets.shape[3], coordinates)
+    if tuple(reference_points.shape) != expected:
+        wanted = f"({', '.join(map(str, expected[:3]))}, 2 or 4)"
+        raise ValueError(f"reference_points must be {wanted}, got {tuple(reference_points.shape)}")
+    _check_companion("reference_points", reference_points, expected, value)
+
+
 def check_key_aware(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, query: Tensor) -> None:
     """Raise TypeError or ValueError unless `value` is (N, S, M, D) and the others fit it: `ops.key_aware_attention`."""
     _check_dense("query", query)
@@ -34,9 +50,11 @@ def _check_dense(name: str, given: object) -> None:
         raise TypeError(f"{name} must be a dense tensor, got {found}")
 
 
-def _check_sampling(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor) -> None:
-    """Where is sampled, and from what."""
-    names = ("value", "spatial_shapes", "level_start_index", "sampling_locations")
+def _check_sampling(
+    value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, called: str = "sampling_locations"
+) -> None:
+    """Where is sampled, and from what; `called` is the caller's name for its locations, or offsets."""
+    names = ("value", "spatial_shapes", "level_start_index", called)
     for name, tensor in zip(names, (value, shapes, starts, locations), strict=True):
         _check_dense(name, tensor)
     if value.dtype not in VALUE_TYPES:
@@ -44,17 +62,17 @@ def _check_sampling(value: Tensor, shapes: Tensor, starts: Tensor, locations: Te
     if value.dim() != 4:
         raise ValueError(f"value must be (N, S, M, D), got {tuple(value.shape)}")
     if locations.dim() != 6 or locations.shape[5] != 2:
-        raise ValueError(f"sampling_locations must be (N, Q, M, L, P, 2), got {tuple(locations.shape)}")
+        raise ValueError(f"{called} must be (N, Q, M, L, P, 2), got {tuple(locations.shape)}")
     for index, name, size in ((0, "N", value.shape[0]), (2, "M", value.shape[2])):
         if locations.shape[index] != size:
             raise ValueError(
                 f"{name} is {size} in value {tuple(value.shape)} and {locations.shape[index]} "
-                f"in sampling_locations {tuple(locations.shape)}"
+                f"in {called} {tuple(locations.shape)}"
             )
     levels = locations.shape[3]
     if levels == 0:
         raise ValueError("there must be at least one level")
-    _check_companion("sampling_locations", locations, tuple(locations.shape), value)
+    _check_companion(called, locations, tuple(locations.shape), value)
     _check_index("spatial_shapes", shapes, (levels, 2), value)
     _check_index("level_start_index", starts, (levels,), value)
 

@@ -1,7 +1,7 @@
 """The sampled operations in plain PyTorch: the truth that the kernels are held against.
 
 They also run where the kernels cannot be compiled. Shapes: value (N, S, M, D), locations (N, Q, M, L, P, 2),
-weights (N, Q, M, L, P), query (N, Q, M, D).
+weights and logits (N, Q, M, L, P), offsets (N, Q, M, L, P, 2), reference points (N, Q, L, 2 or 4), query (N, Q, M, D).
 """
 
 from __future__ import annotations
@@ -102,6 +102,24 @@ def _exact_points(
     pixel = locations.detach() * extent - 0.5
     reached = ((pixel > -1) & (pixel < extent)).all(-1)  # not a number compares false
     return sizes, torch.where(reached[..., None], locations, -1.0), reached  # -1 lies outside any level
+
+
+def sampling_locations(shapes: Tensor, offsets: Tensor, reference_points: Tensor) -> Tensor:
+    """(N, Q, M, L, P, 2) as fractions of the level, in float32 at least: offsets count cells around a point, or parts of
+    half the side around a box (Deformable DETR, appendix A.4).
+    """
+    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
+    centre = reference_points[:, :, None, :, None, :2]
+    if reference_points.shape[-1] == 2:
+        return centre + offsets / shapes.flip(-1)[:, None].clamp(min=1).to(offsets)  # no cells: nothing is reached
+    size = reference_points[:, :, None, :, None, 2:]
+    return centre + offsets / offsets.shape[-2] * size * 0.5
+
+
+def sampling_weights(logits: Tensor) -> Tensor:
+    """(N, Q, M, L, P), in float32 at least: the softmax over levels and points."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.flatten(3).softmax(-1).view(logits.shape)
 
 
 def msda_backward_reference(

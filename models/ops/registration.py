@@ -15,22 +15,29 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import register_flop_formula
 
 from detrbench.models.ops import build
-from detrbench.models.ops.checks import check_key_aware, check_msda
+from detrbench.models.ops.checks import check_from_offsets, check_key_aware, check_msda
 from detrbench.models.ops.flops import key_aware_macs, msda_macs
 from detrbench.models.ops.reference import (
     key_aware_backward_reference,
     key_aware_reference,
     msda_backward_reference,
     msda_reference,
+    sampling_locations,
+    sampling_weights,
 )
 
 Three = tuple[Tensor, Tensor, Tensor]
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
 
-SAMPLED = "Tensor value, Tensor spatial_shapes, Tensor level_start_index, Tensor sampling_locations"
+LEVELS = "Tensor value, Tensor spatial_shapes, Tensor level_start_index"
+OFFSETS = f"{LEVELS}, Tensor offsets, Tensor logits, Tensor reference_points"
+SAMPLED = f"{LEVELS}, Tensor sampling_locations"
 _library = torch.library.Library("detrbench", "FRAGMENT")
 for _schema in (
     f"msda({SAMPLED}, Tensor attention_weights) -> Tensor",
     f"msda_backward(Tensor grad_output, {SAMPLED}, Tensor attention_weights) -> (Tensor, Tensor, Tensor)",
+    f"msda_from_offsets({OFFSETS}) -> Tensor",
+    f"msda_from_offsets_backward(Tensor grad_output, {OFFSETS}) -> (Tensor, Tensor, Tensor, Tensor)",
     f"key_aware_attention({SAMPLED}, Tensor query) -> (Tensor, Tensor)",
     f"key_aware_attention_backward(Tensor grad_output, {SAMPLED}, Tensor query, Tensor attention_weights)"
     " -> (Tensor, Tensor, Tensor)",
@@ -39,6 +46,8 @@ for _schema in (
 
 MSDA = torch.ops.detrbench.msda.default
 MSDA_BACKWARD = torch.ops.detrbench.msda_backward.default
+FROM_OFFSETS = torch.ops.detrbench.msda_from_offsets.default
+FROM_OFFSETS_BACKWARD = torch.ops.detrbench.msda_from_offsets_backward.default
 KEY_AWARE = torch.ops.detrbench.key_aware_attention.default
 KEY_AWARE_BACKWARD = torch.ops.detrbench.key_aware_attention_backward.default
 
@@ -62,6 +71,49 @@ def _msda_backward(
         return MSDA_BACKWARD(grad_output, value, shapes, starts, locations, weights)
     with _autograd_inside_a_kernel():
         return msda_backward_reference(grad_output, value, shapes, starts, locations, weights)
+
+
+def _msda_from_offsets(
+    value: Tensor, shapes: Tensor, starts: Tensor, offsets: Tensor, logits: Tensor, reference_points: Tensor
+) -> Tensor:
+    check_from_offsets(value, shapes, starts, offsets, logits, reference_points)
+    if _has_native(FROM_OFFSETS, value):
+        return FROM_OFFSETS(value, shapes, starts, offsets, logits, reference_points)
+    locations = sampling_locations(shapes, offsets, reference_points)
+    return MSDA(value, shapes, starts, locations.to(_sums(value)), sampling_weights(logits))
+
+
+def _msda_from_offsets_backward(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: Tensor,
+    starts: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    reference_points: Tensor,
+) -> Four:
+    check_from_offsets(value, shapes, starts, offsets, logits, reference_points)
+    if _has_native(FROM_OFFSETS_BACKWARD, value):
+        return FROM_OFFSETS_BACKWARD(grad_output, value, shapes, starts, offsets, logits, reference_points)
+    with _autograd_inside_a_kernel(), torch.enable_grad():
+        inputs = [tensor.detach().requires_grad_() for tensor in (offsets, logits, reference_points)]
+        points = sampling_locations(shapes, inputs[0], inputs[2]).to(_sums(value)), sampling_weights(inputs[1])
+        with torch.no_grad():
+            grad_value, *of_points = MSDA_BACKWARD(grad_output, value, shapes, starts, *points)
+        return grad_value, *torch.autograd.grad(points, inputs, of_points)
+
+
+def _has_native(operation: torch._ops.OpOverload, value: Tensor) -> bool:
+    """Whether there is a compiled kernel of this operation for the value's device: some have fewer than others."""
+    device = value.device.type
+    return build.native_kernels(device) and torch._C._dispatch_has_kernel_for_dispatch_key(
+        operation.name(), device.upper()
+    )
+
+
+def _sums(value: Tensor) -> torch.dtype:
+    """The type that sums over values are kept in."""
+    return torch.promote_types(value.dtype, torch.float32)
 
 
 def _key_aware(
@@ -100,6 +152,8 @@ def _autograd_inside_a_kernel() -> AbstractContextManager[None]:
 
 _library.impl("msda", _msda, "CompositeExplicitAutograd")
 _library.impl("msda_backward", _msda_backward, "CompositeExplicitAutograd")
+_library.impl("msda_from_offsets", _msda_from_offsets, "CompositeExplicitAutograd")
+_library.impl("msda_from_offsets_backward", _msda_from_offsets_backward, "CompositeExplicitAutograd")
 _library.impl("key_aware_attention", _key_aware, "CompositeExplicitAutograd")
 _library.impl("key_aware_attention_backward", _key_aware_backward, "CompositeExplicitAutograd")
 
@@ -119,6 +173,29 @@ def _msda_backward_shapes(
 ) -> Three:
     check_msda(value, shapes, starts, locations, weights)
     return value.new_empty(value.shape), locations.new_empty(locations.shape), weights.new_empty(weights.shape)
+
+
+@torch.library.register_fake("detrbench::msda_from_offsets", lib=_library)
+def _from_offsets_shape(
+    value: Tensor, shapes: Tensor, starts: Tensor, offsets: Tensor, logits: Tensor, reference_points: Tensor
+) -> Tensor:
+    check_from_offsets(value, shapes, starts, offsets, logits, reference_points)
+    return value.new_empty(value.shape[0], offsets.shape[1], value.shape[2] * value.shape[3])
+
+
+@torch.library.register_fake("detrbench::msda_from_offsets_backward", lib=_library)
+def _from_offsets_backward_shapes(
+    grad_output: Tensor,
+    value: Tensor,
+    shapes: Tensor,
+    starts: Tensor,
+    offsets: Tensor,
+    logits: Tensor,
+    reference_points: Tensor,
+) -> Four:
+    check_from_offsets(value, shapes, starts, offsets, logits, reference_points)
+    grads = [tensor.new_empty(tensor.shape) for tensor in (value, offsets, logits, reference_points)]
+    return grads[0], grads[1], grads[2], grads[3]
 
 
 @torch.library.register_fake("detrbench::key_aware_attention", lib=_library)
@@ -156,6 +233,11 @@ def _msda_gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
     return grad_value, None, None, grad_locations, grad_weights
 
 
+def _from_offsets_gradients(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+    grad_value, *grads = FROM_OFFSETS_BACKWARD(grad_output, *ctx.saved_tensors)
+    return grad_value, None, None, *grads
+
+
 def _keep_weights(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs, output[1])
     ctx.mark_non_differentiable(output[1])
@@ -172,9 +254,13 @@ def _no_second_gradient(ctx: Any, *grad_outputs: Tensor) -> None:
 
 torch.library.register_autograd("detrbench::msda", _msda_gradients, setup_context=_keep_inputs, lib=_library)
 torch.library.register_autograd(
+    "detrbench::msda_from_offsets", _from_offsets_gradients, setup_context=_keep_inputs, lib=_library
+)
+torch.library.register_autograd(
     "detrbench::key_aware_attention", _key_aware_gradients, setup_context=_keep_weights, lib=_library
 )
 torch.library.register_autograd("detrbench::msda_backward", _no_second_gradient, lib=_library)
+torch.library.register_autograd("detrbench::msda_from_offsets_backward", _no_second_gradient, lib=_library)
 torch.library.register_autograd("detrbench::key_aware_attention_backward", _no_second_gradient, lib=_library)
 
 
@@ -218,6 +304,7 @@ def _autocast(operation: Any, narrowed: tuple[int, ...], device_type: str) -> No
 
 for _device in ("cpu", "cuda"):
     _autocast(MSDA, (0,), _device)  # value
+    _autocast(FROM_OFFSETS, (0,), _device)
     _autocast(KEY_AWARE, (0, 4), _device)  # value and query
 
 
@@ -234,6 +321,16 @@ def _msda_flops(value_shape: Any, shapes: Any, starts: Any, locations_shape: Any
 @register_flop_formula(torch.ops.detrbench.msda_backward)
 def _msda_backward_flops(grad_shape: Any, *inputs: Any, **kwargs: Any) -> int:
     return 2 * _msda_flops(*inputs)
+
+
+@register_flop_formula(torch.ops.detrbench.msda_from_offsets)
+def _from_offsets_flops(value_shape: Any, shapes: Any, starts: Any, offsets_shape: Any, *others: Any, **kw: Any) -> int:
+    return 2 * msda_macs(value_shape, offsets_shape)  # places and softmax are elementwise, which torch does not count
+
+
+@register_flop_formula(torch.ops.detrbench.msda_from_offsets_backward)
+def _from_offsets_backward_flops(grad_shape: Any, *inputs: Any, **kwargs: Any) -> int:
+    return 2 * _from_offsets_flops(*inputs)
 
 
 @register_flop_formula(torch.ops.detrbench.key_aware_attention)

@@ -22,11 +22,14 @@ from detrbench.files import cache_folder
 from detrbench.models.ops import build, toolchain
 
 HERE = Path(__file__).resolve().parent
-KERNELS = ("msda_cuda.cu", "key_aware_cuda.cu")
+KERNELS = tuple(name for name in build.UNITS["cuda"] if name.endswith(".cu"))
 REGISTRATION = "registration_cuda.cpp"
 ARCHITECTURES = (80, 90)
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1")
 ALIGNED = ("-fsanitize=alignment", "-fsanitize-undefined-trap-on-error")  # a GPU too takes no pack from anywhere
+
+FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", "-Wno-unknown-pragmas", "-O1")
+FLAGS += ("-U_FORTIFY_SOURCE", f"-I{HERE / 'include'}", f"-I{build.TORCH / 'include'}")
 
 LAUNCH = re.compile(r"(\w+<[^<>;]*>)\s*<<<(.*?)>>>\s*\((.*?)\);", re.DOTALL)
 SHARED = re.compile(r"__shared__\s+([^;=]+?)\s*\b(\w+)((?:\[[^\]]+\])*);")
@@ -70,9 +73,7 @@ def library(architecture: int, sanitized: bool = False, sources: Path = build.SO
     compiler = toolchain.cxx()
     if compiler is None:
         raise build.CannotBuildError("no C++ compiler was found", build.INSTALL_CXX)
-    flags = ["-std=c++20", "-fPIC", "-fvisibility=hidden", "-Wno-psabi", "-Wno-attributes", "-Wno-unknown-pragmas"]
-    flags += ["-O1", "-U_FORTIFY_SOURCE", *(SANITIZERS if sanitized else ALIGNED)]
-    flags += [f"-I{HERE / 'include'}", f"-I{build.TORCH / 'include'}", f"-I{sources}"]
+    flags = [*FLAGS, *(SANITIZERS if sanitized else ALIGNED), f"-I{sources}"]
     texts = {name: (sources / name).read_text() for name in (*KERNELS, REGISTRATION)}
     units = {f"{name}.cpp": translated(name, text, architecture) for name, text in texts.items()}
     units["emulation.cpp"] = (HERE / "emulation.cpp").read_text()
@@ -93,6 +94,23 @@ def library(architecture: int, sanitized: bool = False, sources: Path = build.SO
             link = [*compiler, "-shared", *(SANITIZERS if sanitized else ()), *map(str, objects)]
             _link([*link, f"-L{build.TORCH / 'lib'}", "-lc10", "-ltorch_cpu"], kept, Path(workshop))
     return kept
+
+
+def alone(source: Path, folder: Path) -> Path:
+    """One CUDA source that needs nothing of `csrc/` nor of torch, compiled into a folder as a library for ctypes.
+
+    Raises:
+        build.CannotBuildError: there is no compiler, or the source does not compile.
+    """
+    compiler = toolchain.cxx()
+    if compiler is None:
+        raise build.CannotBuildError("no C++ compiler was found", build.INSTALL_CXX)
+    unit, made = folder / f"{source.name}.cpp", folder / f"{source.stem}.so"
+    unit.write_text(translated(source.name, source.read_text(), ARCHITECTURES[-1]))
+    command = [*compiler, *FLAGS, *ALIGNED, "-shared", str(unit), str(HERE / "emulation.cpp"), "-o", str(made)]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    build._require_success(done.returncode, done.stderr)
+    return made
 
 
 def _key(*parts: object) -> str:

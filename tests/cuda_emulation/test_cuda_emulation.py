@@ -16,7 +16,7 @@ from mistakes.catalogue import ROOT, Mistake, load
 from detrbench.models.ops import build, toolchain
 
 pytestmark = pytest.mark.skipif(toolchain.cxx() is None, reason="there is no C++ compiler")
-OPERATIONS = ("test_msda.py", "test_key_aware.py", "test_op_registration.py")
+OPERATIONS = ("test_msda.py", "test_key_aware.py", "test_from_offsets.py", "test_op_registration.py")
 QUICK = "references and (detectors or 65 or 17) and not float16 or outside and float32"
 MISTAKES = [mistake for mistake in load() if mistake.file.endswith((".cu", ".cuh", "_cuda.cpp"))]
 

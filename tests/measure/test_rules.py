@@ -77,6 +77,19 @@ def test_deformable_attention() -> None:
     assert msda_macs(VALUE.shape, LOCATIONS.shape) == 5 * SAMPLED
 
 
+@pytest.mark.parametrize("coordinates", [2, 4])
+def test_attention_from_offsets_costs_what_its_steps_cost(coordinates: int) -> None:
+    points = (torch.zeros(2, 5, 4, 2, 3, 2), torch.zeros(2, 5, 4, 2, 3), torch.zeros(2, 5, 2, coordinates))
+
+    def in_steps() -> None:
+        locations = ops.sampling_locations(SHAPES, points[0], points[2])
+        ops.msda(VALUE, SHAPES, STARTS, locations, ops.sampling_weights(points[1]))
+
+    for rule in RULES:
+        fused = count(lambda: ops.msda_from_offsets(VALUE, SHAPES, STARTS, *points), rule)
+        assert fused == count(in_steps, rule)
+
+
 def test_key_aware_attention() -> None:
     """Four corners, the product with the query and the weighting a sampled channel; softmax and places a point."""
     run = lambda: ops.key_aware_attention(VALUE, SHAPES, STARTS, LOCATIONS, torch.zeros(2, 5, 4, 6))  # noqa: E731

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.errors import Diverged
-from detrbench.models import attention, auxiliary, boxes, losses, matcher, neck, positions
+from detrbench.models import attention, auxiliary, boxes, losses, matcher, neck, ops, positions
 from detrbench.models.criterion import Criterion, LossTerm, layer_losses
 from detrbench.models.decoders.deformable import scale_reference_points
 from detrbench.models.dimensions import Dimensions
@@ -307,11 +307,11 @@ def test_level_geometry() -> None:
 def test_offsets_count_cells_around_a_point_and_parts_of_half_a_side_around_a_box() -> None:
     offsets = torch.ones(1, 1, 4, 2, 3, 2, dtype=torch.float64)
     point = torch.tensor([0.5, 0.5], dtype=torch.float64).expand(1, 1, 2, 2)
-    found = attention.sampling_locations(point, offsets, tokens([[8, 4], [4, 2]]))
+    found = ops.sampling_locations(torch.tensor([[4, 8], [2, 4]]), offsets, point)
     assert found[0, 0, 0, 0, 0].tolist() == [0.5 + 1 / 8, 0.5 + 1 / 4]
     assert found[0, 0, 0, 1, 0].tolist() == [0.5 + 1 / 4, 0.5 + 1 / 2]
     box = torch.tensor([0.5, 0.5, 0.6, 0.3], dtype=torch.float64).expand(1, 1, 2, 4)
-    found = attention.sampling_locations(box, offsets, tokens([[8, 4], [4, 2]]))
+    found = ops.sampling_locations(torch.tensor([[4, 8], [2, 4]]), offsets, box)
     assert found[0, 0, 0, 0, 0].tolist() == pytest.approx([0.5 + 0.3 / 3, 0.5 + 0.15 / 3])
 
 

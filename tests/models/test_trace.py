@@ -79,6 +79,18 @@ def test_off_it_leaves_nothing_behind(name: str) -> None:
     assert not any(module._forward_hooks for module in detector.modules())
 
 
+def test_locations_and_weights_are_made_only_for_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Tensor) -> Tensor:
+        raise AssertionError("somebody asked")
+
+    monkeypatch.setattr(ops, "sampling_locations", refuse)
+    monkeypatch.setattr(ops, "sampling_weights", refuse)
+    detector = small("sparse_detr_tiny")
+    forward(detector)
+    with pytest.raises(AssertionError, match="somebody asked"):
+        forward(detector, trace=True)
+
+
 def test_rows_of_the_encoder_are_its_kept_tokens() -> None:
     for name in ("sparse_detr_tiny", "focus_detr_tiny", "lite_dino_tiny"):
         detector = small(name)

@@ -1,4 +1,4 @@
-"""`threads`: a test may set how many threads torch uses."""
+"""`threads`: a test may set how many threads torch uses; `deterministic`: it asks for the same bits on every run."""
 
 from __future__ import annotations
 
@@ -13,3 +13,10 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

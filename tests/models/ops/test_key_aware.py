@@ -161,6 +161,18 @@ def test_inputs_may_start_anywhere(dtype: torch.dtype) -> None:
         assert_close(leaf.grad, truth.double(), TOLERANCE[dtype])
 
 
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_gradients_are_the_same_bits_where_that_is_asked_for(case: Case, dtype: torch.dtype) -> None:
+    arguments = key_aware_inputs(case, dtype)
+    grad_output = torch.randn(case.images, case.queries, case.heads * case.depth, dtype=torch.float64).to(dtype)
+    once, again = key_aware_gradients(arguments, grad_output), key_aware_gradients(arguments, grad_output)
+    assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
+    for gradient, truth in zip(once, true_key_aware_gradients(grad_output, arguments), strict=True):
+        assert_close(gradient, truth, 2 * TOLERANCE[dtype])
+
+
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("count", [2, 3, 40])
 @pytest.mark.parametrize("case", CASES[:3], ids=IDS[:3])

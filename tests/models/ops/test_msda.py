@@ -195,6 +195,29 @@ def test_bits_do_not_depend_on_the_number_of_threads(case: Case, count: int) -> 
     assert all(torch.equal(one, many) for one, many in zip(*found, strict=True))
 
 
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_gradients_are_the_same_bits_where_that_is_asked_for(case: Case, dtype: torch.dtype) -> None:
+    arguments = inputs(case, dtype)
+    grad_output = torch.randn(case.images, case.queries, case.heads * case.depth, dtype=torch.float64).to(dtype)
+    once, again = gradients(arguments, grad_output), gradients(arguments, grad_output)
+    assert all(torch.equal(one, other) for one, other in zip(once, again, strict=True))
+    for gradient, truth in zip(once, true_gradients(grad_output, arguments), strict=True):
+        assert_close(gradient, truth, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("repeat", [1, 500])  # few reads of each row, and many
+def test_a_value_that_lies_head_by_head_is_taken_as_it_is(dtype: torch.dtype, repeat: int) -> None:
+    arguments = inputs(Case("", ((5, 7), (3, 4)), images=2, queries=repeat, heads=3), dtype)
+    grad_output = torch.ones_like(ops.msda(*arguments))
+    by_head = [arguments[0].transpose(1, 2).contiguous().transpose(1, 2), *arguments[1:]]
+    torch.testing.assert_close(ops.msda(*by_head), ops.msda(*arguments), rtol=0, atol=0)
+    for found, truth in zip(gradients(by_head, grad_output), gradients(arguments, grad_output), strict=True):
+        assert_close(found, truth.double(), TOLERANCE[dtype])
+
+
 # CASES[0] has levels of 108, 30, 9 and 2 tokens.
 ERRORS = [
     ("value", lambda t: t[0], ValueError, r"value must be \(N, S, M, D\)"),
