@@ -3,6 +3,9 @@
 #pragma once
 
 #include <ATen/Parallel.h>
+#if defined(__unix__)
+#include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <cstdint>
@@ -61,15 +64,26 @@ void for_each_row(const Sizes& sizes, const Rows<A>& rows, const Rows<B>& copy, 
   });
 }
 
-// The values as they are gathered: the caller's, or a head-major copy in `scratch`. The copy pays where the rows of a
-// head lie apart and each is read more than about `few_reads` times. Rows that end inside a vector need its padding.
+// Whether rows that lie apart are read, or added to, so seldom that a head-major copy does not pay. The second level of
+// the cache decides: of 512 KiB, the rows of a head reach what fits 64, and 4 reads of each row pay for the copy; of
+// 1 MiB, 16 do not yet.
+inline bool few_reads(const Sizes& sizes) {
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+  static const int64_t reads = sysconf(_SC_LEVEL2_CACHE_SIZE) >= 1 << 20 ? 16 : 4;
+#else
+  constexpr int64_t reads = 4;
+#endif
+  return 4 * sizes.queries * sizes.samples() <= reads * sizes.tokens;
+}
+
+// The values as they are gathered: the caller's, or a head-major copy in `scratch`. Rows that end inside a vector need
+// its padding.
 template <typename T>
-Rows<const Gather<T>> value_rows(const Sizes& sizes, const Rows<const T>& value, int64_t few_reads, Scratch& scratch) {
+Rows<const Gather<T>> value_rows(const Sizes& sizes, const Rows<const T>& value, Scratch& scratch) {
   using G = Gather<T>;
   const int64_t depth = sizes.depth, padded = padded_depth<T>(sizes);
   if constexpr (std::is_same_v<T, G>) {
-    const bool together = value.stride == depth, few = 4 * sizes.queries * sizes.samples() <= few_reads * sizes.tokens;
-    if (padded == depth && (together || few)) return value;
+    if (padded == depth && (value.stride == depth || few_reads(sizes))) return value;
   }
   G* copy = static_cast<G*>(scratch.take(head_major_size<T>(sizes) * sizeof(G)));
   for_each_row(sizes, value, head_major_rows<T>(sizes, copy), [=](const T* from, G* to) {

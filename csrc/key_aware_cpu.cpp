@@ -238,7 +238,7 @@ void key_aware_forward_cpu(const Sizes& sizes, const Level* levels, const Rows<c
   using Corners = Corners<A, const Gather<T>>;
   const Inputs<T> inputs{sizes, levels, locations, query};
   Scratch& scratch = Scratch::of_this_thread();
-  const Rows<const Gather<T>> rows = value_rows(sizes, value, kFewReads, scratch);
+  const Rows<const Gather<T>> rows = value_rows(sizes, value, scratch);
   const PointTable<A> table(sizes, levels, 0, sizes.levels, rows.token_bytes());
   const int64_t padded = padded_depth<T>(sizes), points = sizes.samples();
   const std::vector<A> ones(points, A(1));
@@ -274,8 +274,8 @@ void key_aware_backward_cpu(const Sizes& sizes, const Level* levels, const T* gr
                             Accumulate<T>* grad_logits, T* grad_value, Accumulate<T>* grad_locations, T* grad_query) {
   const Inputs<T> inputs{sizes, levels, locations, query, weights, grad_output};
   Scratch& scratch = Scratch::of_this_thread();
-  query_gradients(inputs, value_rows(sizes, value, kFewReads, scratch), grad_logits, grad_locations, grad_query);
-  sum_by_owner(sizes, grad_value, kFewReads, scratch,
+  query_gradients(inputs, value_rows(sizes, value, scratch), grad_logits, grad_locations, grad_query);
+  sum_by_owner(sizes, grad_value, scratch,
                [&](auto... owned) { value_gradients_of(inputs, grad_logits, owned...); });
   scratch.trim();
 }

@@ -32,9 +32,9 @@ DETRBENCH_INLINE void gather(const Corners<T, const G>& corners, int64_t offset,
 }
 
 template <typename T, typename G>
-void gather_row(const Corners<Accumulate<T>, const G>& corners, int64_t padded, int64_t depth, T* row) {
+DETRBENCH_INLINE void gather_row(const Corners<Accumulate<T>, const G>& corners, int64_t padded, int64_t depth, T* row) {
   using A = Accumulate<T>;
-  for_each_piece<A>(padded, [&](auto vectors, int64_t offset) {
+  for_each_piece<A>(padded, [&](auto vectors, int64_t offset) __attribute__((always_inline)) {
     constexpr int V = decltype(vectors)::value;
     Vec<A> sum[V];
     gather<V>(corners, offset, sum);
@@ -123,7 +123,7 @@ void msda_forward_cpu(const Sizes& sizes, const Level* levels, const Rows<const 
   using A = Accumulate<T>;
   using Corners = Corners<A, const Gather<T>>;
   Scratch& scratch = Scratch::of_this_thread();
-  const Rows<const Gather<T>> rows = value_rows(sizes, value, kFewReads, scratch);
+  const Rows<const Gather<T>> rows = value_rows(sizes, value, scratch);
   const PointTable<A> table(sizes, levels, 0, sizes.levels, rows.token_bytes());
   const int64_t padded = padded_depth<T>(sizes);
   for_each_head(sizes, [&](int64_t image, int64_t head, int64_t first, int64_t last) {
@@ -148,8 +148,8 @@ template <typename T, typename Points>
 void msda_backward_cpu(const Sizes& sizes, const Level* levels, const T* grad_output, const Rows<const T>& value,
                        const Points& points, T* grad_value) {
   Scratch& scratch = Scratch::of_this_thread();
-  point_gradients(sizes, levels, grad_output, points, value_rows(sizes, value, kFewReads, scratch));
-  sum_by_owner(sizes, grad_value, kFewReads, scratch,
+  point_gradients(sizes, levels, grad_output, points, value_rows(sizes, value, scratch));
+  sum_by_owner(sizes, grad_value, scratch,
                [&](auto... owned) { value_gradients_of(sizes, levels, grad_output, points, owned...); });
   scratch.trim();
 }

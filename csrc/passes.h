@@ -18,7 +18,6 @@ namespace detrbench {
 constexpr int kMaxVectors = 4;          // vectors of a row that are kept in registers
 constexpr int64_t kQueriesAtOnce = 32;  // least work worth a thread
 constexpr int64_t kAhead = 8;           // queries; a head's inputs lie too far apart for the hardware to prefetch
-constexpr int64_t kFewReads = 16;       // of each row of a value: with as many, a head-major copy does not pay yet
 
 // Calls body(image, head, first query, last query) so that each (image, head, query) is visited once; a thread gets
 // consecutive ones, head by head, and so stays within one head's values.
@@ -147,9 +146,9 @@ void clear(A* memory, int64_t count) {
 }
 
 // Calls body(rows, image, head, first level, last level) for each owner, and leaves in grad_value, (N, S, M, D), what it
-// adds to rows. Sums in head-major memory of their own pay where each row is added to more than about `few_reads` times.
+// adds to rows.
 template <typename T, typename Body>
-void sum_by_owner(const Sizes& sizes, T* grad_value, int64_t few_reads, Scratch& scratch, const Body& body) {
+void sum_by_owner(const Sizes& sizes, T* grad_value, Scratch& scratch, const Body& body) {
   using A = Accumulate<T>;
   const int64_t depth = sizes.depth;
   const Rows<T> gradients = token_major_rows(sizes, grad_value);
@@ -157,7 +156,7 @@ void sum_by_owner(const Sizes& sizes, T* grad_value, int64_t few_reads, Scratch&
     for_each_owner(sizes, [&](auto... owned) { body(rows, owned...); });
   };
   if constexpr (std::is_same_v<T, A>) {
-    if (padded_depth<T>(sizes) == depth && 4 * sizes.queries * sizes.samples() <= few_reads * sizes.tokens) {
+    if (padded_depth<T>(sizes) == depth && few_reads(sizes)) {
       clear(grad_value, sizes.images * sizes.tokens * sizes.heads * depth);
       return sum(gradients);
     }

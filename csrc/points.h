@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "simd.h"
@@ -80,15 +81,23 @@ class PointReader<OffsetPoints<A>> {
 
   DETRBENCH_INLINE void read(int64_t row) {
     row_ = row;
+    references_ = points_.references + row / sizes_.heads * sizes_.levels * points_.coordinates;
     const A* offset = points_.offsets + 2 * row * samples_;
     A* location = locations_.data();
     for (int64_t l = 0; l < sizes_.levels; ++l) {
-      const A* reference = reference_of(l);
+      const A* reference = references_ + l * points_.coordinates;
       const Step step = step_of(l, reference);
-      const A x = reference[0], y = reference[1];
-      for (int64_t p = 0; p < sizes_.points; ++p, offset += 2, location += 2) {
-        location[0] = x + offset[0] * step.x;
-        location[1] = y + offset[1] * step.y;
+      const Two centre = {reference[0], reference[1], reference[0], reference[1]}, steps = {step.x, step.y, step.x, step.y};
+      int64_t p = 0;
+      for (; p + 2 <= sizes_.points; p += 2, offset += 4, location += 4) {
+        Two two;
+        std::memcpy(&two, offset, sizeof(two));
+        two = centre + two * steps;
+        std::memcpy(location, &two, sizeof(two));
+      }
+      for (; p < sizes_.points; ++p, offset += 2, location += 2) {
+        location[0] = reference[0] + offset[0] * step.x;
+        location[1] = reference[1] + offset[1] * step.y;
       }
     }
     std::copy_n(points_.logits + row * samples_, samples_, weights_.data());
@@ -107,7 +116,7 @@ class PointReader<OffsetPoints<A>> {
     A* to = points_.grad_offsets + 2 * row_ * samples_;
     A* grad_reference = points_.grad_references + row_ * sizes_.levels * points_.coordinates;
     for (int64_t l = 0; l < sizes_.levels; ++l, grad_reference += points_.coordinates) {
-      const Step step = step_of(l, reference_of(l));
+      const Step step = step_of(l, references_ + l * points_.coordinates);
       A x = 0, y = 0, width = 0, height = 0;
       for (int64_t p = 0; p < sizes_.points; ++p, offset += 2, from += 2, to += 2) {
         x += from[0], y += from[1];
@@ -124,13 +133,11 @@ class PointReader<OffsetPoints<A>> {
   }
 
  private:
+  typedef A Two __attribute__((vector_size(4 * sizeof(A))));  // x and y of two points
+
   struct Step {  // by how much a location changes with its offset
     A x, y;
   };
-
-  const A* reference_of(int64_t level) const {
-    return points_.references + (row_ / sizes_.heads * sizes_.levels + level) * points_.coordinates;
-  }
 
   A half_part() const { return A(0.5) / std::max<int64_t>(sizes_.points, 1); }  // of a side, for an offset of 1
 
@@ -141,6 +148,7 @@ class PointReader<OffsetPoints<A>> {
   const Sizes& sizes_;
   const OffsetPoints<A>& points_;
   std::vector<Step> cells_;
+  const A* references_ = nullptr;  // of the row's query, by level
   int64_t samples_, row_ = 0;
   Row<A> locations_, weights_, grad_locations_, grad_weights_;
 };

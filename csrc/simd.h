@@ -213,9 +213,14 @@ DETRBENCH_INLINE Vec<T> exp_of_negative(Vec<T> x) {
   const Index<T> power = floor_index<T>(x * log2_e + T(0.5));
   const Vec<T> whole = __builtin_convertvector(power, Vec<T>);
   const Vec<T> rest = x - whole * ln2_high - whole * ln2_low;  // at most half of ln 2
-  Vec<T> sum = Vec<T>{} + 1;
+  constexpr auto coefficient = [](int k) {  // of Taylor's series
+    T factorial = 1;
+    for (int i = 2; i <= k; ++i) factorial *= i;
+    return 1 / factorial;
+  };
+  Vec<T> sum = Vec<T>{} + coefficient(terms);
 #pragma GCC unroll 16
-  for (int k = terms; k > 0; --k) sum = 1 + sum * rest * (T(1) / k);  // Taylor's series
+  for (int k = terms - 1; k >= 0; --k) sum = sum * rest + coefficient(k);
   return sum * reinterpret_cast<Vec<T>>((power + bias) << mantissa_bits);
 }
 
