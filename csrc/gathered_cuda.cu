@@ -10,10 +10,11 @@ __global__ void __launch_bounds__(kThreads)
     list_kernel(const Sizes sizes, const DeviceLevels levels, const C* __restrict__ locations,
                 const C* __restrict__ weights, int64_t* __restrict__ tokens, A* __restrict__ shares) {
   check_levels(sizes, levels);
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, row = at / sizes.samples();
-  if (at >= sizes.images * sizes.queries * sizes.heads * sizes.samples()) return;
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, samples = sizes.levels * sizes.points;
+  if (at >= sizes.images * sizes.queries * sizes.heads * samples) return;
+  const int64_t row = at / samples;
   const int64_t image = row / (sizes.queries * sizes.heads), head = row % sizes.heads;
-  const int level = static_cast<int>(at % sizes.samples() / sizes.points);
+  const int level = static_cast<int>(at % samples / sizes.points);
   const Point<A> point = place<Point<A>, A>(level_at(levels, level), sizes.tokens, widen(locations[2 * at]),
                                             widen(locations[2 * at + 1]), weights == nullptr ? A(1) : widen(weights[at]));
   for (int c = 0; c < 4; ++c) {
@@ -31,9 +32,10 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t token = at / sizes.depth, channel = at % sizes.depth;
   if (token >= sizes.images * sizes.heads * sizes.tokens) return;
+  const int64_t samples = sizes.levels * sizes.points;
   A sum = 0;
   for (int64_t i = bounds[token]; i < bounds[token + 1]; ++i) {
-    const int64_t point = order[i] / 4, from = point / sizes.samples() * sizes.depth + channel;
+    const int64_t point = order[i] / 4, from = point / samples * sizes.depth + channel;
     A gradient = widen(grad_output[from]);
     if (keys.query != nullptr) {
       gradient = keys.weights[point] * gradient + keys.grad_logits[point] * widen(keys.query[from]);

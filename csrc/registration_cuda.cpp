@@ -155,7 +155,7 @@ at::Tensor gathered(const Call& call, const at::Tensor& weights, const at::Tenso
   list_corners_cuda<C, A>(sizes, call.levels, read<C>(call.locations), weights.defined() ? read<C>(weights) : nullptr,
                           write<int64_t>(tokens), write<A>(shares), stream);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
-  const auto [sorted, order] = at::sort(tokens, /*stable=*/true);
+  const auto [sorted, order] = at::sort(tokens, /*stable=*/true, /*dim=*/0, /*descending=*/false);
   const at::Tensor bounds = at::searchsorted(sorted, at::arange(all + 1, tokens.options()));
   const at::Tensor grad_value = at::empty(call.value.sizes(), call.value.options());
   gather_gradients_cuda<T, A>(sizes, read<int64_t>(bounds), read<int64_t>(order), read<A>(shares),

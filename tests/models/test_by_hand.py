@@ -331,7 +331,7 @@ def test_weights_of_a_head_add_up_to_one_over_all_levels() -> None:
     query, memory = torch.randn(1, 5, 16).double(), torch.randn(1, 40, 16).double()
     reference = torch.rand(1, 5, 2, 2).double()
     sampled = layer(query, reference, memory, pyramid)
-    assert sampled.attention_weights.sum((-1, -2)).tolist() == [[pytest.approx([1] * 4)] * 5]
+    assert sampled.points.weights.sum((-1, -2)).tolist() == [[pytest.approx([1] * 4)] * 5]
     # What lies on padding does not matter.
     changed = memory + 9 * pyramid.padding[..., None]
     torch.testing.assert_close(layer(query, reference, changed, pyramid).output, sampled.output)

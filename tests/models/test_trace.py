@@ -12,6 +12,7 @@ from test_laws import NAMES, SMALL, padded_pair, small, with_slow
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from detrbench.models import ops
 from detrbench.models.detector import Detector, DetectorOutput
 from detrbench.models.trace import Trace
 
