@@ -8,6 +8,7 @@ Both sides run in turn, round after round, so that a noisy machine disturbs both
 the median round, and the ratio of the two sides within a round: its median, and that of the fastest rounds. The
 reference runs in float32 on the CPU, where its bfloat16 is slower, and in the same type on a GPU; our bfloat16 takes
 locations and weights in float32, as under autocast. The key-aware reference samples once for keys and values.
+"from-offsets" begins with offsets and logits: the reference makes locations and weights of them first.
 On a GPU kernels are timed, not their launches (`gpu.py`), and the first CUDA kernel of deformable attention stands
 beside them in float32 (`original.py`).
 """
@@ -23,24 +24,31 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
-import torch
 import original
+import torch
 from gpu import kernel_milliseconds, words
 from torch import Tensor
 
 from detrbench.models import ops
-from detrbench.models.ops.reference import grid_sample_msda, key_aware
+from detrbench.models.ops.reference import grid_sample_msda, key_aware, sampling_locations, sampling_weights
 
 LEVELS = ((100, 152), (50, 76), (25, 38), (13, 19))  # an image of 800 x 1216 at strides 8 to 64
 HEADS, DEPTH, POINTS = 8, 32, 4
 QUERIES = {"encoder": None, "decoder 300": 300, "decoder 900": 900}  # None: every token
 SIZES = [list(size) for size in LEVELS]
-# Name -> ours and the reference, on (value, shapes, starts, locations, weights or query).
+# Name -> ours and the reference, on (value, shapes, starts, locations, weights or query), or (value, shapes, starts,
+# offsets, logits, reference points).
 OPERATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "msda": (ops.msda, lambda v, _shapes, _starts, x, w: grid_sample_msda(v, SIZES, x, w)),
     "key-aware": (
         lambda *arguments: ops.key_aware_attention(*arguments)[0],
         lambda v, _shapes, _starts, x, q: key_aware(v, SIZES, x, q)[0],
+    ),
+    "from-offsets": (
+        ops.msda_from_offsets,
+        lambda v, shapes, _starts, offsets, logits, places: grid_sample_msda(
+            v, SIZES, sampling_locations(shapes, offsets, places), sampling_weights(logits)
+        ),
     ),
 }
 REPEATS = 10  # of what is timed on a GPU, one behind the other: together they are long against an event
@@ -49,8 +57,9 @@ TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.b
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds of both sides, and of the first CUDA kernel where it ran; `copy_share` is the share of copying speed at
-    which our side moves its bytes.
+    """Milliseconds of both sides, and of the first CUDA kernel where it ran.
+
+    `copy_share` is the share of copying speed at which our side moves its bytes.
     """
 
     operation: str
@@ -89,23 +98,25 @@ def inputs(operation: str, case: str, dtype: torch.dtype, device: str) -> list[T
     count = QUERIES[case]
     centres = reference_points() if count is None else torch.rand(count, 2)
     layout = (1, len(centres), HEADS, len(LEVELS), POINTS)
-    offsets = torch.randn(*layout, 2) / shapes.flip(-1)[:, None]
-    if operation == "msda":
-        last = torch.randn(*layout).flatten(3).softmax(-1).view(layout)
-    else:
-        last = torch.randn(1, len(centres), HEADS, DEPTH).to(dtype)
+    offsets, logits = torch.randn(*layout, 2), torch.randn(*layout)
+    locations = centres[None, :, None, None, None] + offsets / shapes.flip(-1)[:, None]
     value = torch.randn(1, int(areas.sum()), HEADS, DEPTH)
-    tensors = [value.to(dtype), shapes, areas.cumsum(0) - areas, centres[None, :, None, None, None] + offsets, last]
+    points = {
+        "msda": [locations, sampling_weights(logits)],
+        "key-aware": [locations, torch.randn(1, len(centres), HEADS, DEPTH).to(dtype)],
+        "from-offsets": [offsets, logits, centres[None, :, None].repeat(1, 1, len(LEVELS), 1)],
+    }
+    tensors = [value.to(dtype), shapes, areas.cumsum(0) - areas, *points[operation]]
     return [tensor.to(device).requires_grad_(tensor.is_floating_point()) for tensor in tensors]
 
 
 def moved_bytes(operation: str, arguments: list[Tensor], direction: str) -> int:
     """Bytes that must be read or written once."""
-    value, _, _, locations, last = arguments
-    output = last.shape[1] * HEADS * DEPTH * value.element_size()
+    value, _, _, locations, *others = arguments
+    output = locations.shape[1] * HEADS * DEPTH * value.element_size()
     if operation == "key-aware":
         output += 4 * locations[..., 0].numel()  # the weights, in float32
-    read = sum(tensor.numel() * tensor.element_size() for tensor in (value, locations, last))
+    read = sum(tensor.numel() * tensor.element_size() for tensor in (value, locations, *others))
     return read + output if direction == "forward" else 3 * read + 2 * output
 
 
@@ -216,7 +227,7 @@ def main() -> None:
     if unknown := sorted(set(operations) - set(OPERATIONS)):
         sys.exit(f"--operations: expected some of {', '.join(OPERATIONS)}, got {', '.join(unknown)}")
     threads = [int(number) for number in options.threads.split(",")] if options.device == "cpu" else [1]
-    form = "{:<10} {:<12} {:<19} {:<9} {:>7} {:>10} {:>10} {:>11} {:>11} {:>7} {:>7} {:>7} {:>9} {:>9}"
+    form = "{:<12} {:<12} {:<19} {:<9} {:>7} {:>10} {:>10} {:>11} {:>11} {:>7} {:>7} {:>7} {:>9} {:>9}"
     heading = (
         "operation",
         "case",

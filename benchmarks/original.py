@@ -22,7 +22,7 @@ SOURCE = Path(__file__).with_name("original.cu")
 
 
 def attention(library: ctypes.CDLL, stream: Callable[[], int] = lambda: 0) -> Callable[..., Tensor]:
-    """`ops.msda` by the kernels of a compiled `original.cu`, on float32 tensors; `stream` gives the stream to run on."""
+    """`ops.msda` by the kernels of a compiled `original.cu`, in float32; `stream` gives the stream to run on."""
 
     class Original(torch.autograd.Function):
         @staticmethod

@@ -49,7 +49,8 @@ def msda(
     `align_corners=False`); beyond them the value is zero.
 
     Args:
-        value: (N, S, M, D), S tokens of M heads: the levels' pixels one after the other, row by row.
+        value: (N, S, M, D), S tokens of M heads: the levels' pixels one after the other, row by row. Fastest on
+            the CPU where the tokens of a head follow each other in memory.
         spatial_shapes: (L, 2) int64, height and width of each level; on the device of `value` or on the CPU.
         level_start_index: (L,) int64, the first token of each level; on the device of `value` or on the CPU.
         sampling_locations: (N, Q, M, L, P, 2), x and y as fractions of the level.
@@ -61,7 +62,7 @@ def msda(
 
     A point whose location is not finite, or lies outside, contributes exactly zero and gets zero gradients.
     Gradients of `value` are the same bits on every run and with any number of threads on the CPU; on a GPU they are
-    sums in no fixed order.
+    sums in no fixed order, unless `torch.use_deterministic_algorithms(True)` asks for one, which is slower.
 
     Raises:
         TypeError: a type or layout that the operation does not take.
@@ -132,7 +133,8 @@ def key_aware_attention(
         autocast type and locations keep theirs.
 
     A point whose location is not finite gets zero gradients. Gradients of `value` are the same bits on every run and
-    with any number of threads on the CPU; on a GPU they are sums in no fixed order.
+    with any number of threads on the CPU; on a GPU they are sums in no fixed order, unless
+    `torch.use_deterministic_algorithms(True)` asks for one.
 
     Raises:
         TypeError: a type or layout that the operation does not take.

@@ -105,8 +105,9 @@ def _exact_points(
 
 
 def sampling_locations(shapes: Tensor, offsets: Tensor, reference_points: Tensor) -> Tensor:
-    """(N, Q, M, L, P, 2) as fractions of the level, in float32 at least: offsets count cells around a point, or parts of
-    half the side around a box (Deformable DETR, appendix A.4).
+    """(N, Q, M, L, P, 2) as fractions of the level, in float32 at least.
+
+    Offsets count cells around a point, or parts of half the side around a box (Deformable DETR, appendix A.4).
     """
     offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
     centre = reference_points[:, :, None, :, None, :2]

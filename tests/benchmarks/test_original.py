@@ -14,7 +14,7 @@ from op_cases import CASES, Case, assert_close, inputs, leaves_of, true_gradient
 from detrbench.models.ops import toolchain
 
 sys.path.append(str(ROOT / "tests" / "cuda_emulation"))
-import emulated  # noqa: E402
+import emulated
 
 pytestmark = pytest.mark.skipif(toolchain.cxx() is None, reason="there is no C++ compiler")
 original = script("original")
@@ -50,3 +50,6 @@ def test_the_benchmark_times_it_beside_ours(library: ctypes.CDLL, monkeypatch: p
     first = original.attention(library)
     timings = [op.measure("msda", "decoder 300", "forward", name, "cpu", 1, None, first) for name in op.TYPES]
     assert [timing.type for timing in timings if timing.original_min] == ["float32"]
+    others = [op.measure(name, "decoder 300", "forward", "float32", "cpu", 1, None, first) for name in op.OPERATIONS]
+    assert [timing.operation for timing in others if timing.original_min] == ["msda"]
+    assert all(timing.ours_min > 0 and timing.reference_min > 0 for timing in others)
