@@ -24,7 +24,7 @@ from pathlib import Path
 from detrbench.models.ops import build, toolchain
 
 TYPES = {"f": "float32", "6__half": "float16", "13__nv_bfloat16": "bfloat16"}
-KERNEL = re.compile(r"(forward|backward)_kernelI(f|6__half|13__nv_bfloat16)(f|S\w*?_)Li([48])E")
+KERNEL = re.compile(r"(forward|backward)_kernelI(f|6__half|13__nv_bfloat16)(f|S\w*?_)Li([48])E(?!Lb0)")
 INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,5})\*/\s+(.*?);")
 BRANCH = re.compile(r"\bBRA\b[^;]*?\b0x([0-9a-f]+)")
 GATHER = re.compile(r"\bLDG\.E\.128\b")

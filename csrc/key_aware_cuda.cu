@@ -95,7 +95,8 @@ __device__ __forceinline__ void softmax_backward(const Task& task, const A* weig
   __syncwarp();
 }
 
-template <typename T, typename C, int V>
+// kAdds: whether gradients of values are added up here.
+template <typename T, typename C, int V, bool kAdds>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(const Sizes sizes, const DeviceLevels levels, const int lanes, const T* __restrict__ grad_output,
                     const T* __restrict__ value, const C* __restrict__ locations, const T* __restrict__ query,
@@ -108,13 +109,12 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Partial<A> room[kBatch<A>][kThreads];
   check_levels(sizes, levels);
   const Task task(sizes, levels, lanes, locations, tiles);
-  const bool adds = grad_value != nullptr;
   const unsigned sum_bytes = task.token_bytes / sizeof(T) * sizeof(A);
   multiply_samples<V>(task, room, value, grad_output, grad_logits);
   softmax_backward(task, weights, grad_logits);
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
-    A* const to = adds ? grad_value + task.first_value + channel : nullptr;
+    A* const to = kAdds ? grad_value + task.first_value + channel : nullptr;
     A gradient[V], asked[V], sum[V] = {};
     load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
     load_row<V>(query + task.first_channel() + channel, working, asked);
@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(kThreads)
           }
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
-            if (adds && point.token[c] >= 0) {
+            if (kAdds && point.token[c] >= 0) {
               add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], both);
             }
           }
@@ -173,22 +173,26 @@ void key_aware_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, cons
   }
 }
 
+template <int V, bool kAdds, typename T, typename C, typename A>
+void launch_backward(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
+                     const C* locations, const T* query, const A* weights, A* grad_logits, A* grad_value,
+                     C* grad_locations, T* grad_query, cudaStream_t stream) {
+  const Launch launch = plan(sizes, V);
+  backward_kernel<T, C, V, kAdds><<<launch.blocks, launch.threads, 0, stream>>>(
+      sizes, levels, launch.lanes, grad_output, value, locations, query, weights, grad_logits, grad_value,
+      grad_locations, grad_query);
+}
+
 template <typename T, typename C, typename A>
 void key_aware_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
                              const C* locations, const T* query, const A* weights, A* grad_logits, A* grad_value,
                              C* grad_locations, T* grad_query, cudaStream_t stream) {
   constexpr int V = 16 / sizeof(T);
-  if (packs<T>(sizes, {value, query, grad_output, grad_value, grad_query})) {
-    const Launch launch = plan(sizes, V);
-    backward_kernel<T, C, V><<<launch.blocks, launch.threads, 0, stream>>>(
-        sizes, levels, launch.lanes, grad_output, value, locations, query, weights, grad_logits, grad_value,
-        grad_locations, grad_query);
-  } else {
-    const Launch launch = plan(sizes, 1);
-    backward_kernel<T, C, 1><<<launch.blocks, launch.threads, 0, stream>>>(
-        sizes, levels, launch.lanes, grad_output, value, locations, query, weights, grad_logits, grad_value,
-        grad_locations, grad_query);
-  }
+  const bool whole = packs<T>(sizes, {value, query, grad_output, grad_value, grad_query}), adds = grad_value != nullptr;
+  const auto adding = whole ? launch_backward<V, true, T, C, A> : launch_backward<1, true, T, C, A>;
+  const auto not_adding = whole ? launch_backward<V, false, T, C, A> : launch_backward<1, false, T, C, A>;
+  (adds ? adding : not_adding)(sizes, levels, grad_output, value, locations, query, weights, grad_logits, grad_value,
+                               grad_locations, grad_query, stream);
 }
 
 #define DETRBENCH_INSTANTIATE(T, C)                                                                                   \

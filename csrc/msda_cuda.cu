@@ -27,7 +27,8 @@ __global__ void __launch_bounds__(kThreads)
   });
 }
 
-template <typename T, typename C, int V>
+// kAdds: whether gradients of values are added up here.
+template <typename T, typename C, int V, bool kAdds>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(const Sizes sizes, const DeviceLevels levels, const int lanes, const T* __restrict__ grad_output,
                     const T* __restrict__ value, const C* __restrict__ locations, const C* __restrict__ weights,
@@ -39,12 +40,11 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ Partial<A> room[kBatch<A>][kThreads];
   check_levels(sizes, levels);
   const Task task(sizes, levels, lanes, locations, tiles);
-  const bool adds = grad_value != nullptr;
   const unsigned sum_bytes = task.token_bytes / sizeof(T) * sizeof(A);
   const auto weight = [&](int64_t at) { return widen(weights[at]); };
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
-    A* const to = adds ? grad_value + task.first_value + channel : nullptr;
+    A* const to = kAdds ? grad_value + task.first_value + channel : nullptr;
     A gradient[V];
     load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
     const auto visit = [&](int, const SlopedPoint<A>& point, A* terms) {
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads)
         }
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          if (adds && point.token[c] >= 0) {
+          if (kAdds && point.token[c] >= 0) {
             add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], gradient);
           }
         }
@@ -92,20 +92,25 @@ void msda_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* 
   }
 }
 
+template <int V, bool kAdds, typename T, typename C, typename A>
+void launch_backward(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
+                     const C* locations, const C* weights, A* grad_value, C* grad_locations, C* grad_weights,
+                     cudaStream_t stream) {
+  const Launch launch = plan(sizes, V);
+  backward_kernel<T, C, V, kAdds><<<launch.blocks, launch.threads, 0, stream>>>(
+      sizes, levels, launch.lanes, grad_output, value, locations, weights, grad_value, grad_locations, grad_weights);
+}
+
 template <typename T, typename C, typename A>
 void msda_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
                         const C* locations, const C* weights, A* grad_value, C* grad_locations, C* grad_weights,
                         cudaStream_t stream) {
   constexpr int V = 16 / sizeof(T);
-  if (packs<T>(sizes, {value, grad_output, grad_value})) {
-    const Launch launch = plan(sizes, V);
-    backward_kernel<T, C, V><<<launch.blocks, launch.threads, 0, stream>>>(
-        sizes, levels, launch.lanes, grad_output, value, locations, weights, grad_value, grad_locations, grad_weights);
-  } else {
-    const Launch launch = plan(sizes, 1);
-    backward_kernel<T, C, 1><<<launch.blocks, launch.threads, 0, stream>>>(
-        sizes, levels, launch.lanes, grad_output, value, locations, weights, grad_value, grad_locations, grad_weights);
-  }
+  const bool whole = packs<T>(sizes, {value, grad_output, grad_value}), adds = grad_value != nullptr;
+  const auto adding = whole ? launch_backward<V, true, T, C, A> : launch_backward<1, true, T, C, A>;
+  const auto not_adding = whole ? launch_backward<V, false, T, C, A> : launch_backward<1, false, T, C, A>;
+  (adds ? adding : not_adding)(sizes, levels, grad_output, value, locations, weights, grad_value, grad_locations,
+                               grad_weights, stream);
 }
 
 #define DETRBENCH_INSTANTIATE(T, C)                                                                                  \
