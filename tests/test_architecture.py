@@ -11,7 +11,7 @@ import detrbench
 HOUSE = Path(detrbench.__file__).resolve().parent
 # From the ground up; what stands on one floor may know its neighbours.
 FLOORS = (
-    {"errors", "measures", "files", "yaml12", "environment", "words", "ranks"},
+    {"errors", "measures", "files", "yaml12", "environment", "words", "ranks", "renamed"},
     {"models"},
     {"weights"},
     {"results"},

@@ -49,7 +49,7 @@ def test_all_suites_show_each_figure_once_and_equal_detectors_are_counted_once()
     assert {row.table.partition("/")[0] for row in found} == {"focus_detr", "lite_detr", "sparse_detr"}
     assert all(row.protocol for row in found)
     assert len(asked) < len(found)
-    # table6_keep_ratio and table3_correlation have the same detectors under the same rules
+    # focus_table6_keep_ratio and focus_table3_correlation have the same detectors under the same rules
     assert [protocol for cell, protocol in asked if cell in ("sparse-0.3", "priori-sparse")].count("sparse_table1") == 1
 
 
@@ -83,7 +83,7 @@ def test_a_difference_is_small_or_on_record(
 
 def test_a_figure_with_a_reason_has_its_difference_on_record() -> None:
     count, _ = counting(dict.fromkeys(protocols.of("complexity"), 1.0))
-    found = published_counts.compare("table3_correlation", count)
+    found = published_counts.compare("focus_table3_correlation", count)
     recorded = {row.cell: row.recorded_percent for row in found if row.reason}
     assert recorded["dn"] == 18.6
     assert None not in recorded.values()

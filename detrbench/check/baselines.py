@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 import detrbench
-from detrbench import yaml12
+from detrbench import renamed, yaml12
 from detrbench.compare import differences
 from detrbench.compare.differences import Reading, Training
 from detrbench.compare.quantities import QUANTITIES, Quantity
@@ -108,7 +108,7 @@ def load(root: Path, suite: str, scale: str) -> Baselines:
     Raises:
         SuiteError: a file that is not a baseline.
     """
-    folder = root / suite / scale
+    folder = renamed.place(root, suite) / scale
     return Baselines(folder, [_read(path) for path in sorted(folder.glob("*.yaml"))])
 
 
@@ -144,7 +144,7 @@ def update(root: Path, suite: str, scale: str, cells: Iterable[CellResult], reas
     if len(machines) > 1:
         raise UsageError(f"{suite} at scale {scale}: results of several machines: {', '.join(machines)}")
     hardware = machines[0] if machines else ANY
-    path = root / suite / scale / f"{hardware}.yaml"
+    path = renamed.place(root, suite) / scale / f"{hardware}.yaml"
     entries = {id_: _entries(each) for id_, each in readings.items()}
     changes = _changes(_read(path).cells if path.exists() else {}, entries)
     head = {"suite": suite, "scale": scale, "hardware": hardware, "reason": reason, "detrbench": detrbench.__version__}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from detrbench import yaml12
+from detrbench import renamed, yaml12
 from detrbench.results import address
 from detrbench.suite import loading as suites
 from detrbench.suite.expressions import PlacedBudget, place
@@ -63,7 +63,7 @@ def load(target: str) -> SuiteBudgets:
 
 
 def _with_beside(loaded: suites.LoadedSuite) -> SuiteBudgets:
-    beside = FOLDER / f"{loaded.suite.name}.yaml"
+    beside = renamed.place(FOLDER, loaded.suite.name, ".yaml")
     if beside.is_file():
         return _with_file(yaml12.load(beside), loaded)
     return SuiteBudgets(loaded, None, place(loaded.document, loaded.suite.budgets))
@@ -77,7 +77,7 @@ def _with_file(document: yaml12.Document, loaded: suites.LoadedSuite | None) -> 
     except ValidationError as error:
         raise explain(error, document, BudgetFile) from None
     loaded = loaded or suites.load(read.suite)
-    if read.suite not in (loaded.suite.name, loaded.document.path):
+    if renamed.current(read.suite) not in (loaded.suite.name, loaded.document.path):
         raise document.error(("suite",), f"expected {loaded.suite.name!r}, got {read.suite!r}")
     own = place(loaded.document, loaded.suite.budgets)
     return SuiteBudgets(loaded, read.scale, [*own, *place(document, read.budgets)])

@@ -15,8 +15,8 @@ from detrbench.results.store import ResultsStore
 
 EXAMPLES = output.examples(
     "detrbench figure ap_gflops -o fig.pdf",
-    "detrbench figure ap_latency table6_keep_ratio -o fig.svg --width page",
-    "detrbench figure corr_gflops table3_correlation -o fig.pgf",
+    "detrbench figure ap_latency focus_table6_keep_ratio -o fig.svg --width page",
+    "detrbench figure corr_gflops focus_table3_correlation -o fig.pgf",
 )
 
 

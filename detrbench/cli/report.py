@@ -70,9 +70,10 @@ def command(
 
 
 def _check(names: list[str], folder: Path) -> None:
-    known = {suite for suite, _ in ResultsStore(folder).suites()}
+    store = ResultsStore(folder)
+    known = {suite for suite, _ in store.suites()}
     if not known:
         raise NothingSelected(f"no results in {folder}", hint="detrbench run quickstart, or name another folder")
     for name in names:
-        if name not in known:
+        if store.called(name) not in known:
             raise UsageError(f"no results of {name!r} in {folder}", hint=f"there are: {', '.join(sorted(known))}")

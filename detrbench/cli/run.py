@@ -31,10 +31,10 @@ Gpus = Annotated[
 ]
 EXAMPLES = output.examples(
     "detrbench run quickstart",
-    "detrbench run table6_keep_ratio --dry-run",
-    'detrbench run table6_keep_ratio -k "sparse and not 0.5" --measure complexity',
+    "detrbench run focus_table6_keep_ratio --dry-run",
+    'detrbench run focus_table6_keep_ratio -k "sparse and not 0.5" --measure complexity',
     "detrbench run sparse_table1 --data ~/coco --limit 100",
-    "detrbench run table6_keep_ratio --data ~/coco --dry-run --train",
+    "detrbench run focus_table6_keep_ratio --data ~/coco --dry-run --train",
     "detrbench run sparse_table1 --scale smoke --set epochs=1 -s hidden_dim=128",
     "detrbench run quickstart --set seeds=3",
     "detrbench run suites/*.yaml --measure complexity --jobs 4",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from detrbench import published
+from detrbench import published, renamed
 from detrbench.cli import output, weights
 from detrbench.cli.output import Json, Results
 from detrbench.errors import UsageError, nearest
@@ -23,10 +23,10 @@ from detrbench.weights import catalogue
 from detrbench.weights.catalogue import Entry
 
 EXAMPLES = output.examples(
-    "detrbench show table6_keep_ratio",
+    "detrbench show focus_table6_keep_ratio",
     "detrbench show sparse_detr_r50",
     "detrbench show quickstart:sparse-0.3",
-    "detrbench show table6_keep_ratio:focus-0.3 --yaml",
+    "detrbench show focus_table6_keep_ratio:focus-0.3 --yaml",
     "detrbench show dac_detr_swin_l --recipe",
 )
 
@@ -45,6 +45,7 @@ def command(
     """Show one suite with its cells, one model with its released weights and published figures, or one result."""
     from detrbench import models
 
+    name = renamed.current(name)
     if recipe:
         document, tell = _recipes(name, scale, results_folder), _tell_recipes
     elif name in models.names():
@@ -156,6 +157,7 @@ def _cell(name: str, scale: str | None, results_folder: Path) -> dict[str, Any]:
         found = address.several(name, results_folder, output.note)
     except UsageError:
         suite, cell, at = address.split(name)
+        suite = renamed.current(suite)
         if suite not in suites.names():
             raise
         planned = {each["id"]: each for each in _suite(suite, at or scale)["cells"]}

@@ -157,7 +157,8 @@ def read(store: ResultsStore, suites: list[str] | None = None) -> list[Section]:
         UsageError: a name in `suites` has no results.
     """
     found = store.suites()
-    for name in suites or []:
+    suites = [store.called(name) for name in suites or ()]
+    for name in suites:
         if name not in {suite for suite, _ in found}:
             known = ", ".join(sorted({suite for suite, _ in found})) or "none"
             raise UsageError(

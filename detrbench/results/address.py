@@ -88,7 +88,7 @@ def _of_suite(suite: str, folder: Path, warn: Warn) -> list[CellResult]:
     pairs = store.suites()
     if not pairs:
         raise _nothing(f"{folder}/{suite}")
-    name = complete("suite with results", suite, {pair[0] for pair in pairs})
+    name = complete("suite with results", store.called(suite), {pair[0] for pair in pairs})
     return _with_records([cell for pair in pairs if pair[0] == name for cell in store.cells(*pair)], folder / name)
 
 
@@ -98,6 +98,7 @@ def _below(path: Path, warn: Warn) -> list[CellResult]:
     depth = 2 if (path / "cells").is_dir() else 1 if any(path.glob("*/cells")) else 0
     store = ResultsStore([path, path.parent, path.parent.parent][depth], warn)
     wanted = path.parts[len(path.parts) - depth :]
+    wanted = (store.called(wanted[0]), *wanted[1:]) if wanted else ()
     pairs = [pair for pair in store.suites() if pair[:depth] == wanted]
     return _with_records([cell for pair in pairs for cell in store.cells(*pair)], path)
 

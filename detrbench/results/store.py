@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detrbench import yaml12
+from detrbench import renamed, yaml12
 from detrbench.errors import UsageError
 from detrbench.files import write_changed
 from detrbench.measures import MEASURES
@@ -69,24 +69,28 @@ class ResultsStore:
 
     def folder(self, suite: str, scale: str, name: str) -> CellFolder:
         """The folder of the cell called `name` (`<id>-<hash8>`)."""
-        return CellFolder(self.root / suite / scale / "cells" / name)
+        return CellFolder(self._place(suite, scale) / "cells" / name)
 
     def write_suite(self, suite: str, scale: str, resolved: Mapping[str, Any]) -> None:
         """Keeps the resolved suite beside its cells, so that a report needs nothing else."""
-        write_changed(self.root / suite / scale / "suite.yaml", yaml12.dump(dict(resolved)))
+        write_changed(self._place(suite, scale) / "suite.yaml", yaml12.dump(dict(resolved)))
 
     def read_suite(self, suite: str, scale: str) -> dict[str, Any]:
         """The resolved suite; empty where its file is missing or broken."""
-        return _read_yaml(self.root / suite / scale / "suite.yaml", self.warn) or {}
+        return _read_yaml(self._place(suite, scale) / "suite.yaml", self.warn) or {}
+
+    def called(self, suite: str) -> str:
+        """What a suite is called here, whichever of its names is given."""
+        return renamed.owner(self.root / suite)
 
     def suites(self) -> list[tuple[str, str]]:
         """Sorted (suite, scale) pairs that have cells."""
         found = {path.parent.parent for path in self.root.glob("*/*/cells/*") if path.is_dir()}
-        return sorted((path.parent.name, path.name) for path in found)
+        return sorted((renamed.owner(path.parent), path.name) for path in found)
 
     def ids(self, suite: str, scale: str) -> set[str]:
         """The ids of the cells of one suite at one scale."""
-        return {cell["id"] for path in self._folders(suite, scale) if (cell := self._read_description(path))}
+        return {cell["id"] for path in self.folders(suite, scale) if (cell := self._read_description(path))}
 
     def cells(self, suite: str, scale: str) -> list[CellResult]:
         """The cells of one suite at one scale, in the suite's order.
@@ -95,7 +99,7 @@ class ResultsStore:
         whatever the clock said then. Trainings with further seeds stand in the cell whose trainings they are.
         """
         chosen, newest = self._chosen(suite, scale), dict[str, CellResult]()
-        for path in self._folders(suite, scale):
+        for path in self.folders(suite, scale):
             result = self.read_cell(path)
             if result is None:
                 continue
@@ -109,7 +113,7 @@ class ResultsStore:
         write_changed(self._choice(suite, scale), json_text({**self._chosen(suite, scale), **folders}) + "\n")
 
     def _choice(self, suite: str, scale: str) -> Path:
-        return self.root / suite / scale / "cells.json"
+        return self._place(suite, scale) / "cells.json"
 
     def _chosen(self, suite: str, scale: str) -> dict[str, str]:
         path = self._choice(suite, scale)
@@ -128,7 +132,7 @@ class ResultsStore:
         envelopes = {m: e for m in MEASURES if (e := folder.read_envelope(m, self.warn)) is not None}
         return CellResult(
             id=cell["id"],
-            suite=path.parent.parent.parent.name,
+            suite=renamed.owner(path.parent.parent.parent),
             scale=path.parent.parent.name,
             folder=path,
             cell=cell,
@@ -137,8 +141,12 @@ class ResultsStore:
             envelopes=envelopes,
         )
 
-    def _folders(self, suite: str, scale: str) -> list[Path]:
-        return sorted(path for path in (self.root / suite / scale / "cells").glob("*") if path.is_dir())
+    def _place(self, suite: str, scale: str) -> Path:
+        return renamed.place(self.root, suite) / scale
+
+    def folders(self, suite: str, scale: str) -> list[Path]:
+        """The folders of the cells of one suite at one scale."""
+        return sorted(path for path in (self._place(suite, scale) / "cells").glob("*") if path.is_dir())
 
     def _read_description(self, path: Path) -> dict[str, Any] | None:
         """cell.yaml, where it is there and names a cell."""

@@ -349,8 +349,7 @@ class _Estimates:
             raise
 
     def _earlier(self, suite: str, scale: str, measure: str) -> list[float]:
-        folders = (self.store.root / suite / scale / "cells").glob("*")
-        heads = [head for path in folders if (head := CellFolder(path).read_head(measure))]
+        heads = [head for path in self.store.folders(suite, scale) if (head := CellFolder(path).read_head(measure))]
         mine = [head["seconds"] for head in heads if head.get("device") == self.now.device and "seconds" in head]
         return [seconds for seconds in mine if seconds is not None]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import detrbench
-from detrbench import yaml12
+from detrbench import renamed, yaml12
 from detrbench.errors import SuiteError, UsageError, unknown_name
 from detrbench.files import at_home
 from detrbench.suite import expressions
@@ -35,16 +35,19 @@ def _by_number(name: str) -> list[tuple[int, str]]:
 
 
 def locate(suite: str) -> Path:
-    """The file of a suite: a path, or the name of one that comes with detrbench (`quickstart`)."""
+    """The file of a suite: a path, or the name of one that comes with detrbench (`quickstart`); former names do too."""
     path = at_home(suite)
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
         if path.is_file():
             return path
+        path = path.with_name(f"{renamed.current(path.stem)}{path.suffix}")
+        if path.is_file():
+            return path
         if (FOLDER / path.name).is_file() and path.parts[0] == "suites":
             return FOLDER / path.name  # `suites/quickstart.yaml` works from any directory
-        raise SuiteError(f"{path}: no such file", hint=f"suites that come with detrbench: {', '.join(names())}")
-    if (FOLDER / f"{suite}.yaml").is_file():
-        return FOLDER / f"{suite}.yaml"
+        raise SuiteError(f"{suite}: no such file", hint=f"suites that come with detrbench: {', '.join(names())}")
+    if (FOLDER / f"{renamed.current(suite)}.yaml").is_file():
+        return FOLDER / f"{renamed.current(suite)}.yaml"
     raise unknown_name("suite", suite, names(), "detrbench list suites")
 
 

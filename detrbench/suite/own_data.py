@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from detrbench import models, yaml12
+from detrbench import models, renamed, yaml12
 from detrbench.data.coco import CocoDataset
 from detrbench.data.sizes import LONGEST, SHORTEST
 from detrbench.errors import UsageError, unknown_name
@@ -103,7 +103,7 @@ def load(suite: Mapping[str, Any]) -> LoadedSuite:
 def name_of(data: Path) -> str:
     """A suite's name after the folder of its data; raises UsageError where a suite of detrbench has it."""
     name = re.sub(r"[^A-Za-z0-9_.-]+", "-", at_home(data).resolve().name).strip("-._") or "data"
-    if name in loading.names():
+    if renamed.current(name) in loading.names():
         raise UsageError(f"{name} is a suite of detrbench", hint="give another name with --name")
     return name
 

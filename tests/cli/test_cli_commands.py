@@ -133,9 +133,9 @@ def test_list_and_show_speak_json(terminal: Terminal) -> None:
 
 
 def test_show_takes_a_cells_address(terminal: Terminal) -> None:
-    code, out, _ = terminal.type("show", "table6_keep_ratio:focus-0.3")
+    code, out, _ = terminal.type("show", "focus_table6_keep_ratio:focus-0.3")
     assert code == 0
-    assert "no results yet: detrbench run table6_keep_ratio -k focus-0.3 --scale paper" in out
+    assert "no results yet: detrbench run focus_table6_keep_ratio -k focus-0.3 --scale paper" in out
     terminal.type("run", "demo.yaml")
     folder = next(terminal.results.glob("demo/smoke/cells/sparse-0.1-*"))
     for name in ("demo:sparse-0.1", "dem:sparse-0.1@sm", "demo/smoke/sparse-0.1", str(folder)):
@@ -173,7 +173,7 @@ def test_a_model_is_shown_with_paper_code_weights_and_published_figures(capsys: 
     out = capsys.readouterr().out
     for says in ("Focus-DETR, ICCV 2023, arXiv 2307.12612", "huawei-noah/noah-research", "paper_top300=50.4"):
         assert says in out
-    line = next(line for line in out.splitlines() if line.startswith("table6_keep_ratio:focus-0.3"))
+    line = next(line for line in out.splitlines() if line.startswith("focus_table6_keep_ratio:focus-0.3"))
     assert line.split()[1:] == ["focus_detr/table6", "36", "50.4", "154"]
 
 
@@ -311,7 +311,11 @@ def test_show_prints_recipes_with_the_source_of_every_value(capsys: pytest.Captu
         assert line in last
     assert ["epochs", "10", "suite"] in lines("quickstart:sparse-0.3")
     equal = lines("focus_detr_r101")
-    rows = ("figure7_ap_gflops:focus-r101-0.3", "table2_resnet101:focus-0.3", "table10_convergence:focus-r101-36")
+    rows = (
+        "focus_figure7_ap_gflops:focus-r101-0.3",
+        "focus_table2_resnet101:focus-0.3",
+        "focus_table10_convergence:focus-r101-36",
+    )
     assert [", ".join(f"{row}@paper" for row in rows)] in equal
     assert ["warmup_steps", "1000", "scale focus_r101_36"] in equal
 

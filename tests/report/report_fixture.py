@@ -156,10 +156,10 @@ def write_records(cell: Path, measure: str, records: dict[str, Any]) -> None:
 def write_table6(root: Path, scale: str = "smoke", trained: bool = True) -> Path:
     """Focus-DETR's Table 6: Sparse rows measured (one of them not trained), the two DINO families not built yet."""
     rng = random.Random(0)
-    folder = root / "table6_keep_ratio" / scale
+    folder = root / "focus_table6_keep_ratio" / scale
     folder.mkdir(parents=True)
     suite = {
-        "name": "table6_keep_ratio",
+        "name": "focus_table6_keep_ratio",
         "title": "Effect of the keep ratio",
         "description": "Invented figures: fixture data.",
         "published": "focus_detr/table6",
@@ -175,7 +175,7 @@ def write_table6(root: Path, scale: str = "smoke", trained: bool = True) -> Path
             kept = {"keep_ratios": [keep] * 6} if prefix == "focus" else {"keep_ratio": keep}
             cell = {
                 "id": f"{prefix}-{keep}",
-                "suite": "table6_keep_ratio",
+                "suite": "focus_table6_keep_ratio",
                 "scale": scale,
                 "index": 5 * family + i,
                 "model": models[prefix],

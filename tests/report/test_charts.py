@@ -35,7 +35,7 @@ def headline(root: Path, *suites: str) -> Chart:
 
 def test_below_paper_scale_ap_stands_at_costs_of_the_evaluated_detector(results: Path) -> None:
     """The counted detector has ResNet-50, the evaluated one a tiny backbone: its GFLOPs are not those."""
-    (section,) = found(results, "table6_keep_ratio")
+    (section,) = found(results, "focus_table6_keep_ratio")
     published, measured = charts.of_section(section)
     assert not any(m.measured for m in published.marks)
     assert measured.x == "latency"
@@ -47,7 +47,7 @@ def test_below_paper_scale_ap_stands_at_costs_of_the_evaluated_detector(results:
 
 
 def test_below_paper_scale_gflops_are_those_of_the_evaluated_detector(tmp_path: Path) -> None:
-    (section,) = found(report_fixture.write_shipped(tmp_path, "smoke", ["table6_keep_ratio"]))
+    (section,) = found(report_fixture.write_shipped(tmp_path, "smoke", ["focus_table6_keep_ratio"]))
     _, measured = charts.of_section(section)
     assert measured.x == "gflops_evaluated"
     assert "at the size of their evaluation images (protocol evaluated)" in measured.caption
@@ -60,9 +60,9 @@ def test_below_paper_scale_gflops_are_those_of_the_evaluated_detector(tmp_path: 
 
 
 def test_a_smoke_ap_never_stands_in_the_headline(results: Path) -> None:
-    for path in results.glob("table6*/*/cells/*/cell.yaml"):  # the very detector that the published AP is of
+    for path in results.glob("focus_table6*/*/cells/*/cell.yaml"):  # the very detector that the published AP is of
         path.write_text(path.read_text().replace("backbone: tiny", "backbone: resnet50"))
-    chart = charts.headline(found(results, "table6_keep_ratio"))
+    chart = charts.headline(found(results, "focus_table6_keep_ratio"))
     assert chart is not None
     assert len(chart.shown) == 5
     assert not any(m.measured for m in chart.marks)
@@ -82,7 +82,7 @@ def test_measured_ap_on_all_of_val2017_joins_the_headline(tmp_path: Path) -> Non
 
 def test_the_headline_says_what_is_saved(tmp_path: Path) -> None:
     """As counted: DINO 244.5 GFLOPs with 50.9 AP, Focus-DETR 154.0 with 50.4."""
-    report_fixture.write_shipped(tmp_path, "paper", ["table1_main"])
+    report_fixture.write_shipped(tmp_path, "paper", ["focus_table1_main"])
     for path in tmp_path.glob("*/*/cells/*/complexity.json"):
         value = 244.5 if path.parent.name.startswith("dino-0") or path.parent.name[:5] == "dino-" else 190.0
         value = 154.0 if "focus" in path.parent.name else 150.0 if "sparse" in path.parent.name else value
@@ -117,7 +117,9 @@ def test_a_saving_is_told_only_against_ones_own_base_trained_as_long() -> None:
 
 
 def test_one_detector_of_several_tables_is_one_point(tmp_path: Path) -> None:
-    chart = headline(tmp_path, "table1_main", "table3_correlation", "table6_keep_ratio", "figure7_ap_gflops")
+    chart = headline(
+        tmp_path, "focus_table1_main", "focus_table3_correlation", "focus_table6_keep_ratio", "focus_figure7_ap_gflops"
+    )
     curves = [m for m in chart.marks if m.curve]
     assert len(curves) == 15  # two tables print the same three curves
     focus = [m for m in chart.marks if m.identity.method == "Focus-DETR" and m.identity.base == "DINO"]
@@ -125,7 +127,7 @@ def test_one_detector_of_several_tables_is_one_point(tmp_path: Path) -> None:
 
 
 def test_curves_are_named_at_their_end_and_a_name_tells_them_apart(tmp_path: Path) -> None:
-    chart = headline(tmp_path, "figure7_ap_gflops", "table1_main")
+    chart = headline(tmp_path, "focus_figure7_ap_gflops", "focus_table1_main")
     names = {text: m for m, text in wording.named(chart.shown)}
     assert names["Focus-DETR, 0.1 to 0.5"].at == 0.5
     assert {"Sparse DETR on DINO, 0.1 to 0.5", "Sparse DETR on Deformable DETR, 0.1 to 0.5", "DINO"} <= set(names)
@@ -144,7 +146,7 @@ def test_unbeaten_points_by_length_of_training() -> None:
 
 
 def test_a_point_tells_ratio_epochs_table_and_both_counts(tmp_path: Path) -> None:
-    chart = headline(tmp_path, "table6_keep_ratio")
+    chart = headline(tmp_path, "focus_table6_keep_ratio")
     tips = [wording.tip(m, "gflops", "AP") for m in chart.shown if m.identity.method == "Focus-DETR"]
     assert any(
         tip.startswith("Focus-DETR on DINO, 0.3: 50.4 AP at ")
@@ -154,7 +156,7 @@ def test_a_point_tells_ratio_epochs_table_and_both_counts(tmp_path: Path) -> Non
 
 
 def test_corr_is_that_of_the_papers_definition_where_there_is_one(tmp_path: Path) -> None:
-    root = report_fixture.write_shipped(tmp_path, "smoke", ["table3_correlation"])
+    root = report_fixture.write_shipped(tmp_path, "smoke", ["focus_table3_correlation"])
     for path in root.glob("*/*/cells/*/dam.json"):
         envelope = json.loads(path.read_text())
         own = {**envelope["records"]["common"], "corr": report_fixture.estimate(0.7, "share", 200, 0.01)}
@@ -178,7 +180,7 @@ def test_a_figure_is_asked_for_by_name(results: Path) -> None:
     every = found(results)
     assert charts.named(every, "ap_gflops").y_label == "AP, COCO val2017"
     assert charts.named(every, "ap_latency").y_label == "AP, smoke scale: shapes 128 px"
-    assert charts.named(found(results, "table6_keep_ratio"), "corr_latency").y == "Corr"
+    assert charts.named(found(results, "focus_table6_keep_ratio"), "corr_latency").y == "Corr"
     with pytest.raises(UsageError, match="ap_glops") as caught:
         charts.named(every, "ap_glops")
     assert "ap_gflops" in str(caught.value.hint)

@@ -47,6 +47,6 @@ def test_a_page_says_what_it_has_no_room_for(found: list[Section], monkeypatch: 
     assert "which have room for 2 of 3 rows" in text
     assert "GFLOPs by part. " not in text  # how the drawing's description begins
     assert "AP by category, smoke" not in text  # the heading of the table
-    table6 = text.partition('id="table6_keep_ratio-smoke"')[2].partition("</section>")[0]
+    table6 = text.partition('id="focus_table6_keep_ratio-smoke"')[2].partition("</section>")[0]
     assert "sparse-0.3" in table6
     assert "sparse-0.4" not in table6

@@ -52,7 +52,7 @@ def test_every_flag_of_a_shown_figure_is_a_footnote(tmp_path: Path, name: str) -
 
 def test_misprints_stand_in_the_page(tmp_path: Path) -> None:
     """Those of the papers that an audit found, each at its figure."""
-    for name in ("table1_main", "lite_table4", "table5_modulation", "table3_correlation"):
+    for name in ("focus_table1_main", "lite_table4", "focus_table5_modulation", "focus_table3_correlation"):
         write_suite(tmp_path, name)
     page = html.unescape(render(tmp_path))
     for flag in (
@@ -66,8 +66,8 @@ def test_misprints_stand_in_the_page(tmp_path: Path) -> None:
 
 
 def test_only_a_corr_of_the_papers_definition_stands_beside_it(tmp_path: Path) -> None:
-    root = write_suite(tmp_path, "table3_correlation")
-    (cell,) = root.glob("table3_correlation/smoke/cells/*")
+    root = write_suite(tmp_path, "focus_table3_correlation")
+    (cell,) = root.glob("focus_table3_correlation/smoke/cells/*")
     described = yaml.safe_load((cell / "cell.yaml").read_text())
     (cell / "cell.yaml").write_text(yaml.safe_dump({**described, "protocols": ["focus_table3"]}))
     record = {"protocol": "x", "convention": "x", "std": 0.1, "per_level": [], "kept_fraction": 0.3}

@@ -78,13 +78,16 @@ def test_lite_detr_is_not_called_dino_in_its_own_table(tmp_path: Path) -> None:
 
 
 def test_only_a_declared_sweep_is_joined(tmp_path: Path) -> None:
-    swept = rows(tmp_path, "table6_keep_ratio")
+    swept = rows(tmp_path, "focus_table6_keep_ratio")
     curves: dict[str, list[float | None]] = {}
     for entry in swept.entries:
         curves.setdefault(swept.curve(entry), []).append(swept.swept(entry))
     assert list(curves.values()) == [[0.1, 0.2, 0.3, 0.4, 0.5]] * 3  # Focus-DETR's lists by their means
     assert all(curves)
-    for name in ("lite_table5", "table7_cascade"):  # the second has keep ratios, and no row that follows on another
+    for name in (
+        "lite_table5",
+        "focus_table7_cascade",
+    ):  # the second has keep ratios, and no row that follows on another
         alone = rows(tmp_path, name)
         assert {alone.curve(entry) for entry in alone.entries} == {""}
 

@@ -14,14 +14,14 @@ def write_log(folder: Path, *lines: object) -> None:
 
 
 def drawn(root: Path) -> dict[str, figures.Figure]:
-    section = sections.read(ResultsStore(root), ["table6_keep_ratio"])[0]
+    section = sections.read(ResultsStore(root), ["focus_table6_keep_ratio"])[0]
     section.spec["report"] = {**(section.spec.get("report") or {}), "plots": ["loss"]}
     return {figure.key: figure for figure in figures.drawings(section)}
 
 
 def test_a_curve_for_each_row_with_a_log(results: Path) -> None:
     assert drawn(results) == {}
-    first, second, third = sorted((results / "table6_keep_ratio" / "smoke" / "cells").iterdir())[:3]
+    first, second, third = sorted((results / "focus_table6_keep_ratio" / "smoke" / "cells").iterdir())[:3]
     write_log(first, {"step": 20, "epoch": 0.5, "total": 9.75}, {"step": 40, "epoch": 1.0, "total": 7.5})
     write_log(second, {"step": 20, "epoch": 0.5, "total": 8.5}, {"step": 21, "diverged": "loss_ce is not finite"})
     write_log(third)

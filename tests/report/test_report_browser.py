@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machin
 # Runs in the page after its own script; leaves what it saw as JSON in the document.
 PROBE = r"""
 const seen = { errors };
-const body = document.querySelector("#table6_keep_ratio-smoke table.sortable").tBodies[0];
+const body = document.querySelector("#focus_table6_keep_ratio-smoke table.sortable").tBodies[0];
 const order = () => [...body.rows].filter((row) => !row.hidden).map((row) => row.dataset.row);
 const heading = [...body.parentNode.querySelectorAll(".columns th")].find((th) => th.textContent === "Keep ratio");
 const button = heading.querySelector("button");
@@ -32,12 +32,12 @@ seen.before = order();
 button.click(); seen.ascending = order(); seen.ariaAscending = heading.getAttribute("aria-sort");
 button.click(); seen.descending = order(); seen.ariaDescending = heading.getAttribute("aria-sort");
 button.click(); seen.after = order(); seen.ariaAfter = heading.getAttribute("aria-sort");
-const input = document.querySelector("#table6_keep_ratio-smoke .filter input");
+const input = document.querySelector("#focus_table6_keep_ratio-smoke .filter input");
 input.value = "focus not built"; input.dispatchEvent(new Event("input"));
 seen.filtered = order(); seen.count = input.nextSibling.textContent;
 input.value = ""; input.dispatchEvent(new Event("input"));
 const tip = document.querySelector("[role=tooltip]");
-const point = document.querySelector("#table6_keep_ratio-smoke .point[data-row='sparse-0.1']");
+const point = document.querySelector("#focus_table6_keep_ratio-smoke .point[data-row='sparse-0.1']");
 const over = { bubbles: true, clientX: 40, clientY: 40 };
 point.dispatchEvent(new PointerEvent("pointerover", over));
 seen.tip = tip.hidden ? null : tip.textContent;
@@ -55,7 +55,7 @@ words.value = "tiny ratio=0.3"; words.dispatchEvent(new Event("input"));
 seen.kept = ids();
 words.value = ""; words.dispatchEvent(new Event("input"));
 seen.hidden = document.querySelectorAll("[data-switch].off").length;
-const first = document.querySelector("#table6_keep_ratio-smoke .tools");
+const first = document.querySelector("#focus_table6_keep_ratio-smoke .tools");
 for (const box of first.querySelectorAll("label:not(.filter) input")) box.click();
 seen.switched = first.nextElementSibling.querySelectorAll(".off").length;
 seen.copied = {};
@@ -332,7 +332,7 @@ def test_readable_without_javascript(page: Path) -> None:
 def headline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("headline")
     root = report_fixture.write_shipped(
-        folder / "results", "paper", ["figure7_ap_gflops", "table1_main", "lite_table3"]
+        folder / "results", "paper", ["focus_figure7_ap_gflops", "focus_table1_main", "lite_table3"]
     )
     path = folder / "report.html"
     path.write_text(render(root))

@@ -38,14 +38,14 @@ def test_rows_are_held_against_the_baseline(results: Path) -> None:
 
 def test_rows_with_keep_ratios_are_held_against_their_neighbours(results: Path) -> None:
     expected = [(f"sparse-0.{i + 1}", f"sparse-0.{i}") for i in range(1, 5)]
-    assert pairs_of(section(results, "table6_keep_ratio")) == expected
+    assert pairs_of(section(results, "focus_table6_keep_ratio")) == expected
 
 
 def test_methods_are_paired_at_equal_keep_ratios_on_equal_bases(results: Path) -> None:
-    for path in results.glob("table6*/smoke/cells/*/cell.yaml"):
+    for path in results.glob("focus_table6*/smoke/cells/*/cell.yaml"):
         records = {"common": report_fixture.complexity(100.0, "common")}
         report_fixture.write_records(path.parent, "complexity", records)
-    found = pairs_of(section(results, "table6_keep_ratio"))
+    found = pairs_of(section(results, "focus_table6_keep_ratio"))
     assert ("focus-0.3", "sparse-dino-0.3") in found
     assert not [pair for pair in found if {"sparse-0.3"} & set(pair) and any("o" in name for name in pair)]
     assert len(found) == len(set(found)) == 5 + 3 * 4
@@ -185,7 +185,7 @@ def test_figures_of_an_older_record_are_not_paired(results: Path) -> None:
 
 
 def test_every_verdict_is_of_the_vocabulary(results: Path) -> None:
-    for suite in ("quickstart", "table6_keep_ratio"):
+    for suite in ("quickstart", "focus_table6_keep_ratio"):
         for finding in findings.about(section(results, suite)).comparisons:
             assert {clause.verdict for clause in finding.clauses} <= WORDS
             assert str(finding).endswith(".")
@@ -230,7 +230,7 @@ def test_rows_that_began_with_other_weights_say_so(results: Path, began: dict[st
     assert notes == ([note] if note else [])
 
 
-@pytest.mark.parametrize("suite", ["quickstart", "table6_keep_ratio"])
+@pytest.mark.parametrize("suite", ["quickstart", "focus_table6_keep_ratio"])
 def test_the_span_of_costs_is_told(results: Path, suite: str) -> None:
     told = [finding for finding in findings.about(section(results, suite)).facts if "common" in finding.subject]
     assert len(told) == 1

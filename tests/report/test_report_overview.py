@@ -33,7 +33,7 @@ def change(path: Path, **values: object) -> None:
 
 def test_a_detector_of_two_suites_is_one_row(results: Path) -> None:
     before = overview.detectors(found(results))
-    copy_suite(results, "table6_keep_ratio", "again")
+    copy_suite(results, "focus_table6_keep_ratio", "again")
     after = overview.detectors(found(results))
     assert len(before.section.entries) == len(after.section.entries) == 5 + 4
     table = overview.detector_table(after)
@@ -78,7 +78,7 @@ def test_ap_of_other_data_scales_or_detectors_is_never_gathered(results: Path) -
         ("smoke scale: shapes 128 px", "longer", "quickstart"),  # the recipe is no condition; "same" is the same row
         ("smoke scale: shapes 256 px", "larger"),
         ("smoke scale: COCO", "coco"),
-        ("smoke scale: shapes 128 px", "table6_keep_ratio"),  # that scale makes the backbone tiny
+        ("smoke scale: shapes 128 px", "focus_table6_keep_ratio"),  # that scale makes the backbone tiny
     }
 
 
@@ -115,7 +115,7 @@ def test_published_figures_beside_both_counts(results: Path) -> None:
 
 
 def test_one_detector_with_two_published_figures_is_told(results: Path) -> None:
-    suite = copy_suite(results, "table6_keep_ratio", "sparse_main")
+    suite = copy_suite(results, "focus_table6_keep_ratio", "sparse_main")
     change(suite / "smoke" / "suite.yaml", published="sparse_detr/table1")
     for path in suite.glob("smoke/cells/*/cell.yaml"):
         row = {"model": "Sparse DETR", "backbone": "R50", "keep_ratio": 0.3}
@@ -137,7 +137,7 @@ def test_contents_go_by_paper_and_table_number(results: Path) -> None:
     assert [group.title for group in groups] == [
         "DINO, ICLR 2023", "Focus-DETR, ICCV 2023", contents.OWN
     ]  # fmt: skip
-    assert [section.suite for section in groups[1].sections] == ["d", "table6_keep_ratio", "b"]
+    assert [section.suite for section in groups[1].sections] == ["d", "focus_table6_keep_ratio", "b"]
     html = render(results)
     assert [html.index(f'<section id="{name}-smoke"') for name in ("c", "d", "b", "quickstart")] == sorted(
         html.index(f'<section id="{name}-smoke"') for name in ("c", "d", "b", "quickstart")
@@ -145,7 +145,7 @@ def test_contents_go_by_paper_and_table_number(results: Path) -> None:
 
 
 def test_thirty_suites_stay_small(results: Path) -> None:
-    copy_suite(results, "table6_keep_ratio", "another")
+    copy_suite(results, "focus_table6_keep_ratio", "another")
     html = render(results)
     assert len(html) / 3 * 30 < 5e6
     assert html.count('<section id="') == 3 + 6

@@ -93,13 +93,15 @@ def test_page_is_self_contained_and_well_formed(results: Path) -> None:
 def test_the_headline_comes_first_and_what_was_measured_apart_has_a_banner(results: Path) -> None:
     html = render(results)
     order = re.findall(r'<section id="([^"]+)"', html)
-    assert order == ["headline", "measured", "table6_keep_ratio-smoke", "quickstart-smoke", "all", "counts", "overview",
-                     "environment"]  # fmt: skip
+    sections = ["focus_table6_keep_ratio-smoke", "quickstart-smoke"]
+    assert order == ["headline", "measured", *sections, "all", "counts", "overview", "environment"]
     headline, measured = (html.index(f'<section id="{name}"') for name in ("headline", "measured"))
     first = html.index("generated images, 128 px: not COCO")
     assert first < headline  # the scale is said before any figure
     assert "smoke scale: shapes 128 px" not in html[headline:measured]
-    suite = html[html.index('<section id="table6_keep_ratio-smoke"') : html.index('<section id="quickstart-smoke"')]
+    suite = html[
+        html.index('<section id="focus_table6_keep_ratio-smoke"') : html.index('<section id="quickstart-smoke"')
+    ]
     assert suite.index('class="banner"') < suite.index("<table")
     assert "not COCO" in suite[suite.index("<table") :]  # the block's own heading
 
@@ -152,21 +154,27 @@ def test_drawings(results: Path) -> None:
 
 @pytest.mark.full
 def test_five_tables_stay_small(tmp_path: Path) -> None:
-    names = ["table3_correlation", "table6_keep_ratio", "table11_dual_attention", "lite_table5", "dac_figure3"]
+    names = [
+        "focus_table3_correlation",
+        "focus_table6_keep_ratio",
+        "focus_table11_dual_attention",
+        "lite_table5",
+        "dac_figure3",
+    ]
     assert len(render(report_fixture.write_shipped(tmp_path, "smoke", names))) < 1_500_000
 
 
 def test_csv_has_one_line_a_row(results: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(render(results, None, "csv"))))
     assert len(rows) == 4 + 15
-    row = next(row for row in rows if row["id"] == "sparse-0.1" and row["suite"] == "table6_keep_ratio")
+    row = next(row for row in rows if row["id"] == "sparse-0.1" and row["suite"] == "focus_table6_keep_ratio")
     assert (row["gflops.published"], row["gflops.own"], row["AP.published"]) == ("105", "105.4", "45.3")
     assert float(row["AP.measured_low"]) < float(row["AP.measured"]) < float(row["AP.measured_high"])
     assert next(row for row in rows if row["id"] == "focus-0.1")["status"] == "not built yet"
 
 
 def test_json_carries_values_and_notes(results: Path) -> None:
-    document = json.loads(render(results, ["table6_keep_ratio"], "json"))
+    document = json.loads(render(results, ["focus_table6_keep_ratio"], "json"))
     assert document["schema"] == 1
     (suite,) = document["suites"]
     assert suite["published"] == "focus_detr/table6"
@@ -193,7 +201,7 @@ def test_latex_is_balanced(results: Path) -> None:
 def test_latex_compiles(results: Path, tmp_path: Path) -> None:
     poison(results)
     for number in range(12):  # more tables than LaTeX keeps waiting
-        shutil.copytree(results / "table6_keep_ratio", results / f"table6_keep_ratio_{number}")
+        shutil.copytree(results / "focus_table6_keep_ratio", results / f"focus_table6_keep_ratio_{number}")
     head = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs,graphicx}\begin{document}"
     (tmp_path / "t.tex").write_text(head + render(results, None, "latex") + r"\end{document}")
     subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)

@@ -16,7 +16,7 @@ from detrbench.report.tables import Table
 from detrbench.results.store import ResultsStore
 
 
-def section(root: Path, suite: str = "table6_keep_ratio") -> Section:
+def section(root: Path, suite: str = "focus_table6_keep_ratio") -> Section:
     return sections.read(ResultsStore(root), [suite])[0]
 
 
@@ -96,14 +96,14 @@ def test_columns_that_never_differ_are_folded(results: Path) -> None:
 
 
 def test_published_rows_without_a_cell_stay(results: Path) -> None:
-    for path in results.glob("table6*/smoke/cells/focus-0.2-*/*"):
+    for path in results.glob("focus_table6*/smoke/cells/focus-0.2-*/*"):
         path.unlink()
     row = next(row for row in tables.main_table(section(results)).rows if row.id == "published-12")
     assert row.status == "published only"
 
 
 def test_a_broken_selector_is_told_and_the_cell_is_kept(results: Path) -> None:
-    path = next(results.glob("table6*/smoke/cells/sparse-0.3-*/cell.yaml"))
+    path = next(results.glob("focus_table6*/smoke/cells/sparse-0.3-*/cell.yaml"))
     path.write_text(path.read_text().replace("model: Sparse DETR", "model: Sparse"))
     found = section(results)
     assert any("sparse-0.3" in problem for problem in found.problems)
@@ -156,7 +156,7 @@ def test_a_suite_chooses_its_tables_and_plots(results: Path) -> None:
 
 
 def test_a_measure_that_no_row_has_is_a_sentence_not_columns(results: Path) -> None:
-    for path in results.glob("table6*/smoke/cells/*/latency.json"):
+    for path in results.glob("focus_table6*/smoke/cells/*/latency.json"):
         path.unlink()
         status = json.loads((path.parent / "status.json").read_text())
         status["measures"]["latency"] = {"state": "not_measured", "why": "no time"}

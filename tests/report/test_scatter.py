@@ -58,7 +58,7 @@ def chart(root: Path, *names: str) -> Chart:
 
 @pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
 @pytest.mark.parametrize("names", [
-    ["figure7_ap_gflops", "lite_table4", "table3_correlation"],
+    ["focus_figure7_ap_gflops", "lite_table4", "focus_table3_correlation"],
     pytest.param(suites.names(), marks=pytest.mark.full),
 ], ids=["three", "all"])  # fmt: skip
 def test_no_label_meets_another_or_an_axis(browser: Browser, tmp_path: Path, names: list[str]) -> None:
@@ -75,7 +75,7 @@ def test_no_label_meets_another_or_an_axis(browser: Browser, tmp_path: Path, nam
 
 
 def test_lines_join_sweeps_and_nothing_else(tmp_path: Path) -> None:
-    drawn = scatter.drawing(chart(tmp_path / "swept", "table6_keep_ratio"))
+    drawn = scatter.drawing(chart(tmp_path / "swept", "focus_table6_keep_ratio"))
     assert sorted(re.findall(r'class="curve" data-method="([^"]+)"', drawn)) == [
         "Focus-DETR",
         "Sparse DETR",
@@ -86,13 +86,13 @@ def test_lines_join_sweeps_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_frontier_for_each_length_of_training(tmp_path: Path) -> None:
-    drawn = scatter.drawing(chart(tmp_path, "table10_convergence", "lite_table5"))
+    drawn = scatter.drawing(chart(tmp_path, "focus_table10_convergence", "lite_table5"))
     assert re.findall(r'class="steps" data-epochs="(\d+)"', drawn) == ["36"]
     assert ">36 epochs<" in drawn
 
 
 def test_files_for_a_paper(tmp_path: Path) -> None:
-    made = chart(tmp_path, "table6_keep_ratio")
+    made = chart(tmp_path, "focus_table6_keep_ratio")
     for suffix, head in ((".pdf", b"%PDF"), (".png", b"\x89PNG"), (".svg", b"<?xml")):
         first, again = tmp_path / f"one{suffix}", tmp_path / "two" / f"one{suffix}"
         scatter.write(made, first, "column")
@@ -114,6 +114,6 @@ def test_files_for_a_paper(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("xelatex") is not None, reason="LaTeX is there")
 def test_pgf_without_latex_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(EnvironmentLacking, match="LaTeX") as caught:
-        scatter.write(chart(tmp_path, "table6_keep_ratio"), tmp_path / "one.pgf", "column")
+        scatter.write(chart(tmp_path, "focus_table6_keep_ratio"), tmp_path / "one.pgf", "column")
     assert "texlive-xetex" in str(caught.value.hint)
     assert not (tmp_path / "one.pgf").exists()

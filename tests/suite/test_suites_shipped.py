@@ -28,8 +28,8 @@ def test_a_suite_is_sound(name: str) -> None:
 
 
 def test_they_are_listed_in_the_order_of_their_numbers() -> None:
-    tables = [name for name in NAMES if name.startswith("table")]
-    assert tables == sorted(tables, key=lambda name: int(name.removeprefix("table").partition("_")[0]))
+    tables = [name for name in NAMES if name.startswith("focus_table")]
+    assert tables == sorted(tables, key=lambda name: int(name.removeprefix("focus_table").partition("_")[0]))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if load(name).suite.published and name not in SOME_ROWS])
@@ -89,12 +89,12 @@ def _detectors() -> list[tuple[catalogue.Entry, tuple[Any, Any]]]:
 
 
 def test_a_cascade_has_the_mean_that_its_row_says() -> None:
-    for name in ("table6_keep_ratio", "table7_cascade", "figure7_ap_gflops"):
+    for name in ("focus_table6_keep_ratio", "focus_table7_cascade", "focus_figure7_ap_gflops"):
         for cell in cells(name, "paper"):
             if cell.row and "keep_ratios" in cell.options:
                 ratios: list[float] = cell.options["keep_ratios"]
                 assert sum(ratios) / len(ratios) == pytest.approx(cell.row["keep_ratio"]), cell.id
-                if name == "table7_cascade":
+                if name == "focus_table7_cascade":
                     assert published.load("focus_detr/table7").select(cell.row).values["layer_ratios"] == ratios
 
 
@@ -191,8 +191,8 @@ PRINTED_OTHERWISE = {
     ("dac_table2", "dac-align-24"): "59.2 in the paper, 59.3 in the README",
     ("lite_table3", "deformable"): "46.8 quoted of the official code, 46.9 in its README",
     ("lite_table6", "deformable-4scale"): "46.8 quoted of the official code, 46.9 in its README",
-    ("table10_convergence", "focus-swin-t-12"): "49.9 in the paper, 50.0 in the README",
-    ("table10_convergence", "focus-swin-t-24"): "51.9 in the paper, 51.2 in the README",
+    ("focus_table10_convergence", "focus-swin-t-12"): "49.9 in the paper, 50.0 in the README",
+    ("focus_table10_convergence", "focus-swin-t-24"): "51.9 in the paper, 51.2 in the README",
 }
 AT_PAPER = {name: cells(name, "paper") for name in NAMES if "paper" in load(name).suite.scales}
 OFFICIAL = [(name, cell) for name, found in AT_PAPER.items() for cell in found if cell.official]
@@ -213,8 +213,10 @@ def test_official_weights_are_those_of_the_published_row(name: str, cell: suites
 
 def test_enough_rows_have_official_weights() -> None:
     assert len(OFFICIAL) > 70
-    assert {("table6_keep_ratio", cell.official) for name, cell in OFFICIAL if name == "table6_keep_ratio"} == {
-        ("table6_keep_ratio", weights)
+    assert {
+        ("focus_table6_keep_ratio", cell.official) for name, cell in OFFICIAL if name == "focus_table6_keep_ratio"
+    } == {
+        ("focus_table6_keep_ratio", weights)
         for weights in (*(f"sparse_detr/r50_rho0.{i}" for i in range(1, 6)), "focus_detr/r50_36ep")
     }
 
