@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from detrbench.cli.output import Json, Results, Set
 from detrbench.cli.weights import Folder
 from detrbench.errors import UsageError
 from detrbench.files import at_home, write_atomic
+from detrbench.results import address
 from detrbench.results.folder import SCHEMA
 from detrbench.results.store import CellResult, ResultsStore
 from detrbench.weights import named
@@ -84,6 +86,8 @@ def command(
     drawn = _draw(result, prepared.cells[0].settings.data_spec, threshold, prepared.options.device)
     page = _report(prepared.loaded.suite.name, results_folder)
     _tell(result, drawn, page, as_json)
+    if not as_json:
+        output.note(f"next: {_prediction(result, results_folder)}")
 
 
 def _chosen(settings: dict[str, Any], init_from: str | None) -> dict[str, Any]:
@@ -205,7 +209,12 @@ def _tell(result: CellResult, drawn: list[Path], page: Path, as_json: bool) -> N
     output.say(f"weights      {weights}")
     output.say(f"predictions  {drawn[0].parent}")
     output.say(f"report       {page.resolve()}")
-    output.note(f"next: detrbench predict {result.folder} PHOTO -o boxes.png")
+
+
+def _prediction(result: CellResult, results: Path) -> str:
+    """The command that tries the trained detector on a photo."""
+    where = "" if results == Path("results") else f" --results {shlex.quote(str(results))}"
+    return f"detrbench predict {shlex.quote(address.of(result))} PHOTO -o boxes.png{where}"
 
 
 def _points(estimate: dict[str, Any]) -> str:

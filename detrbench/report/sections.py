@@ -19,6 +19,11 @@ from detrbench.results.store import CellResult, ResultsStore
 
 # Columns that number the points of a published curve; the cell that answers to one of its points answers to all.
 CURVE = ("epoch", "threshold")
+_AS_KEEP_RATIO = (
+    "keep_ratio",
+    "keep_ratios",
+    "layer_ratios",
+)  # a ratio, or one for each layer, of which it is the mean
 COCO_VAL_IMAGES = 5000  # val2017; an AP over fewer images is no AP that a paper published
 
 
@@ -86,9 +91,9 @@ class Section:
         """Equal for rows that the sweep joins: alike in all but the swept value; empty for a row outside of it."""
         if self.swept(entry) is None:
             return ""
-        through = {self.sweep, "keep_ratio", "keep_ratios"} if self.sweep == "keep_ratio" else {self.sweep}
+        through = {self.sweep, *(_AS_KEEP_RATIO if self.sweep == "keep_ratio" else ())}
         options = {key: value for key, value in entry.options.items() if key not in through}
-        printed = entry.published.values if entry.published else {}
+        printed = entry.published.values if entry.published else {"row": "ours"}  # never joined with a paper's
         described = {k: v for k, v in printed.items() if k not in through and k not in labels.FIGURES}
         weights = entry.weights_of or (entry.id if entry.id in self._gives_weights else "")
         return json.dumps([*entry.identity.series, options, described, weights], sort_keys=True, default=str)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from detrbench.report import labels
@@ -58,7 +60,7 @@ def named(marks: list[Mark]) -> list[tuple[Mark, str]]:
         alone = (*mark.identity.series, "measured" if mark.measured else "")
         groups.setdefault((mark.curve, *alone) if mark.curve else ("", *alone), []).append(mark)
     short = short_names([mark.identity for mark in marks])
-    curves = {group[1:] for group in groups if group[0]}
+    curves = Counter(group[1:] for group in groups if group[0])
     found = []
     for group, mine in groups.items():
         if not group[0] and group[1:] in curves and not mine[0].identity.is_baseline:
@@ -66,8 +68,16 @@ def named(marks: list[Mark]) -> list[tuple[Mark, str]]:
         best = max(mine, key=lambda mark: mark.at or 0.0 if group[0] else mark.y.get("AP", 0.0))
         values = sorted({mark.at for mark in mine if mark.at is not None})
         through = f", {values[0]:g} to {values[-1]:g}" if len(values) > 1 else ""
-        found.append((best, short[best.identity.series] + through))
+        which = f" ({_stem(mine)})" if group[0] and curves[group[1:]] > 1 else ""
+        found.append((best, short[best.identity.series] + through + which))
     return sorted(found, key=lambda one: not one[0].curve)
+
+
+def _stem(marks: list[Mark]) -> str:
+    """The words with which the ids of all rows of a curve begin: "no-encoder-loss"; their first id, if none does."""
+    ids = [mark.row.rpartition(": ")[2] for mark in marks]
+    shared = itertools.takewhile(lambda words: len(set(words)) == 1, zip(*(id_.split("-") for id_ in ids)))
+    return "-".join(words[0] for words in shared) or ids[0]
 
 
 def short_names(identities: list[Identity]) -> dict[tuple[str, ...], str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -112,7 +114,12 @@ def test_from_a_folder_to_ap_drawings_and_a_report(
     out, err = capsys.readouterr()
     assert out.startswith(f"AP {record['ap']['value']:.1f}")
     assert "on 3 images\n" in out
-    assert f"next: detrbench predict {made['cell']} PHOTO" in err
+    follow = re.search("next: detrbench (predict .*) PHOTO (.*)", err)
+    assert follow is not None
+    assert follow[1].startswith("predict cells:")
+    photo = next(path for path in cells.rglob("*") if path.suffix in (".jpg", ".png"))
+    assert cli.main([*shlex.split(follow[1]), str(photo), *shlex.split(follow[2])]) == 0
+    assert (here / "boxes.png").is_file()
 
 
 def test_the_suite_that_it_stands_for_is_one_that_run_takes(

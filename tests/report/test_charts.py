@@ -133,6 +133,16 @@ def test_curves_are_named_at_their_end_and_a_name_tells_them_apart(tmp_path: Pat
     assert {"Sparse DETR on DINO, 0.1 to 0.5", "Sparse DETR on Deformable DETR, 0.1 to 0.5", "DINO"} <= set(names)
 
 
+@pytest.mark.parametrize(("suite", "names"), [
+    ("focus_table7_cascade", {"Focus-DETR, 0.1 to 0.5 (cascade)", "Focus-DETR, 0.2 to 0.5 (constant)"}),
+    ("keep_ratio_transfer", {f"Sparse DETR, 0.1 to 0.5 (trained-{ratio})" for ratio in (0.1, 0.3, 0.5)}),
+])  # fmt: skip
+def test_curves_of_one_detector_are_told_apart_by_their_rows(tmp_path: Path, suite: str, names: set[str]) -> None:
+    (section,) = found(report_fixture.write_shipped(tmp_path, "smoke", [suite]))
+    (chart,) = charts.of_section(section)
+    assert {text for _, text in wording.named(chart.shown)} == names
+
+
 def test_unbeaten_points_by_length_of_training() -> None:
     points = [mark(x, y, epochs=e) for x, y, e in ((3, 5, "12"), (1, 2, "12"), (2, 1, "12"), (2, 4, "36"), (4, 9, ""))]
     assert [(m.x["gflops"], m.y["AP"]) for m in wording.unbeaten(points, "gflops", "AP")] == [

@@ -84,12 +84,17 @@ def test_only_a_declared_sweep_is_joined(tmp_path: Path) -> None:
         curves.setdefault(swept.curve(entry), []).append(swept.swept(entry))
     assert list(curves.values()) == [[0.1, 0.2, 0.3, 0.4, 0.5]] * 3  # Focus-DETR's lists by their means
     assert all(curves)
-    for name in (
-        "lite_table5",
-        "focus_table7_cascade",
-    ):  # the second has keep ratios, and no row that follows on another
-        alone = rows(tmp_path, name)
-        assert {alone.curve(entry) for entry in alone.entries} == {""}
+    alone = rows(tmp_path, "lite_table5")
+    assert {alone.curve(entry) for entry in alone.entries} == {""}
+
+
+def test_a_row_of_ours_is_on_no_curve_of_a_papers_table(tmp_path: Path) -> None:
+    """Table 7: the paper's falling ratios on one, each constant ratio of the same mean on another."""
+    found = rows(tmp_path, "focus_table7_cascade")
+    curves: dict[str, set[str]] = {}
+    for entry in found.entries:
+        curves.setdefault(found.curve(entry), set()).add(entry.id.partition("-")[0])
+    assert list(curves.values()) == [{"cascade"}, {"constant"}]
 
 
 def test_a_row_with_another_option_is_on_another_curve(tmp_path: Path) -> None:
