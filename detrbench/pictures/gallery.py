@@ -65,12 +65,27 @@ def side_by_side(scenes: Mapping[str, Sequence[Scene]], threshold: float) -> lis
     legend = objects.LEGEND if all(scene.truth is not None for scene in first.values()) else ()
     lead = "One row an image, one column a detector."
     made = [
-        Exhibit("kept", "Tokens that the encoder updates", KEPT, _arranged(_multiples(shown, tokens.kept), lead)),
+        _kept(shown, lead),
         Exhibit("attention", "Where the decoder attends", ATTENTION,
               _arranged(_multiples(shown, tokens.attention), lead, tokens.ATTENTION)),
         Exhibit("detections", "Detections", _detected(threshold, bool(legend)), _arranged(detected, lead, legend)),
     ]  # fmt: skip
     return [*made, *_of_queries(first)]
+
+
+def _kept(shown: Mapping[str, Sequence[Scene]], lead: str) -> Exhibit:
+    """Tokens that the encoder updates; detectors that update the same share a column."""
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name, images in shown.items():
+        groups.setdefault(tuple((scene.levels.tobytes(), scene.ever_kept.tobytes()) for scene in images), []).append(name)
+    drawn = {_heading(names): shown[names[0]] for names in groups.values()}
+    shared = "".join(f" Drawn once, as they update the same: {', '.join(g)}." for g in groups.values() if len(g) > 1)
+    picture = _arranged(_multiples(drawn, tokens.kept), lead)
+    return Exhibit("kept", "Tokens that the encoder updates", KEPT + shared, picture)
+
+
+def _heading(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 def _of_queries(first: Mapping[str, Scene]) -> Iterator[Exhibit]:

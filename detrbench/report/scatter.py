@@ -141,14 +141,23 @@ def _point(axes: Axes, chart: Chart, mark: Mark, marks: Marks, scale: float) -> 
     )  # fmt: skip
 
 
+def _lengths(chart: Chart) -> list[tuple[float, float, str, str, str]]:
+    """Labels of the frontiers, each at the middle of its longest step: x, y, text, colour, method."""
+    found = []
+    for epochs, best in wording.lengths(chart.shown, chart.x, chart.y):
+        starts = [mark.x[chart.x] for mark in best]
+        ends = [*starts[1:], _right(chart)]
+        at = max(range(len(best)), key=lambda i: ends[i] - starts[i])
+        found.append(((starts[at] + ends[at]) / 2, best[at].y[chart.y], f"{epochs} epochs", MUTED, ""))
+    return found
+
+
 def _labels(axes: Axes, chart: Chart, marks: Marks, lines: list[tuple[list[float], list[float]]], scale: float) -> None:
     """Names of curves and baselines, and lengths of training; one for which there is no room is left out."""
     import textalloc
 
-    said = [(m.x[chart.x], m.y[chart.y], text, INK, m.identity.family) for m, text in wording.named(chart.shown)]
-    if chart.wide:
-        ends = [(best[-1], epochs) for epochs, best in wording.lengths(chart.shown, chart.x, chart.y)]
-        said += [(_right(chart), m.y[chart.y], f"{epochs} epochs", MUTED, "") for m, epochs in ends]
+    said = _lengths(chart) if chart.wide else []  # first, as what comes first finds room most easily
+    said += [(m.x[chart.x], m.y[chart.y], text, INK, m.identity.family) for m, text in wording.named(chart.shown)]
     figure = axes.get_figure(root=True)
     assert figure is not None
     lay_out(figure)

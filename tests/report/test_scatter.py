@@ -12,7 +12,7 @@ import report_fixture
 from browser import CHROMIUM, Browser
 
 from detrbench.errors import EnvironmentLacking, UsageError
-from detrbench.report import charts, overview, scatter, sections, svg
+from detrbench.report import charts, overview, scatter, sections, svg, wording
 from detrbench.report.charts import Chart
 from detrbench.results.store import ResultsStore
 from detrbench.suite import loading as suites
@@ -89,6 +89,19 @@ def test_a_frontier_for_each_length_of_training(tmp_path: Path) -> None:
     drawn = scatter.drawing(chart(tmp_path, "focus_table10_convergence", "lite_table5"))
     assert re.findall(r'class="steps" data-epochs="(\d+)"', drawn) == ["36"]
     assert ">36 epochs<" in drawn
+
+
+@pytest.mark.parametrize("names", [
+    ["focus_table6_keep_ratio", "focus_table1_main", "dac_table1", "lite_table4"],  # those of the README's figure
+    pytest.param(suites.names(), marks=pytest.mark.full),
+], ids=["readme", "all"])  # fmt: skip
+def test_every_frontier_says_how_long_was_trained(tmp_path: Path, names: list[str]) -> None:
+    """However many points, curves and names there are."""
+    made = chart(tmp_path, *names)
+    wanted = {f"{epochs} epochs" for epochs, _ in wording.lengths(made.shown, made.x, made.y)}
+    scatter.write(made, tmp_path / "page.svg", "page")
+    for drawn in (scatter.drawing(made), (tmp_path / "page.svg").read_text()):
+        assert set(re.findall(r">(\d+ epochs)<", drawn)) == wanted >= {"12 epochs", "36 epochs", "50 epochs"}
 
 
 def test_files_for_a_paper(tmp_path: Path) -> None:
