@@ -230,6 +230,13 @@ ENCODERS = (
     ),
     Part(
         "encoder",
+        "sparse_random",
+        "detrbench.models.encoders.sparse:by_chance",
+        "Sparse DETR, tokens drawn at random instead",
+        _SPARSE,
+    ),
+    Part(
+        "encoder",
         "focus",
         "detrbench.models.encoders.focus:FocusEncoder",
         "Focus-DETR: foreground tokens, fewer from layer to layer, and dense attention among the best",

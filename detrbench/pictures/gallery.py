@@ -77,7 +77,8 @@ def _kept(shown: Mapping[str, Sequence[Scene]], lead: str) -> Exhibit:
     """Tokens that the encoder updates; detectors that update the same share a column."""
     groups: dict[tuple[object, ...], list[str]] = {}
     for name, images in shown.items():
-        groups.setdefault(tuple((scene.levels.tobytes(), scene.ever_kept.tobytes()) for scene in images), []).append(name)
+        updated = tuple((scene.levels.tobytes(), scene.ever_kept.tobytes()) for scene in images)
+        groups.setdefault(updated, []).append(name)
     drawn = {_heading(names): shown[names[0]] for names in groups.values()}
     shared = "".join(f" Drawn once, as they update the same: {', '.join(g)}." for g in groups.values() if len(g) > 1)
     picture = _arranged(_multiples(drawn, tokens.kept), lead)

@@ -27,6 +27,7 @@ STAR = "*"
 _ENCODERS = {
     "sparse": "Sparse DETR",
     "sparse_objectness": "Sparse DETR (objectness)",
+    "sparse_random": "Sparse DETR (random)",
     "focus": "Focus-DETR",
     "lite": "Lite DETR",
 }

@@ -1,8 +1,8 @@
 """Sparse DETR's encoder (Roh et al., ICLR 2022, sections 3.2-3.4).
 
 A score network picks the salient tokens of each image; only these are queries of the encoder, while all tokens stay
-keys. What is salient is learned from the decoder's attention (the paper's choice) or from a detection head of its own
-(the criterion that the paper compares it with).
+keys. What is salient is learned from the decoder's attention (the paper's choice), from a detection head of its own, or
+not at all: the two criteria that the paper compares it with.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SparseEncoder(nn.Module, Encoder):
     def __init__(
         self,
         dimensions: Dimensions,
-        score_network: AttentionScore | ObjectnessScore,
+        score_network: AttentionScore | ObjectnessScore | RandomScore,
         keep_ratio: float,
         encoder_auxiliary: bool,
         dual_attention: bool,
@@ -107,6 +107,11 @@ def by_attention(dimensions: Dimensions, **options: Any) -> SparseEncoder:
 def by_objectness(dimensions: Dimensions, **options: Any) -> SparseEncoder:
     """Salient is what looks like an object before the encoder; options as for `SparseEncoder`."""
     return SparseEncoder(dimensions, ObjectnessScore(dimensions), **options)
+
+
+def by_chance(dimensions: Dimensions, **options: Any) -> SparseEncoder:
+    """Tokens are drawn; options as for `SparseEncoder`."""
+    return SparseEncoder(dimensions, RandomScore(), **options)
 
 
 class ScoreNetwork(nn.Module):
@@ -186,6 +191,26 @@ class ObjectnessScore(AuxiliaryHead):
     def loss_terms(self) -> list[LossTerm]:
         """The objects."""
         return [ObjectnessLoss()]
+
+
+class RandomScore(nn.Module):
+    """Tokens drawn at random (the paper's Figure 4): what a choice is worth that knows nothing of the image.
+
+    The paper does not say when they are drawn. Here: anew for each image and step of a training, from the generator
+    that training seeds; in inference always alike for one size of the batch, so that a figure can be taken again.
+    """
+
+    def score(self, features: Tensor, proposals: Tensor, outputs: Outputs) -> tuple[Tensor, None]:
+        """(B, S, C) -> (B, S), uniform in [0, 1); there is nothing to predict."""
+        batch, total = features.shape[:2]
+        if self.training:
+            return upload(torch.rand(batch, total), features.device), None
+        drawn = torch.rand(total, generator=torch.Generator().manual_seed(0))
+        return upload(drawn, features.device).expand(batch, total), None
+
+    def loss_terms(self) -> list[LossTerm]:
+        """None: nothing is learned."""
+        return []
 
 
 def keep_counts(num_valid: list[int], keep_ratio: float) -> list[int]:

@@ -1,4 +1,4 @@
-"""Sparse DETR with tokens ranked by objectness: what ranks them, what trains it, what it costs, on every base."""
+"""Sparse DETR with tokens ranked by objectness, or drawn: what ranks them, what trains and costs it, on every base."""
 
 from __future__ import annotations
 
@@ -122,3 +122,55 @@ def test_it_has_a_corr() -> None:
     attention = decoder_attention_map(trace.sampling_locations, trace.attention_weights, trace.spatial_shapes)
     share = corr(attention, kept_mask(trace.kept_tokens[0], attention.shape[1]))
     assert ((share > 0) & (share < 1)).all()
+
+
+# ------------------------------------------------------------------------------------------- tokens drawn at random
+
+
+def test_drawn_tokens_train_on_every_base_and_teach_no_score() -> None:
+    detector = tiny("sparse_dino_tiny", encoder="sparse_random")
+    check_trains(detector)
+    assert not list(detector.encoder.score_network.parameters())
+    images, targets = random_batch()
+    losses = detector.train().criterion(detector(images, targets=targets), targets)
+    assert "loss_mask_prediction" not in losses
+    assert not [name for name in losses if name.endswith("_backbone")]
+
+
+def test_tokens_are_drawn_anew_in_training_and_alike_in_inference() -> None:
+    detector = tiny("sparse_detr_tiny", encoder="sparse_random", keep_ratio=0.3).train()
+    images, targets = random_batch()
+
+    def drawn() -> list[set[int]]:
+        out = detector(images, targets=targets, trace=True) if detector.training else detector(images, trace=True)
+        return [set(kept.tolist()) for kept in out.trace.kept_tokens[0]]
+
+    first, other = drawn()
+    again = drawn()[0]
+    assert len({frozenset(kept) for kept in (first, other, again)}) == 3  # images and steps differ
+    share = len(first) / (12 * 12 + 6 * 6 + 3 * 3 + 2 * 2)
+    assert len(first & other) < 1.6 * share * len(first)  # as many in common as chance gives, about
+    detector.eval()
+    with torch.no_grad():
+        assert drawn() == drawn()
+        assert len({frozenset(kept) for kept in drawn()}) == 1
+
+
+def test_drawn_tokens_are_no_padding() -> None:
+    detector = tiny("sparse_detr_tiny", encoder="sparse_random", keep_ratio=0.5).eval()
+    images, masks = padded_images()
+    with torch.no_grad():
+        trace = detector(images, masks, trace=True).trace
+        padding = detector.neck(detector.backbone(images), masks, images.shape[-2:]).padding
+    for image, kept in enumerate(trace.kept_tokens[0]):
+        assert len(kept) == int(int((~padding[image]).sum()) * 0.5) + 1
+        assert not padding[image][kept].any()
+
+
+def test_the_decoder_finds_as_much_of_its_attention_on_drawn_tokens_as_were_drawn() -> None:
+    detector = tiny("sparse_detr_tiny", encoder="sparse_random", keep_ratio=0.5).eval()
+    with torch.no_grad():
+        trace = detector(random_batch()[0], trace=True).trace
+    attention = decoder_attention_map(trace.sampling_locations, trace.attention_weights, trace.spatial_shapes)
+    share = corr(attention, kept_mask(trace.kept_tokens[0], attention.shape[1]))
+    assert ((share > 0.35) & (share < 0.65)).all()

@@ -121,6 +121,7 @@ CASES: Mapping[str, Case] = {
     "sparse_detr": Case({"name": "sparse_detr_tiny", "keep_ratio": 0.35}, images=((128, 128, 0), *IMAGES[1:])),
     "sparse_detr_dual_attention": _case("sparse_detr", keep_ratio=0.3, dual_attention=True, encoder_auxiliary=False),
     "sparse_detr_objectness": _case("sparse_detr", keep_ratio=0.3, encoder="sparse_objectness"),
+    "sparse_detr_random": _case("sparse_detr", keep_ratio=0.3, encoder="sparse_random"),
     "sparse_deformable_detr": _case("sparse_deformable_detr"),
     "sparse_dn_deformable_detr": _case("sparse_dn_deformable_detr", num_classes=7),
     "sparse_dino": _case("sparse_dino", **CDN),
