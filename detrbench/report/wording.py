@@ -30,6 +30,8 @@ def sentence(shown: list[Mark], x: str) -> str:
     saved, lost, mark, base = best
     at = "" if mark.identity.kept is None else f" at a keep ratio of {mark.identity.kept:g}"
     price = f"for {lost:.1f} AP" if lost > 0.05 else f"and gains {-lost:.1f} AP" if lost < -0.05 else "at equal AP"
+    if _overlap(mark, base):
+        price = f"at no clear difference in AP, {mark.y['AP']:.1f} against {base.y['AP']:.1f}"
     whose = f"{_paper(mark)}, both as published" if not mark.measured else _whose(mark, base)
     words = COSTS[x].words
     return f"{mark.identity.method}{at} saves {100 * saved:.0f} % of {base.identity.base}'s {words} {price} ({whose})."
@@ -37,6 +39,14 @@ def sentence(shown: list[Mark], x: str) -> str:
 
 def _whose(mark: Mark, base: Mark) -> str:
     return "on these weights" if None in (mark.seeds, base.seeds) else "means over seeds"
+
+
+def _overlap(mark: Mark, base: Mark) -> bool:
+    """Whether the intervals of two measured APs have values in common; those of a paper have none."""
+    if "AP" not in mark.spans or "AP" not in base.spans:
+        return False
+    (low, high), (other_low, other_high) = mark.spans["AP"], base.spans["AP"]
+    return low <= other_high and other_low <= high
 
 
 def _best_of_each(marks: list[Mark]) -> list[Mark]:

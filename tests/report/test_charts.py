@@ -116,6 +116,17 @@ def test_a_saving_is_told_only_against_ones_own_base_trained_as_long() -> None:
     assert "and gains 0.4 AP" in gain
 
 
+def test_a_measured_ap_within_the_intervals_is_no_gain_and_no_loss() -> None:
+    base = mark(100, 39.5, measured=True, spans={"AP": (37.0, 42.0)})
+    good = Identity("Focus-DETR", "DINO", "mixed", "resnet50", 0.3)
+    near = mark(60, 40.2, good, measured=True, spans={"AP": (37.6, 42.7)})
+    assert "saves 40 % of DINO's GFLOPs at no clear difference in AP, 40.2 against 39.5 (on these" in (
+        wording.sentence([base, near], "gflops")
+    )
+    far = mark(60, 48.0, good, measured=True, spans={"AP": (46.0, 50.0)})
+    assert "and gains 8.5 AP (on these weights)" in wording.sentence([base, far], "gflops")
+
+
 def test_one_detector_of_several_tables_is_one_point(tmp_path: Path) -> None:
     chart = headline(
         tmp_path, "focus_table1_main", "focus_table3_correlation", "focus_table6_keep_ratio", "focus_figure7_ap_gflops"

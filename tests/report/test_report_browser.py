@@ -102,6 +102,23 @@ seen.inked = inked.length;
 seen.faint = inked
   .map((e) => [contrast(getComputedStyle(e)[e instanceof SVGElement ? "fill" : "color"]), e.textContent.slice(0, 40)])
   .filter(([ratio]) => ratio < 4.5);
+// Marks, swatches and bars: what they are painted with, and the fainter of two where a mark has a rim.
+const painted = (e) => ["fill", "stroke"].map((how) => getComputedStyle(e)[how])
+  .filter((colour) => !["none", getComputedStyle(document.body).backgroundColor].includes(colour));
+const drawn = ".point path, .point use, .curve path, .bar path, .swatch path, .legend svg *";
+const shapes = [...document.querySelectorAll(drawn)]
+  .map((e) => [painted(e).map(contrast), e.closest("[data-method], .bar, .swatch, .legend li")?.className.baseVal])
+  .filter(([ratios]) => ratios.length);
+seen.shapes = shapes.length;
+seen.pale = shapes.filter(([ratios]) => Math.max(...ratios) < 3);
+const table = document.querySelector("#focus_table6_keep_ratio-smoke .scroll");
+const groups = [...table.querySelectorAll(".groups th:not(.off)")].filter((e) => e.getClientRects().length);
+seen.groupsInView = groups.map((group) => {  // each heading, while the columns under it are scrolled through
+  table.scrollLeft = group.offsetLeft + group.offsetWidth / 2 - 40;
+  const name = boxed(group.querySelector("span")), frame = boxed(table);
+  return group.offsetWidth < 60 || (name.right > frame.left + 20 && name.left < frame.right);
+});
+table.scrollLeft = 0;
 seen.fontSizes = Math.min(...[...document.querySelectorAll(".plot text")].map((e) => {
   const box = e.ownerSVGElement;
   return parseFloat(getComputedStyle(e).fontSize) * box.getBoundingClientRect().width / box.viewBox.baseVal.width;
@@ -285,6 +302,8 @@ def test_text_stands_out(browser: Browser, page: Path, dark: bool) -> None:
     assert seen["dark"] is dark
     assert seen["inked"] > 500
     assert seen["faint"] == []
+    assert seen["shapes"] > 60
+    assert seen["pale"] == []
 
 
 def test_fits_a_phone(browser: Browser, page: Path) -> None:
@@ -294,6 +313,8 @@ def test_fits_a_phone(browser: Browser, page: Path) -> None:
     assert content <= window
     assert seen["errors"] == []
     assert seen["fontSizes"] >= 8  # CSS pixels, as drawn
+    assert len(seen["groupsInView"]) >= 3
+    assert all(seen["groupsInView"])
 
 
 def test_fits_paper(browser: Browser, page: Path) -> None:
