@@ -27,7 +27,7 @@ def drawing(chart: Chart) -> str:
     """The chart as an SVG element of a page."""
 
     def draw(axes: Axes, marks: Marks) -> None:
-        _draw(axes, chart, marks, 1.2 if chart.wide else 1.0)
+        _draw(axes, chart, marks, 1.4 if chart.wide else 1.0)
 
     told = "; ".join(wording.tip(mark, chart.x, chart.y) for mark in chart.shown[:60])
     return draw_svg(chart.key, draw, f"{chart.title}. {chart.sentence} {told}", WIDE if chart.wide else NARROW)
@@ -72,6 +72,7 @@ def _draw(axes: Axes, chart: Chart, marks: Marks, scale: float) -> None:
     lines = [*_steps(axes, chart, marks, scale), *_curves(axes, chart, marks, scale)]
     for mark in sorted(chart.shown, key=lambda m: m.measured):
         _point(axes, chart, mark, marks, scale)
+        lines += _spans(chart, mark)
     axes.margins(0.08, 0.12)
     axes.set_xlabel(COSTS[chart.x].label, fontsize=9.5 * scale)
     axes.set_ylabel(chart.y_label, fontsize=9.5 * scale)
@@ -126,12 +127,17 @@ def _stepped(xs: list[float], ys: list[float]) -> tuple[list[float], list[float]
     return across, upwards
 
 
+def _spans(chart: Chart, mark: Mark) -> list[tuple[list[float], list[float]]]:
+    """Where the lines of a point's intervals run."""
+    x, y = mark.x[chart.x], mark.y[chart.y]
+    found = [([x, x], list(mark.spans[chart.y]))] if chart.y in mark.spans else []
+    return found + ([(list(mark.spans[chart.x]), [y, y])] if chart.x in mark.spans else [])
+
+
 def _point(axes: Axes, chart: Chart, mark: Mark, marks: Marks, scale: float) -> None:
     colour, x, y = series_colour(mark.identity.colour), mark.x[chart.x], mark.y[chart.y]
-    if chart.y in mark.spans:
-        axes.plot([x, x], mark.spans[chart.y], color=colour, linewidth=1.2 * scale, alpha=0.6)
-    if chart.x in mark.spans:
-        axes.plot(mark.spans[chart.x], [y, y], color=colour, linewidth=1.2 * scale, alpha=0.6)
+    for across, upwards in _spans(chart, mark):
+        axes.plot(across, upwards, color=colour, linewidth=1.2 * scale, alpha=0.6)
     size = 6.5 * scale * (1.6 if mark.identity.marker == STAR else 1.0)
     face = colour if mark.measured else PAPER
     gid = marks.add(mark.row, wording.tip(mark, chart.x, chart.y), method=mark.identity.family)
@@ -169,7 +175,7 @@ def _labels(axes: Axes, chart: Chart, marks: Marks, lines: list[tuple[list[float
         "scatter_sizes": [8.0 * scale] * len(chart.shown), "x_lines": [x for x, _ in lines] or None,
         "y_lines": [y for _, y in lines] or None, "xlims": (left + inside, right - inside), "ylims": (low, high),
         "textsize": 9 * scale, "textcolor": [colour for *_, colour, _ in said], "linecolor": MUTED,
-        "linewidth": 0.6 * scale, "draw_all": False, "max_distance": 0.13, "min_distance": 0.012, "margin": 0.01,
+        "linewidth": 0.6 * scale, "draw_all": False, "max_distance": 0.2, "min_distance": 0.012, "margin": 0.01,
         "nbr_candidates": 300, "avoid_label_lines_overlap": True, "avoid_crossing_label_lines": True,
     }  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):  # it prints where it finds no room at all
