@@ -10,7 +10,7 @@ HEADLINE := focus_table6_keep_ratio focus_table1_main dac_table1 lite_table4
 .PHONY: audit bench bench-gpu bench-scoring check-self clean docs fuzz headline kills limits lint lock mistakes quickstart \
 	record-references test test-full test-gpu test-oldest test-slurm
 
-quickstart: $(READY)  ## train four small detectors on two cores, write the report (about 15 minutes)
+quickstart: $(READY)  ## train four small detectors on two cores, write the report (a quarter to half an hour)
 	$(BIN)/detrbench run quickstart
 	$(BIN)/detrbench report
 

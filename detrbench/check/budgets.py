@@ -4,7 +4,7 @@
 suite: quickstart
 scale: smoke              # optional: only at this scale
 budgets:
-  learns: ap >= 30
+  learns: ap >= 20
   as_fast_as_ever: latency <= 1.10 x baseline
 """
 
