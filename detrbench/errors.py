@@ -93,8 +93,13 @@ class Inconclusive(DetrbenchError):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that a mistyped one most resembles, or None."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    return next(iter(_close(name, list(known))), None)
+
+
+def _close(name: str, known: list[str]) -> list[str]:
+    """Up to five known names: those that begin so, then those that a mistyped one resembles, the nearest first."""
+    begun = sorted((each for each in known if name and each.startswith(name)), key=len)
+    return list(dict.fromkeys([*begun, *difflib.get_close_matches(name, known, n=5, cutoff=0.5)]))[:5]
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], listing: str | None = None) -> UsageError:
@@ -107,7 +112,7 @@ def unknown_name(kind: str, name: str, known: Iterable[str], listing: str | None
         listing: the command that lists them.
     """
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    close = _close(name, known)
     hint = f"did you mean {close[0]!r}? " if close else ""
     if len(known) <= _FEW:
         hint += f"known: {', '.join(known)}"
