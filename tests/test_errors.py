@@ -29,6 +29,4 @@ def test_near_names_come_first_and_all_where_they_are_few() -> None:
     )
     many = [f"focus_{number}" for number in range(30)]
     hint = str(unknown_name("suite", "focus", many, "detrbench list suites").hint)
-    assert hint == (
-        "did you mean 'focus_0'? also near: focus_1, focus_2, focus_3, focus_4; all: detrbench list suites"
-    )
+    assert hint == ("did you mean 'focus_0'? also near: focus_1, focus_2, focus_3, focus_4; all: detrbench list suites")

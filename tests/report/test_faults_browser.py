@@ -82,6 +82,5 @@ def test_an_ap_of_generated_images_stands_apart_under_a_banner(seen: dict[str, A
 
 def test_a_verdict_on_one_training_says_so_itself(seen: dict[str, Any]) -> None:
     said = [verdict for section in seen.values() for verdict in section["verdicts"]]
-    trained = [verdict for verdict in said if verdict.startswith(("better", "worse")) and "weights" in verdict]
-    assert len(trained) > 3
-    assert set(trained) <= {"better on these weights", "worse on these weights"}
+    assert said.count("undecided (one seed)") >= 3
+    assert not {"better", "worse"} & set(said)
