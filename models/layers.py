@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from detrbench.models.attention import SelfAttention, sampled_attention
 from detrbench.models.dimensions import Dimensions
@@ -63,7 +65,13 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Sampled attention of some tokens to all tokens, then a feed-forward network."""
+    """Sampled attention of some tokens to all tokens, then a feed-forward network.
+
+    Attributes:
+        recomputed: keep a layer's input alone, and compute all else a second time for the gradient.
+    """
+
+    recomputed = False
 
     def __init__(self, dimensions: Dimensions) -> None:
         super().__init__()
@@ -76,6 +84,16 @@ class EncoderLayer(nn.Module):
         self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
     ) -> Tensor:
         """Update (N, Q, C) queries from (N, S, C) memory."""
+        given = query, position, reference_points, memory, tokens
+        if self.recomputed and torch.is_grad_enabled():
+            updated: Tensor = checkpoint(self.update, *given, use_reentrant=False)
+            return updated
+        return self.update(*given)
+
+    def update(
+        self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
+    ) -> Tensor:
+        """What `forward` does, once; arguments as there."""
         return self.feed_forward(self.attend(query, position, reference_points, memory, tokens))
 
     def attend(

@@ -20,7 +20,7 @@ from detrbench.measures import EVALUATED, MEASURES
 from detrbench.run import start as starts
 from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
-from detrbench.training.recipe import RANDOM
+from detrbench.training.recipe import FLOAT32, RANDOM
 
 BEGINNING = 2
 """Counts up whenever detectors begin with other random values, and so end with other weights."""
@@ -122,7 +122,13 @@ _AS_EVER = {
     "warmup_factor": None,
     "iterations_per_epoch": None,
     "aspect_ratio_grouping": False,
+    "precision": FLOAT32,
+    "fused_adamw": False,
+    "channels_last": False,
+    "compile": False,
 }
+# Settings that change the memory or time of a training, and no bit of its weights.
+_WITHOUT_EFFECT = ("activation_checkpointing",)
 
 
 def _settings(cell: Cell) -> dict[str, Any]:
@@ -139,6 +145,8 @@ def _settings(cell: Cell) -> dict[str, Any]:
     if drops is None or (len(drops) == 1 and drops[0] == int(drops[0])):  # there was one drop, or none
         del found["lr_drops"]
         found["lr_drop"] = int(drops[0]) if drops else None
+    for name in _WITHOUT_EFFECT:
+        del found[name]
     return {name: value for name, value in found.items() if name not in _AS_EVER or value != _AS_EVER[name]}
 
 

@@ -2,12 +2,15 @@
 
 A line holds `step`, how many are done, `epoch`, what these are in epochs, and means since the line before: each loss
 term and their weighted `total`; `gradient_norm` before clipping; `images_per_second`. Beside them `lr`, the highest
-learning rate; `memory_mib`, the peak so far; `seconds` of training.
+learning rate; `memory_mib`, the peak so far; `seconds` of training. In fp16 there are `loss_scale`, the factor on the
+losses, and `overflows`: how many of these steps changed no weight, since their gradients were not finite; the mean norm
+is that of the others.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import resource
 import time
 from collections.abc import Mapping
@@ -48,21 +51,24 @@ class Log:
         for name, value in losses.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
 
-    def write(self, step: int, epoch: float, lr: float, seconds: float) -> None:
-        """Writes a line for the steps since the one before."""
+    def write(self, step: int, epoch: float, lr: float, seconds: float, scale: Mapping[str, float]) -> None:
+        """Writes a line for the steps since the one before; `scale` is `Precision.figures`."""
         count, now = len(self.norms), time.monotonic()
         if self.path is None or not count:
             return
+        norms = [norm for norm in torch.stack(self.norms).tolist() if math.isfinite(norm)]
         line = {
             "step": step,
             "epoch": epoch,
             **{name: value / count for name, value in self.sums.items()},
             "lr": lr,
-            "gradient_norm": float(torch.stack(self.norms).mean()),
+            "gradient_norm": sum(norms) / len(norms) if norms else None,
             "images_per_second": self.images / max(now - self.since, 1e-9),
             "memory_mib": peak_mib(self.device),
             "seconds": seconds,
         }
+        if scale:
+            line |= {**scale, "overflows": count - len(norms)}
         self.append(line)
         self.sums, self.norms, self.images, self.since = {}, [], 0, now
 

@@ -31,6 +31,7 @@ from detrbench.ranks import ALONE, Ranks
 from detrbench.results.records import TrainingHistory
 from detrbench.training import optimiser
 from detrbench.training.checkpoint import Checkpoint
+from detrbench.training.execution import Precision, prepare, uncompiled
 from detrbench.training.log import EVERY, Log
 from detrbench.training.recipe import Recipe
 from detrbench.training.step import Part, train_step
@@ -119,7 +120,8 @@ def train(
             entry = training.finish_epoch()
             last = state.epoch == recipe.epochs
             if evaluate and recipe.eval_every_epochs and (last or state.epoch % recipe.eval_every_epochs == 0):
-                entry |= evaluate(best.eval())
+                with uncompiled(recipe):
+                    entry |= evaluate(best.eval())
             training.save()
     names = list(class_names(dataset).values())
     if training.average is not None:
@@ -142,8 +144,10 @@ class _Training:
 
     def __init__(self, detector: Detector, recipe: Recipe, folder: Path, ranks: Ranks, steps: int) -> None:
         self.detector, self.recipe, self.ranks, self.steps = detector, recipe, ranks, steps
+        prepare(detector, recipe)
         self.checkpoint = Checkpoint(folder)
         self.optim = optimiser.build(detector, recipe)
+        self.precision = Precision(recipe.precision, next(detector.parameters()).device)
         self.average = _average(detector) if recipe.ema else None
         self.state = _State()
 
@@ -185,7 +189,7 @@ class _Training:
                 state.batch += 1
                 state.seconds = time.monotonic() - began
                 if self.step % EVERY == 0 or state.batch == self.steps:
-                    log.write(self.step, self.step / self.steps, self.rate, state.seconds)
+                    log.write(self.step, self.step / self.steps, self.rate, state.seconds, self.precision.figures())
                 total = self.steps * self.recipe.epochs
                 progress(TrainProgress(state.epoch, self.recipe.epochs, self.step, total, losses, state.seconds))
                 wishes = self.ranks.share(lambda: (self.checkpoint.due, stop.asked is not None))
@@ -208,7 +212,9 @@ class _Training:
         seed = derive_seed("step", recipe.seed, self.step)
         try:
             part = Part.of(batches, self.ranks)
-            losses, norm = train_step(self.detector, self.optim, part, recipe.clip_norm, factor, seed, self.ranks)
+            losses, norm = train_step(
+                self.detector, self.optim, part, recipe.clip_norm, factor, seed, self.ranks, self.precision
+            )
         except Diverged as error:
             log.append({"step": self.step + 1, "diverged": error.message, **error.batch})
             raise Diverged(
@@ -249,9 +255,11 @@ class _Training:
         """Keeps the state, whole or not at all, and the one before it.
 
         Raises:
-            Diverged: a weight or its average is not finite; the state on disk is the last good one.
+            Diverged: a weight or its average is not finite, or none changes any more; the state on disk is the last
+                good one.
             Unwritable: the disk is full.
         """
+        self.precision.check()
         _check_finite(self.detector, "weights")
         if self.average is not None:
             _check_finite(self.average, "the moving average")
@@ -260,6 +268,7 @@ class _Training:
                 {
                     "detector": self.detector.state_dict(),
                     "optimiser": self.optim.state_dict(),
+                    "scaler": self.precision.scaler.state_dict(),
                     "average": self.average.state_dict() if self.average else None,
                     "state": asdict(self.state),
                 }
@@ -273,6 +282,7 @@ class _Training:
             return
         self.detector.load_state_dict(content["detector"])
         self.optim.load_state_dict(content["optimiser"])
+        self.precision.scaler.load_state_dict(content.get("scaler", {}))  # once there was float32 alone
         if self.average is not None:
             self.average.load_state_dict(content["average"])
         self.state = _State(**content["state"])

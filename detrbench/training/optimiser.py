@@ -30,7 +30,7 @@ def build(detector: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         for (lr, decay), parameters in groups.items()
         if lr > 0
     ]
-    return torch.optim.AdamW(described)
+    return torch.optim.AdamW(described, fused=recipe.fused_adamw or None)  # None: PyTorch's choice, as ever
 
 
 def _learning_rate(name: str, recipe: Recipe) -> float:

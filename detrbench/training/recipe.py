@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from detrbench.errors import UsageError
-from detrbench.models.options import Flag, ListOf, Maybe, Real, Values, Whole
+from detrbench.models.options import Flag, ListOf, Maybe, OneOf, Real, Values, Whole
 from detrbench.words import shown
+
+FLOAT32, BF16, FP16 = "float32", "bf16", "fp16"
 
 BOUNDS: Mapping[str, Values] = {
     "epochs": Whole(1),
@@ -29,6 +31,11 @@ BOUNDS: Mapping[str, Values] = {
     "checkpoint_every_steps": Maybe(Whole(1)),
     "eval_every_epochs": Whole(0),
     "ema": Real(minimum=0, below=1),
+    "precision": OneOf(FLOAT32, BF16, FP16),
+    "fused_adamw": Flag(),
+    "channels_last": Flag(),
+    "compile": Flag(),
+    "activation_checkpointing": Flag(),
 }
 
 IMAGENET, RANDOM = "imagenet", "none"  # what `init` says beside the names of files
@@ -64,6 +71,13 @@ class Recipe:
         a file of such weights.
     init_from: a detector's weights to begin with, by name or file, official or ours, in place of `init`; its class
         heads begin at random where the number of classes is another.
+    precision: what the detector's forward computes in, in training: `float32`, or mixed with `bf16` or `fp16`
+        (autocast; the loss is scaled for `fp16`). Weights, matching, losses and all measures stay in float32.
+    fused_adamw: the optimiser's step in one kernel. Another order of rounding, no other meaning; so with the next two.
+    channels_last: convolutions keep channels innermost, which tensor cores ask for.
+    compile: backbone and layers of encoder and decoder go through `torch.compile` first, which takes minutes.
+    activation_checkpointing: encoder layers keep what goes in and compute the rest again for the gradient: less memory,
+        more time, the same weights bit by bit.
     """
 
     epochs: int = 50
@@ -86,6 +100,11 @@ class Recipe:
     ema: float = 0.0
     init: str = RANDOM
     init_from: str | None = None
+    precision: str = FLOAT32
+    fused_adamw: bool = False
+    channels_last: bool = False
+    compile: bool = False
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what nobody could train by.

@@ -22,6 +22,7 @@ from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.criterion import count_boxes
 from detrbench.models.detector import Detector
 from detrbench.ranks import ALONE, Ranks
+from detrbench.training.execution import FULL, Precision
 from detrbench.training.sums import PairwiseSum, over_ranks
 
 
@@ -60,12 +61,13 @@ def train_step(
     factor: float,
     seed: int = 0,
     ranks: Ranks = ALONE,
+    precision: Precision = FULL,
 ) -> tuple[dict[str, float], Tensor]:
     """One optimiser step.
 
     Returns:
         Each loss term and the weighted `total`, means over the micro-batches; the norm of the gradient, a scalar that
-        nobody has waited for, before it is clipped.
+        nobody has waited for, before it is clipped; where that is not finite in fp16, no weight has changed.
 
     Args:
         detector: in training mode, with the same weights in every process.
@@ -75,6 +77,7 @@ def train_step(
         factor: on every learning rate.
         seed: of the random numbers of the step's first micro-batch; each further one has the next.
         ranks: the processes that share the step; all take it alike.
+        precision: of the forward; its scaler goes on from step to step.
 
     Raises:
         Diverged: a loss is not finite; no weight has changed.
@@ -84,15 +87,17 @@ def train_step(
     trained = {id(parameter) for group in optim.param_groups for parameter in group["params"]}
     parameters = [parameter for parameter in detector.parameters() if id(parameter) in trained]
     running, mine = _Running(detector), PairwiseSum()
-    found = ranks.share(lambda: _run(detector, part, parameters, running, seed, mine))
+    found = ranks.share(lambda: _run(detector, part, parameters, running, seed, mine, precision))
     losses = _means(list(itertools.chain(*found)))
     like = [*parameters, *running.values]
     summed = over_ranks(mine.total() if part.batches else [None] * len(like), like, ranks)
     for parameter, gradient in zip(parameters, summed):
         parameter.grad = gradient
     running.move(summed[len(parameters) :])
+    precision.scaler.unscale_(optim)
     norm = nn.utils.clip_grad_norm_(parameters, clip_norm or math.inf)
-    optim.step()
+    precision.scaler.step(optim)
+    precision.scaler.update()
     return losses, norm
 
 
@@ -117,26 +122,28 @@ def _run(
     running: _Running,
     seed: int,
     into: PairwiseSum,
+    precision: Precision,
 ) -> list[Found]:
     """Runs one micro-batch after the other; adds up shares of the gradient, and of the new running statistics."""
     terms = []
     for number, batch in enumerate(part.batches, part.first):
         torch.manual_seed((seed + number) % 2**63)
         detector.zero_grad(set_to_none=True)
-        terms.append(_backward(detector, batch, part))
+        terms.append(_backward(detector, batch, part, precision))
         into.add([*(parameter.grad for parameter in parameters), *(value / part.count for value in running.values)])
         running.reset()
     return _read(terms, part.batches)
 
 
-def _backward(detector: Detector, batch: Batch, part: Part) -> dict[str, Tensor]:
+def _backward(detector: Detector, batch: Batch, part: Part, precision: Precision) -> dict[str, Tensor]:
     """Leaves one micro-batch's share of the gradient with the parameters; returns its loss terms."""
     batch = batch.to(next(detector.parameters()).device)
     with _naming(batch):
-        out = detector(batch.images, batch.masks, targets=batch.targets)
+        with precision.autocast():
+            out = detector(batch.images, batch.masks, targets=batch.targets)
         losses = detector.criterion(out, batch.targets, part.num_boxes)
         total = detector.criterion.total(losses)
-        (total / part.count).backward()
+        precision.scaler.scale(total / part.count).backward()
     return {**losses, "total": total}
 
 

@@ -7,6 +7,7 @@ several times, looking at all levels, and all tokens once.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,8 @@ class LiteEncoder(nn.Module, Encoder):
     ) -> None:
         super().__init__()
         self.low_levels, self.low_updates = dimensions.num_levels - high_levels, low_updates
-        block = [EncoderLayer] * (high_updates - 1) + [FullLayer if low_updates else EncoderLayer]
+        full_layer = partial(FullLayer, low_levels=self.low_levels)
+        block = [EncoderLayer] * (high_updates - 1) + [full_layer if low_updates else EncoderLayer]
         self.layers = nn.ModuleList(layer(dimensions) for layer in block * blocks)
 
     def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs) -> Encoded:
@@ -48,7 +50,7 @@ class LiteEncoder(nn.Module, Encoder):
         updated_from = []
         for layer in self.layers:
             if isinstance(layer, FullLayer):
-                memory = layer.update_all(memory, tokens.positions, reference_points, tokens, low)
+                memory = layer(memory, tokens.positions, reference_points, memory, tokens)
                 updated_from.append(0)
             else:
                 high = layer(memory[:, low:], tokens.positions[:, low:], reference_points[:, low:], memory, tokens)
@@ -63,13 +65,15 @@ class LiteEncoder(nn.Module, Encoder):
 class FullLayer(EncoderLayer):
     """Updates all tokens; those of the low levels pass a narrow feed-forward network of their own."""
 
-    def __init__(self, dimensions: Dimensions) -> None:
+    def __init__(self, dimensions: Dimensions, low_levels: int) -> None:
         super().__init__(dimensions)
+        self.low_levels = low_levels
         self.low_feed_forward = FeedForward(replace(dimensions, ffn_dim=dimensions.hidden_dim))
 
-    def update_all(
-        self, memory: Tensor, position: Tensor, reference_points: Tensor, tokens: Tokens, low: int
+    def update(
+        self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
     ) -> Tensor:
-        """(B, S, C) -> (B, S, C); the first `low` tokens are those of the low levels."""
-        attended = self.attend(memory, position, reference_points, memory, tokens)
+        """(B, S, C) -> (B, S, C); every token is a query."""
+        low = sum(height * width for height, width in tokens.sizes[: self.low_levels])
+        attended = self.attend(query, position, reference_points, memory, tokens)
         return torch.cat([self.low_feed_forward(attended[:, :low]), self.feed_forward(attended[:, low:])], 1)
