@@ -29,6 +29,14 @@ Gpus = Annotated[
         "On several machines: --executor slurm, or torchrun ... -m detrbench run SUITE.",
     ),
 ]
+TensorBoard = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Write how training goes for TensorBoard too, into each cell: tensorboard --logdir results. "
+        "Needs pip install 'detrbench[tensorboard]'.",
+    ),
+]
 EXAMPLES = output.examples(
     "detrbench run quickstart",
     "detrbench run focus_table6_keep_ratio --dry-run",
@@ -92,6 +100,7 @@ def command(
         str | None,
         typer.Option(metavar="N,...", help="Steps that a training which diverged there is to pass over."),
     ] = None,
+    tensorboard: TensorBoard = False,
     train: Annotated[
         bool, typer.Option("--train", help="At the paper's scale, train rows that have no weights here. Takes days.")
     ] = False,
@@ -162,6 +171,7 @@ def command(
         time_limit=60 * minutes,
         gpus=processes(gpus, executor),
         skip=_steps(skip_batches),
+        tensorboard=tensorboard,
     )
     if helps_another(options.device, dry_run):
         return

@@ -53,6 +53,7 @@ def command(
     gpus: run.Gpus = 1,
     threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="Do not draw detections below this score.")] = 0.3,
     folder: Folder = None,
+    tensorboard: run.TensorBoard = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the suite that would be run, without running it.")
     ] = False,
@@ -74,7 +75,7 @@ def command(
     chosen = _chosen(output.settings(set_), init_from)
     _say_what_was_understood(data)
     suite = _suite(name, model, data, chosen)
-    prepared = _prepare(suite, chosen, data, results_folder, device, gpus)
+    prepared = _prepare(suite, chosen, data, results_folder, device, gpus, tensorboard)
     if dry_run:
         output.print_yaml(_written_out(suite, prepared))
         output.note(run.headline(prepared))
@@ -127,12 +128,16 @@ def _suite(name: str | None, model: str, data: Path, chosen: dict[str, Any]) -> 
     return own_data.document(name or own_data.name_of(data), model, facts, chosen)
 
 
-def _prepare(suite: dict[str, Any], chosen: dict[str, Any], data: Path, results: Path, device: str, gpus: int) -> Any:
+def _prepare(
+    suite: dict[str, Any], chosen: dict[str, Any], data: Path, results: Path, device: str, gpus: int, tensorboard: bool
+) -> Any:
     """The run with its plan; raises UsageError where the detector cannot be trained."""
     from detrbench.run import execute as runs
     from detrbench.suite import own_data
 
-    options = runs.RunOptions(results=results, overrides=chosen, data=data, device=device, gpus=gpus)
+    options = runs.RunOptions(
+        results=results, overrides=chosen, data=data, device=device, gpus=gpus, tensorboard=tensorboard
+    )
     prepared = runs.prepare(own_data.load(suite), options, output.note)
     for item in prepared.items:
         if item.state == "not_measured":

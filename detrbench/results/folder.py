@@ -12,6 +12,7 @@
         traces.npz                                 what happened inside on a few images
         log.txt  checkpoint/                       what the run said; the trained weights
         log.jsonl                                  how training went, a line every so many steps
+        tensorboard/                               the same for TensorBoard, where it was asked for
         .lock-<n>                                  who is at it; see locks.py
     results/<suite>/<scale>/jobs/                  what jobs of a cluster told; see run/executors
 
@@ -48,6 +49,7 @@ class CellFolder:
         self.status = path / "status.json"
         self.log = path / "log.txt"
         self.training_log = path / "log.jsonl"
+        self.board = path / "tensorboard"
         self.checkpoint = path / "checkpoint"
 
     @property

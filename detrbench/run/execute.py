@@ -30,6 +30,7 @@ from detrbench.run.work import Listener, Outcome, RunOptions
 from detrbench.suite.cells import Cell
 from detrbench.suite.loading import LoadedSuite
 from detrbench.suite.selection import compile_expression
+from detrbench.training import board
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,13 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     """Expands the suite, selects cells and plans the work; writes nothing.
 
     Raises:
+        EnvironmentLacking: what is asked for needs a package that is not installed.
         NothingSelected: `-k` or `--measure` leaves nothing.
         DataError: `--data` names no data set.
         UsageError, SuiteError: anything in the suite or in `--set` that is wrong.
     """
+    if options.tensorboard:
+        board.require()
     scale = loaded.suite.pick_scale(options.scale, options.data is not None)
     cells = loaded.cells(scale, _overrides(options))
     selected = select(cells, options.expression)
@@ -73,7 +77,10 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     for item in items:
         if item.measure == "training" and item.state == "todo":
             item.cell.settings.recipe.check_shared(options.gpus)
-    items = [dataclasses.replace(item, batch_size=options.batch_size, skip=options.skip) for item in items]
+    items = [
+        dataclasses.replace(item, batch_size=options.batch_size, skip=options.skip, tensorboard=options.tensorboard)
+        for item in items
+    ]
     return PreparedRun(loaded, scale, cells, items, store, environment, options)
 
 

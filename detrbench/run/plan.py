@@ -51,7 +51,8 @@ class WorkItem:
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
     their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
     released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
-    the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights.
+    the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights. `tensorboard`:
+    training writes for that too.
     """
 
     cell: Cell
@@ -69,6 +70,7 @@ class WorkItem:
     detections: str = ""
     batch_size: int = 1
     identity: str = ""
+    tensorboard: bool = False
 
     @property
     def name(self) -> str:

@@ -168,6 +168,7 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report, 
         num_workers=min(LOADERS, cores()),
         log=item.folder.training_log,
         skip=item.skip,
+        board=item.folder.board if item.tensorboard else None,
     )
     return {"training": dataclasses.replace(history, began_with=began_with)}
 

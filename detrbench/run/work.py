@@ -49,6 +49,7 @@ class RunOptions:
     batch_size: int = 1  # images of one size that are evaluated together
     device: str = "cpu"
     skip: tuple[int, ...] = ()  # steps that a training passes over
+    tensorboard: bool = False  # trainings write for that too
     gpus: int = 1  # that train and evaluate a cell together; without GPUs, processes
     processes: int | None = None  # that repeat a timing; None: as many as its protocol says
     time_limit: float = 60 * time_limit.MINUTES  # seconds of a timed cell; 0: none

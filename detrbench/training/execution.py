@@ -31,6 +31,8 @@ class Precision:
     def __init__(self, name: str, device: torch.device) -> None:
         self.name, self.device = name, device
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == FP16)
+        # Makes the factor, for a process that has no images, and so no loss, in the first step that it takes part in.
+        self.scaler.scale(torch.zeros((), device=device))
 
     def autocast(self) -> AbstractContextManager[Any]:
         """For a forward; nothing in float32."""
@@ -56,7 +58,7 @@ def prepare(detector: Detector, recipe: Recipe) -> None:
         UsageError: its encoder has no layers whose activations could be left out.
     """
     if recipe.channels_last:
-        detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        detector.to(memory_format=torch.channels_last)
     if recipe.activation_checkpointing:
         _recompute(detector)
     if recipe.compile:
@@ -69,13 +71,21 @@ def uncompiled(recipe: Recipe) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if recipe.compile else nullcontext()
 
 
+def can_recompute(detector: Detector) -> bool:
+    """Whether activation checkpointing would save what it does not save yet."""
+    return any(not layer.recomputed for layer in _encoder_layers(detector))
+
+
 def _recompute(detector: Detector) -> None:
-    layers = [module for module in detector.get_submodule("encoder").modules() if isinstance(module, EncoderLayer)]
-    if not layers:
+    if not can_recompute(detector):
         name = detector.spec.parts["encoder"]
         raise UsageError(f"activation_checkpointing: the encoder {name!r} has no layers", "leave it out")
-    for layer in layers:
+    for layer in _encoder_layers(detector):
         layer.recomputed = True
+
+
+def _encoder_layers(detector: Detector) -> list[EncoderLayer]:
+    return [module for module in detector.get_submodule("encoder").modules() if isinstance(module, EncoderLayer)]
 
 
 def _compiled(detector: Detector) -> list[nn.Module]:

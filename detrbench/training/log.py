@@ -4,7 +4,8 @@ A line holds `step`, how many are done, `epoch`, what these are in epochs, and m
 term and their weighted `total`; `gradient_norm` before clipping; `images_per_second`. Beside them `lr`, the highest
 learning rate; `memory_mib`, the peak so far; `seconds` of training. In fp16 there are `loss_scale`, the factor on the
 losses, and `overflows`: how many of these steps changed no weight, since their gradients were not finite; the mean norm
-is that of the others.
+is that of the others. TensorBoard shows the same where it is asked for, terms under `loss/`, and the figures of each
+evaluation under `evaluation/`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from detrbench.files import write_atomic
 from detrbench.results.folder import read_lines
+from detrbench.training.board import Board
 
 EVERY = 20  # steps
 
@@ -33,10 +35,11 @@ class Log:
         path: of the lines; None writes nothing. What an earlier run wrote of steps that are done again is dropped.
         step: steps done so far.
         device: whose memory is told.
+        board: a folder for TensorBoard; None writes nothing there.
     """
 
-    def __init__(self, path: Path | None, step: int, device: str) -> None:
-        self.path, self.device = path, device
+    def __init__(self, path: Path | None, step: int, device: str, board: Path | None = None) -> None:
+        self.path, self.device, self.board = path, device, Board(board, step)
         self.sums: dict[str, float] = {}
         self.norms: list[Tensor] = []
         self.images, self.since = 0, time.monotonic()
@@ -57,10 +60,8 @@ class Log:
         if self.path is None or not count:
             return
         norms = [norm for norm in torch.stack(self.norms).tolist() if math.isfinite(norm)]
-        line = {
-            "step": step,
-            "epoch": epoch,
-            **{name: value / count for name, value in self.sums.items()},
+        losses = {name: value / count for name, value in self.sums.items()}
+        rest = {
             "lr": lr,
             "gradient_norm": sum(norms) / len(norms) if norms else None,
             "images_per_second": self.images / max(now - self.since, 1e-9),
@@ -68,9 +69,14 @@ class Log:
             "seconds": seconds,
         }
         if scale:
-            line |= {**scale, "overflows": count - len(norms)}
-        self.append(line)
+            rest |= {**scale, "overflows": count - len(norms)}
+        self.append({"step": step, "epoch": epoch, **losses, **rest})
+        self.board.add(step, {**{f"loss/{name}": value for name, value in losses.items()}, **rest})
         self.sums, self.norms, self.images, self.since = {}, [], 0, now
+
+    def evaluated(self, step: int, figures: Mapping[str, float | None]) -> None:
+        """Shows an evaluation's figures; the record of the training holds them by epoch."""
+        self.board.add(step, {f"evaluation/{name}": value for name, value in figures.items()})
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Writes any line."""

@@ -80,6 +80,7 @@ def train(
     num_workers: int = 0,
     log: Path | None = None,
     skip: Collection[int] = (),
+    board: Path | None = None,
 ) -> TrainingHistory:
     """Train, or go on training, and leave `model.safetensors` in `folder`.
 
@@ -100,6 +101,7 @@ def train(
         num_workers: processes that read images ahead; they change nothing but the speed.
         log: the file that gets a line every so many steps; see `training.log`.
         skip: steps, counted from 1, whose images are passed over.
+        board: the folder that gets the same for TensorBoard.
 
     Raises:
         Diverged: training diverged; names the step, the term and the images.
@@ -111,8 +113,10 @@ def train(
     training = _Training(detector.to(device), recipe, folder, ranks, steps_of_epoch)
     training.restore(notice)
     state, best = training.state, training.average or detector
-    written = Log(log if ranks.rank == 0 else None, training.step, device)
-    with contextlib.closing(training.read(dataset, transform, num_workers)) as loader:
+    log, board = (log, board) if ranks.rank == 0 else (None, None)
+    written = Log(log, training.step, device, board)
+    loading = contextlib.closing(training.read(dataset, transform, num_workers))
+    with contextlib.closing(written.board), loading as loader:
         while state.epoch < recipe.epochs:
             training.run_epoch(loader, written, progress, skip)
             if state.batch < training.steps:
@@ -121,7 +125,9 @@ def train(
             last = state.epoch == recipe.epochs
             if evaluate and recipe.eval_every_epochs and (last or state.epoch % recipe.eval_every_epochs == 0):
                 with uncompiled(recipe):
-                    entry |= evaluate(best.eval())
+                    figures = evaluate(best.eval())
+                entry |= figures
+                written.evaluated(training.step, figures)
             training.save()
     names = list(class_names(dataset).values())
     if training.average is not None:

@@ -22,7 +22,7 @@ from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.criterion import count_boxes
 from detrbench.models.detector import Detector
 from detrbench.ranks import ALONE, Ranks
-from detrbench.training.execution import FULL, Precision
+from detrbench.training.execution import FULL, Precision, can_recompute
 from detrbench.training.sums import PairwiseSum, over_ranks
 
 
@@ -138,7 +138,7 @@ def _run(
 def _backward(detector: Detector, batch: Batch, part: Part, precision: Precision) -> dict[str, Tensor]:
     """Leaves one micro-batch's share of the gradient with the parameters; returns its loss terms."""
     batch = batch.to(next(detector.parameters()).device)
-    with _naming(batch):
+    with _naming(batch, detector):
         with precision.autocast():
             out = detector(batch.images, batch.masks, targets=batch.targets)
         losses = detector.criterion(out, batch.targets, part.num_boxes)
@@ -148,7 +148,7 @@ def _backward(detector: Detector, batch: Batch, part: Part, precision: Precision
 
 
 @contextlib.contextmanager
-def _naming(batch: Batch) -> Iterator[None]:
+def _naming(batch: Batch, detector: Detector) -> Iterator[None]:
     """Says of what fails inside which images did it, or what would fit."""
     try:
         yield
@@ -156,7 +156,8 @@ def _naming(batch: Batch) -> Iterator[None]:
         raise _diverged(error.message, batch.image_ids, {}) from error
     except (torch.OutOfMemoryError, MemoryError) as error:
         count, _, height, width = batch.images.shape
-        fits = "micro_batch=1" if count > 1 else "shortest=SMALLER"
+        less = ["activation_checkpointing=true"] if can_recompute(detector) else []
+        fits = " or ".join([*less, "micro_batch=1" if count > 1 else "shortest=SMALLER"])
         raise EnvironmentLacking(f"out of memory: {count} x {height} x {width} pixels at once; --set {fits}") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from detrbench.errors import CheckpointError, Damaged, EnvironmentLacking
 from detrbench.results import folder as results_folder
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
+from detrbench.run import steps
 
 ORDER = [
     ("sparse-0.1", "complexity"),
@@ -57,6 +59,19 @@ def test_everything_is_done_once_in_order(terminal: Terminal) -> None:
     assert states(terminal, "old")["accuracy"] == ("not_measured", "published figures only")
     assert terminal.type("run", "demo.yaml")[0] == 0
     assert terminal.calls == []
+
+
+def test_tensorboard_is_asked_for_and_missed_before_anything_is_done(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(steps, "take", lambda item, *more: asked.append((item.measure, item.tensorboard)) or {})
+    terminal.type("run", "demo.yaml", "-k", "0.1", "--measure", "accuracy", "--tensorboard")
+    assert ("training", True) in asked
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    code, _, err = terminal.type("run", "demo.yaml", "--tensorboard")
+    assert code == 4
+    assert "pip install 'detrbench[tensorboard]'" in err
 
 
 def test_fresh_takes_everything_again(terminal: Terminal) -> None:

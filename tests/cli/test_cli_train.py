@@ -14,6 +14,7 @@ import pytest
 import yaml
 from coco_files import write_coco
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from terminal import tiny_weights
 
 from detrbench import cli
@@ -78,7 +79,7 @@ def steps_taken(monkeypatch: pytest.MonkeyPatch, kill_at: str | None = None) -> 
 def test_from_a_folder_to_ap_drawings_and_a_report(
     cells: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["train", MODEL, "--data", str(cells), *SMALL, "--threshold", "0"]
+    arguments = ["train", MODEL, "--data", str(cells), *SMALL, "--threshold", "0", "--tensorboard"]
     with monkeypatch.context() as patch:
         taken = steps_taken(patch, kill_at="accuracy")
         assert cli.main(arguments) == 130
@@ -99,6 +100,9 @@ def test_from_a_folder_to_ap_drawings_and_a_report(
     assert record["num_images"] == 3
     history = json.loads((cell / "training.json").read_text())["records"]["training"]
     assert [epoch["epoch"] for epoch in history["epochs"]] == [1, 2]
+    events = EventAccumulator(str(cell / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss/total")] == [2, 4]
+    assert [e.value for e in events.Scalars("evaluation/AP")] == pytest.approx([e["AP"] for e in history["epochs"]])
     assert Path(made["weights"]).is_file()
     drawn = [Image.open(path).size for path in made["predictions"]]
     assert drawn == [open_dataset(DataSpec("coco", path=cells), "val")[i].image.size for i in range(3)]

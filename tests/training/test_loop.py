@@ -273,8 +273,13 @@ def test_too_many_images_at_once_say_what_would_fit(monkeypatch: pytest.MonkeyPa
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
     monkeypatch.setattr(Detector, "forward", full)
-    for micro_batch, fits in ((2, "micro_batch=1"), (1, "shortest=SMALLER")):
-        recipe = dataclasses.replace(RECIPE, micro_batch=micro_batch)
+    less = "activation_checkpointing=true or "
+    for micro_batch, recomputed, fits in (
+        (2, False, f"{less}micro_batch=1"),
+        (1, False, f"{less}shortest=SMALLER"),
+        (2, True, "micro_batch=1"),
+    ):
+        recipe = dataclasses.replace(RECIPE, micro_batch=micro_batch, activation_checkpointing=recomputed)
         with pytest.raises(EnvironmentLacking, match=rf"^out of memory: {micro_batch} x \d+ x \d+ .*--set {fits}$"):
             train(tmp_path, recipe)
 
