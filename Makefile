@@ -57,14 +57,17 @@ test-slurm: $(READY)  ## jobs on a real Slurm that is started on this machine, a
 mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour; SUITE=full shows survivors the slow ones)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mistakes/run.py --suite $(or $(SUITE),test)
 
-bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; parts and waits of training steps; the CUDA kernels' instructions
+bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; parts, waits, time and memory of training steps; the loader; the CUDA kernels' instructions
 	$(BIN)/python benchmarks/op.py --threads 1,2
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/executions.py
+	$(BIN)/python benchmarks/loader.py
 	-$(BIN)/python benchmarks/instructions.py
 
 bench-gpu: $(READY)  ## the same on a CUDA device, which is named first: kernels, not their launches
 	$(BIN)/python benchmarks/op.py --device cuda
 	$(BIN)/python benchmarks/training_step.py --device cuda --backbone r50 --size 800x1216 --images 2
+	$(BIN)/python benchmarks/executions.py --device cuda --backbone r50 --size 800x1216 --images 2
 
 bench-scoring: $(READY)  ## scoring of 5000 images x 100 detections, ours and pycocotools in one run
 	$(BIN)/python benchmarks/scoring.py

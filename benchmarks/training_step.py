@@ -6,8 +6,9 @@
 
 The parts are run in turn, and the families in turn, round after round; printed is the median of each part.
 `matching` is the cost of every prediction for every object, its copy to the host and the assignment there; `losses` is
-the rest of the criterion. Objects are drawn, 7 to an image on average as in COCO. Waits are counted on a pretended
-device (`waits.py`), for the tiny backbone and small images: what the values are does not matter to them.
+the rest of the criterion. `matching by image` is no part of a step: the same as DETR's code does it, with a copy for
+each layer and image, and its waits. Objects are drawn, 7 to an image on average as in COCO. Waits are counted on a
+pretended device (`waits.py`), for the tiny backbone and small images: what the values are does not matter to them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from waits import Waits, far
+from torch import Tensor
+from waits import DEVICE, Waits, far
 
 from detrbench import models
 from detrbench.data.loading import Batch
 from detrbench.models.detector import Detector
-from detrbench.models.matcher import match
+from detrbench.models.matcher import Unmatched, assign, match, matching_cost
 from detrbench.models.targets import Objects
+from detrbench.models.tokens import Prediction
 from detrbench.training import optimiser
 from detrbench.training.recipe import Recipe
 from detrbench.training.step import Part, train_step
@@ -41,11 +45,13 @@ RECIPE = Recipe()
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one step: milliseconds by part, and waits by the line that waits."""
+    """Of one step: milliseconds by part, and waits by the line that waits; the same of matching image by image."""
 
     family: str
     milliseconds: dict[str, float]
     waits: dict[str, int]
+    by_image_milliseconds: float
+    by_image_waits: int
 
 
 def made_up_batch(images: int, height: int, width: int) -> Batch:
@@ -66,6 +72,32 @@ def detector_of(family: str, backbone: str) -> Detector:
     return models.create(f"{family}_{backbone}", num_classes=CLASSES).train()
 
 
+@torch.no_grad()
+def match_by_image(asked: Sequence[Unmatched]) -> list[list[list[np.ndarray]]]:
+    """For each layer and image the query of each object, from costs that come to the host one image at a time."""
+    found = []
+    for each in asked:
+        counts, logits, boxes = each.objects.counts, each.prediction.logits, each.prediction.boxes
+        labels, wanted = each.objects.labels.split(counts), each.objects.boxes.split(counts)
+        found.append(
+            [
+                [
+                    _queries(Prediction(logits[layer, image], boxes[layer, image]), labels[image], wanted[image])
+                    for image in range(len(counts))
+                ]
+                for layer in range(len(logits))
+            ]
+        )
+    return found
+
+
+def _queries(prediction: Prediction, labels: Tensor, boxes: Tensor) -> np.ndarray:
+    """(Q, K) logits and (Q, 4) boxes, (n,) labels and (n, 4) boxes -> (n,) queries."""
+    alone = Objects.of([{"labels": labels, "boxes": boxes}], prediction.boxes)
+    cost = matching_cost(Prediction(prediction.logits[None, None], prediction.boxes[None, None]), alone)
+    return assign(cost.cpu().numpy(), alone)[0]
+
+
 class Step:
     """The parts of one training step, each to be called behind the other."""
 
@@ -79,10 +111,17 @@ class Step:
         torch.manual_seed(0)
         self.out = self.detector(self.batch.images, self.batch.masks, targets=self.batch.targets)
 
-    def matching(self) -> None:
+    def unmatched(self) -> list[Unmatched]:
+        """What the criterion has matched."""
         objects = Objects.of(self.batch.targets, self.out.pred_boxes)
         asked = [term.unmatched(self.out, objects) for term in self.detector.criterion.terms]  # type: ignore[operator]
-        match([each for each in asked if each is not None])
+        return [each for each in asked if each is not None]
+
+    def matching(self) -> None:
+        match(self.unmatched())
+
+    def by_image(self) -> None:
+        match_by_image(self.unmatched())
 
     def criterion(self) -> None:
         criterion = self.detector.criterion
@@ -99,14 +138,14 @@ class Step:
     def milliseconds(self, device: str) -> dict[str, float]:
         """Of each part; the criterion matches too, which is taken off to give the losses."""
         found = {}
-        for part in (self.forward, self.matching, self.criterion, self.backward, self.optimiser):
+        for part in (self.forward, self.matching, self.by_image, self.criterion, self.backward, self.optimiser):
             start = time.perf_counter()
             part()
             if device == "cuda":
                 torch.cuda.synchronize()
             found[part.__name__] = (time.perf_counter() - start) * 1e3
         found["losses"] = found.pop("criterion") - found["matching"]
-        return {part: found[part] for part in PARTS}
+        return {part: found[part] for part in (*PARTS, "by_image")}
 
 
 def waits_of(family: str) -> dict[str, int]:
@@ -117,6 +156,17 @@ def waits_of(family: str) -> dict[str, int]:
     return dict(waits.by_place.most_common())
 
 
+def waits_by_image(family: str) -> int:
+    """Waits of matching image by image in such a step, where ours waits once."""
+    step = Step(far(detector_of(family, "tiny")), made_up_batch(4, 64, 96))
+    with Waits() as waits:
+        step.batch = step.batch.to(DEVICE)
+        step.forward()
+        asked, before = step.unmatched(), waits.total
+        match_by_image(asked)
+        return waits.total - before
+
+
 def costs(families: Sequence[str], backbone: str, batch: Batch, device: str, rounds: int) -> list[Cost]:
     """Of each family, run in turn."""
     batch = batch.to(device)
@@ -125,9 +175,13 @@ def costs(families: Sequence[str], backbone: str, batch: Batch, device: str, rou
         step.milliseconds(device)
     found = [{family: step.milliseconds(device) for family, step in steps.items()} for _ in range(rounds)]
     medians = {
-        family: {part: statistics.median(each[family][part] for each in found) for part in PARTS} for family in families
+        family: {part: statistics.median(each[family][part] for each in found) for part in found[0][family]}
+        for family in families
     }
-    return [Cost(family, medians[family], waits_of(family)) for family in families]
+    return [
+        Cost(family, medians[family], waits_of(family), medians[family].pop("by_image"), waits_by_image(family))
+        for family in families
+    ]
 
 
 def main() -> None:
@@ -151,11 +205,12 @@ def main() -> None:
         return
     place = f"{options.device}, {torch.get_num_threads()} threads"
     print(f"milliseconds of a step of {options.images} images of {options.size}, {options.backbone}, {place}")
-    form = "{:<28}" + "{:>11}" * (len(PARTS) + 1) + "{:>7}"
-    print(form.format("family", *PARTS, "step", "waits"))
+    form = "{:<28}" + "{:>11}" * (len(PARTS) + 1) + "{:>7}" + "{:>20}"
+    print(form.format("family", *PARTS, "step", "waits", "matching by image"))
     for cost in found:
         times = [*cost.milliseconds.values(), sum(cost.milliseconds.values())]
-        print(form.format(cost.family, *(f"{each:.1f}" for each in times), sum(cost.waits.values())))
+        by_image = f"{cost.by_image_milliseconds:.1f} ({cost.by_image_waits} waits)"
+        print(form.format(cost.family, *(f"{each:.1f}" for each in times), sum(cost.waits.values()), by_image))
         if options.places:
             print(*(f"    {count} {where}" for where, count in cost.waits.items()), sep="\n")
 

@@ -38,7 +38,7 @@ def measure(detector: nn.Module, protocol: MemoryProtocol, training: bool = True
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(protocol.batch_size, 3, protocol.height, protocol.width, generator=generator).to(parameter)
     _reset_process_peak(images.device)
-    forward = _peak(lambda: _forward(detector, images), images.device)
+    forward = peak(lambda: _forward(detector, images), images.device)
     step = _training_peak(detector, images, protocol, generator) if training else None
     return Memory(
         protocol=protocol.name,
@@ -72,7 +72,7 @@ def _training_peak(detector: nn.Module, images: Tensor, protocol: MemoryProtocol
             trained.criterion.total(trained.criterion(trained(images, None), targets)).backward()
             optimizer.step()
 
-    return _peak(steps, images.device)
+    return peak(steps, images.device)
 
 
 def _target(detector: Any, objects: int, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -81,7 +81,7 @@ def _target(detector: Any, objects: int, images: Tensor, generator: torch.Genera
     return {"labels": torch.zeros(objects, dtype=torch.int64, device=images.device), "boxes": boxes.to(images)}
 
 
-def _peak(run: Callable[[], Any], device: torch.device) -> float:
+def peak(run: Callable[[], Any], device: torch.device) -> float:
     """Bytes that the allocator handed out at the highest point, above what it held before."""
     if device.type != "cuda":
         return _cpu_peak(run)
