@@ -71,6 +71,11 @@ def uncompiled(recipe: Recipe) -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager") if recipe.compile else nullcontext()
 
 
+def comes_from_the_compiler(error: Exception) -> bool:
+    """Whether `torch.compile` could not do with what it was given, or had no compiler of its own."""
+    return type(error).__module__ == "torch._dynamo.exc"  # which takes seconds to import
+
+
 def can_recompute(detector: Detector) -> bool:
     """Whether activation checkpointing would save what it does not save yet."""
     return any(not layer.recomputed for layer in _encoder_layers(detector))

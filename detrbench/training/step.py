@@ -22,7 +22,7 @@ from detrbench.errors import Diverged, EnvironmentLacking
 from detrbench.models.criterion import count_boxes
 from detrbench.models.detector import Detector
 from detrbench.ranks import ALONE, Ranks
-from detrbench.training.execution import FULL, Precision, can_recompute
+from detrbench.training.execution import FULL, Precision, can_recompute, comes_from_the_compiler
 from detrbench.training.sums import PairwiseSum, over_ranks
 
 
@@ -159,6 +159,11 @@ def _naming(batch: Batch, detector: Detector) -> Iterator[None]:
         less = ["activation_checkpointing=true"] if can_recompute(detector) else []
         fits = " or ".join([*less, "micro_batch=1" if count > 1 else "shortest=SMALLER"])
         raise EnvironmentLacking(f"out of memory: {count} x {height} x {width} pixels at once; --set {fits}") from error
+    except Exception as error:
+        if comes_from_the_compiler(error):
+            reason = str(error).strip().splitlines()[0]
+            raise EnvironmentLacking(f"torch.compile failed: {reason}", "--set compile=false") from error
+        raise
 
 
 def _diverged(message: str, image_ids: Sequence[int], terms: Mapping[str, float]) -> Diverged:

@@ -17,23 +17,12 @@ executions = script("executions")
 def test_each_way_takes_the_steps_that_it_is_named_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        executions, "detector_of", lambda family, backbone: small(family, training_step.CLASSES).train()
-    )
-    arguments = [
-        "--families",
-        "deformable_detr",
-        "--ways",
-        "float32,checkpointed,bf16",
-        "--rounds",
-        "1",
-        "--images",
-        "2",
-    ]
+    monkeypatch.setattr(executions, "detector_of", lambda family, _: small(family, training_step.CLASSES).train())
+    arguments = ["--families", "deformable_detr", "--ways", "float32,checkpointed", "--rounds", "1", "--images", "1"]
     monkeypatch.setattr(sys, "argv", ["executions.py", *arguments, "--size", "128x128", "--json"])
     executions.main()
     costs = {cost["way"]: cost for cost in json.loads(capsys.readouterr().out)["costs"]}
-    assert list(costs) == ["float32", "checkpointed", "bf16"]
+    assert list(costs) == ["float32", "checkpointed"]
     assert all(cost["milliseconds"] > 0 for cost in costs.values())
     assert costs["checkpointed"]["peak_mib"] < costs["float32"]["peak_mib"]
 

@@ -101,6 +101,20 @@ def test_micro_batches_are_part_of_a_training_unless_they_are_the_whole_batch() 
         assert key("training", cell(settings=whole)) == key("training", cell())
 
 
+@pytest.mark.parametrize(
+    "asked", ["precision: bf16", "precision: fp16", "fused_adamw: true", "channels_last: true", "compile: true"]
+)
+def test_what_rounds_otherwise_is_another_training(asked: str) -> None:
+    assert key("training", cell(settings=f", {asked}")) != key("training", cell())
+    assert folder_name(cell(settings=f", {asked}")) != folder_name(cell())
+
+
+def test_what_changes_no_bit_is_the_same_training_in_the_same_place() -> None:
+    recomputed = cell(settings=", activation_checkpointing: true")
+    assert key("training", recomputed) == key("training", cell())
+    assert folder_name(recomputed) == folder_name(cell())
+
+
 def test_the_size_of_a_timing_is_part_of_its_key_though_nothing_is_trained() -> None:
     assert key("latency", cell(settings=", longest: 80")) != key("latency", cell())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from pathlib import Path
@@ -15,7 +16,8 @@ from training.test_loop import RECIPE, train, weights
 from training.test_waits import padded_batch
 
 from detrbench import models
-from detrbench.errors import Diverged, UsageError
+from detrbench.data.loading import Batch
+from detrbench.errors import Diverged, EnvironmentLacking, UsageError
 from detrbench.models.detector import Detector
 from detrbench.results.folder import read_lines
 from detrbench.training import checkpoint, execution, loop, optimiser
@@ -247,3 +249,81 @@ def test_what_a_recipe_asks_for_reaches_its_training(tmp_path: Path) -> None:
     train(tmp_path / "recomputed", dataclasses.replace(plain, activation_checkpointing=True))
     found = weights(tmp_path / "recomputed")
     assert all(torch.equal(tensor, found[name]) for name, tensor in expected.items())
+
+
+# ------------------------------------------------------------------------------------------------------- compilation
+
+
+def compiled(detector: Detector) -> set[str]:
+    return {name for name, module in detector.named_modules() if module._compiled_call_impl is not None}
+
+
+def test_backbone_and_layers_are_compiled_and_copies_of_them_are_not() -> None:
+    detector = small("lite_dino", 5)
+    names = set(detector.state_dict())
+    prepare(detector, Recipe(compile=True))
+    layers = {f"{kind}.layers.{number}" for kind in ("encoder", "decoder") for number in range(2)}
+    assert compiled(detector) == {"backbone", *layers}
+    assert set(detector.state_dict()) == names
+    assert compiled(copy.deepcopy(detector)) == set()  # as the moving average is made
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("family", QUICK)
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_whole_layers_are_compiled_once_for_images_of_any_size(
+    monkeypatch: pytest.MonkeyPatch, family: str, recomputed: bool
+) -> None:
+    """Traced and differentiated as ever, but run by PyTorch: the kernels that Inductor writes take minutes."""
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile_(self, backend="aot_eager", **how))
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    plain, detector = small(family, 5).train(), small(family, 5).train()
+    prepare(detector, Recipe(compile=True, activation_checkpointing=recomputed))
+    optims = [optimiser.build(each, Recipe()) for each in (plain, detector)]
+    for height, width in ((64, 96), (96, 64), (80, 112), (128, 96)):
+        part = Part.of([resized(padded_batch(), height, width)])
+        (expected, norm), (losses, found) = (
+            train_step(each, optim, part, 0.1, 1.0) for each, optim in zip((plain, detector), optims)
+        )
+        assert losses == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        assert float(found) == pytest.approx(float(norm), rel=1e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 6
+
+
+def resized(batch: Batch, height: int, width: int) -> Batch:
+    """Other images of that size, padded at the right."""
+    images = torch.randn(len(batch.images), 3, height, width, generator=torch.Generator().manual_seed(height))
+    masks = torch.zeros(len(images), height, width, dtype=torch.bool)
+    masks[1:, :, width * 2 // 3 :] = True
+    return dataclasses.replace(batch, images=images, masks=masks)
+
+
+@pytest.mark.full
+def test_a_compiled_run_goes_on_exactly_and_is_evaluated_uncompiled(tmp_path: Path) -> None:
+    recipe, seen = dataclasses.replace(RECIPE, compile=True, ema=0.0), []
+
+    def evaluate(detector: Detector) -> dict[str, float | None]:
+        before = torch._dynamo.utils.counters["frames"]["total"]
+        detector(torch.zeros(1, 3, 64, 160))
+        seen.append(torch._dynamo.utils.counters["frames"]["total"] - before)
+        return {"AP": 1.0}
+
+    train(tmp_path / "whole", recipe, evaluate=evaluate)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "killed", recipe, stop_after=4)
+    train(tmp_path / "killed", recipe)
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "killed")
+    assert all(torch.equal(tensor, resumed[name]) for name, tensor in whole.items())
+    assert seen == [0, 0]
+
+
+def test_what_does_not_compile_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise torch._dynamo.exc.TorchDynamoException("no working C++ compiler\nmore of it")
+
+    monkeypatch.setattr(Detector, "forward", fail)
+    with pytest.raises(EnvironmentLacking, match=r"^torch\.compile failed: no working C\+\+ compiler$") as caught:
+        train(tmp_path)
+    assert caught.value.hint == "--set compile=false"

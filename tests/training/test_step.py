@@ -31,19 +31,19 @@ def slow(family: str) -> object:
     return pytest.param(family, marks=pytest.mark.full)
 
 
-def micro_batches(count: int, size: int) -> list[Batch]:
-    """The first step of `count` images, in float64; every second image has no objects."""
+def micro_batches(count: int, size: int, dtype: torch.dtype = torch.float64) -> list[Batch]:
+    """The first step of `count` images; every second image has no objects."""
     found = next(steps(open_dataset(SHAPES, "train"), SIZES, Order(count, seed=3), size, epochs=[0]))
-    return [changed(batch) for batch in found]
+    return [changed(batch, dtype) for batch in found]
 
 
-def changed(batch: Batch) -> Batch:
+def changed(batch: Batch, dtype: torch.dtype) -> Batch:
     kept = [slice(0, image_id % 2 * 9) for image_id in batch.image_ids]
     targets = [
-        {"labels": target["labels"][some], "boxes": target["boxes"][some].double()}
+        {"labels": target["labels"][some], "boxes": target["boxes"][some].to(dtype)}
         for target, some in zip(batch.targets, kept)
     ]
-    return Batch(batch.images.double(), batch.masks, targets, batch.image_ids, batch.sizes)
+    return Batch(batch.images.to(dtype), batch.masks, targets, batch.image_ids, batch.sizes)
 
 
 def part(batch: Batch, some: slice) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from families import FAMILIES, small
 from safetensors.torch import load_file
 from torch import Tensor
+from training.test_execution import spoil
 from training.test_step import QUICK, micro_batches, slow
 from two_processes import Two, two
 
@@ -18,8 +20,9 @@ from detrbench.data import DataSpec, open_dataset
 from detrbench.data.transforms import Train
 from detrbench.errors import DataError, Diverged, UsageError
 from detrbench.ranks import ALONE, RankLost, Ranks
-from detrbench.training import loop
-from detrbench.training.recipe import Recipe
+from detrbench.training import loop, optimiser
+from detrbench.training.execution import Precision
+from detrbench.training.recipe import BF16, FP16, Recipe
 from detrbench.training.step import Part, train_step
 
 RECIPE = Recipe(
@@ -96,6 +99,45 @@ def test_a_training_of_two_processes_ends_with_the_weights_of_one(pair: Two, tmp
         assert [type(error) for error in pair(train, tmp_path / "stopped", RECIPE, stop)] == [Stopped] * 2
     pair(train, tmp_path / "stopped")
     assert differing(tmp_path / "two", tmp_path / "stopped") == []
+
+
+def spoilt_steps(ranks: Ranks, precision: str) -> Any:
+    """Weights and, in fp16, the scale behind each of three steps.
+
+    In the first one the last process has nothing to do. In the second its gradient overflows, in fp16.
+    """
+    torch.set_num_threads(1)
+    detector, execution = small("sparse_detr", 12).train(), Precision(precision, torch.device("cpu"))
+    if precision == FP16:
+        execution.scaler.update(2.0**8)
+    optim, batches = optimiser.build(detector, Recipe()), micro_batches(4, 1, torch.float32)
+    found = []
+    for number in range(3):
+        mine = batches if ranks.size == 1 else batches[2 * ranks.rank :][:2]
+        if number == 0:
+            mine = batches[:2] if ranks.rank == 0 else []
+        last = ranks.rank == ranks.size - 1
+        spoilt = precision == FP16 and number == 1 and last and spoil(next(detector.decoder.parameters()))
+        _, norm = train_step(detector, optim, Part.of(mine, ranks), 0.1, 1.0, 7, ranks, execution)
+        if spoilt:
+            spoilt.remove()
+        weights = {name: parameter.detach().clone() for name, parameter in detector.named_parameters()}
+        found.append((weights, float(norm), execution.figures()))
+    return found
+
+
+@pytest.mark.parametrize("precision", [FP16, pytest.param(BF16, marks=pytest.mark.full)])
+def test_processes_in_half_precision_leave_out_the_same_steps_and_end_alike(pair: Two, precision: str) -> None:
+    alone, (first, second) = spoilt_steps(ALONE, precision), pair(spoilt_steps, precision)
+    for one, other in zip(first, second, strict=True):
+        assert all(torch.equal(tensor, other[0][name]) for name, tensor in one[0].items())
+        assert one[2] == other[2]
+    for one, both in zip(alone, first, strict=True):  # bit by bit those of one process, too
+        assert all(torch.equal(tensor, both[0][name]) for name, tensor in one[0].items())
+    if precision == FP16:
+        assert [figures["loss_scale"] for _, _, figures in first] == [256, 128, 128]
+        assert [math.isfinite(norm) for _, norm, _ in first] == [True, False, True]
+        assert all(torch.equal(tensor, first[1][0][name]) for name, tensor in first[0][0].items())
 
 
 def test_processes_that_cannot_share_a_step_say_so(pair: Two, tmp_path: Path) -> None:
