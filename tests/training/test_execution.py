@@ -268,17 +268,28 @@ def test_backbone_and_layers_are_compiled_and_copies_of_them_are_not() -> None:
     assert compiled(copy.deepcopy(detector)) == set()  # as the moving average is made
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("family", QUICK)
-@pytest.mark.parametrize("recomputed", [False, True])
-def test_whole_layers_are_compiled_once_for_images_of_any_size(
-    monkeypatch: pytest.MonkeyPatch, family: str, recomputed: bool
-) -> None:
-    """Traced and differentiated as ever, but run by PyTorch: the kernels that Inductor writes take minutes."""
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled code is traced and differentiated, but run by PyTorch: the kernels that Inductor writes take minutes."""
     compile_ = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda self, **how: compile_(self, backend="aot_eager", **how))
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    ("family", "recomputed"),
+    [
+        ("dac_detr", False),
+        ("dn_deformable_detr", False),
+        ("focus_detr", True),
+        ("lite_dino", True),
+        ("sparse_detr", False),
+    ],
+)
+def test_whole_layers_are_compiled_once_for_images_of_any_size(family: str, recomputed: bool) -> None:
     plain, detector = small(family, 5).train(), small(family, 5).train()
     prepare(detector, Recipe(compile=True, activation_checkpointing=recomputed))
     optims = [optimiser.build(each, Recipe()) for each in (plain, detector)]
@@ -301,6 +312,7 @@ def resized(batch: Batch, height: int, width: int) -> Batch:
 
 
 @pytest.mark.full
+@pytest.mark.usefixtures("traced")
 def test_a_compiled_run_goes_on_exactly_and_is_evaluated_uncompiled(tmp_path: Path) -> None:
     recipe, seen = dataclasses.replace(RECIPE, compile=True, ema=0.0), []
 
