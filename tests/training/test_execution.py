@@ -47,6 +47,12 @@ def gradients(detector: Detector) -> dict[str, Tensor]:
 # ----------------------------------------------------------------------------------------------------------- precision
 
 
+@pytest.mark.parametrize(("name", "dtype"), [(FLOAT32, torch.float32), (BF16, torch.bfloat16), (FP16, torch.float16)])
+def test_a_forward_computes_in_the_type_that_is_asked_for(name: str, dtype: torch.dtype) -> None:
+    with Precision(name, CPU).autocast():
+        assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
 @pytest.mark.parametrize("family", EACH)
 def test_losses_in_half_precision_are_nearly_those_in_float32_and_weights_move(family: str) -> None:
     expected, _ = take(small(family, 5), Recipe())
