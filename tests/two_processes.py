@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from detrbench.ranks import Ranks
+from detrbench.run import processes
 
 
 class Two:
@@ -18,7 +18,7 @@ class Two:
 
     def __init__(self) -> None:
         store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-        context = multiprocessing.get_context("spawn")
+        context = processes._CONTEXT  # of `--jobs`: PyTorch is imported once for all
         self.store, self.pipes, self.processes = store, [], []
         for rank in range(2):
             ours, theirs = context.Pipe()

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from detrbench import statistics
 from detrbench.compare.verdicts import verdict
@@ -14,6 +13,8 @@ from detrbench.statistics import Evidence
 
 
 def test_three_processes_are_students_t_over_their_medians() -> None:
+    from scipy import stats  # half a second, which every process that collects the tests would pay for
+
     rng = np.random.default_rng(0)
     samples = [rng.lognormal(1, 0.1, 31) for _ in range(4)]
     found = statistics.of_processes([list(each) for each in samples])
@@ -25,6 +26,8 @@ def test_three_processes_are_students_t_over_their_medians() -> None:
 
 
 def test_difference_of_independents_is_welchs_test() -> None:
+    from scipy import stats
+
     rng = np.random.default_rng(1)
     a, b = rng.normal(5, 1, 6), rng.normal(4, 3, 9)
     found = _mean(a).minus(_mean(b))

@@ -35,6 +35,13 @@ def _each_plot_is_drawn_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without drawings, for tests of what stands beside them."""
+    for module, name in PLOTS:
+        monkeypatch.setattr(module, name, lambda *arguments, **named: "")
+
+
 @pytest.fixture(scope="session")
 def _written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return report_fixture.write_quickstart(report_fixture.write_table6(tmp_path_factory.mktemp("written")))

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from shipped_suites import cells, load
 
-from detrbench import models
+from detrbench import models, yaml12
 from detrbench.measure import ap_images
 from detrbench.measure.ap_interval import ClassMatches, Matches
 from detrbench.measures import EVALUATED
@@ -120,7 +119,7 @@ def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, An
     """One cell: `found` maps measure to its records by protocol, `missing` maps measure to why it is not there."""
     at = folder / "cells" / f"{cell['id']}-0000abcd"
     at.mkdir(parents=True)
-    (at / "cell.yaml").write_text(yaml.safe_dump(cell, sort_keys=False))
+    (at / "cell.yaml").write_text(yaml12.dump(cell))
     measures: dict[str, Any] = {measure: {"state": "done", "why": None} for measure in found}
     measures |= {measure: {"state": "not_measured", "why": why} for measure, why in missing.items()}
     status = {"cell": cell["id"], "updated": "2026-01-02T03:04:05+00:00", "measures": measures}
@@ -167,7 +166,7 @@ def write_table6(root: Path, scale: str = "smoke", trained: bool = True) -> Path
         "report": {"sweep": "keep_ratio"},
         "scales": {scale: SETTINGS},
     }
-    (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    (folder / "suite.yaml").write_text(yaml12.dump(suite))
     names = {"sparse": "Sparse DETR", "sparse-dino": "DINO + Sparse DETR", "focus": "Focus-DETR (DINO)"}
     models = {"sparse": "sparse_detr_r50", "sparse-dino": "sparse_dino_r50", "focus": "focus_detr_r50"}
     for family, (prefix, name) in enumerate(names.items()):
@@ -224,7 +223,7 @@ def write_quickstart(root: Path) -> Path:
     folder.mkdir(parents=True)
     suite = {"name": "quickstart", "title": "Quickstart", "measure": ["complexity", "accuracy", "latency"],
              "report": {"sweep": "keep_ratio"}, "scales": {"smoke": SETTINGS}}  # fmt: skip
-    (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    (folder / "suite.yaml").write_text(yaml12.dump(suite))
     for i, (name, model, keep) in enumerate(
         [("deformable", "efficient_detr_r50", None), ("sparse-0.1", "sparse_detr_r50", 0.1),
          ("sparse-0.3", "sparse_detr_r50", 0.3), ("sparse-0.5", "sparse_detr_r50", 0.5)]
@@ -250,7 +249,7 @@ def write_shipped(root: Path, scale: str = "paper", names: list[str] | None = No
         folder = root / name / scale
         folder.mkdir(parents=True)
         written = loaded.suite.model_dump(exclude_unset=True, mode="json")
-        (folder / "suite.yaml").write_text(yaml.safe_dump(written, sort_keys=False))
+        (folder / "suite.yaml").write_text(yaml12.dump(written))
         for cell in cells(name, scale):
             if cell.published_only:
                 continue

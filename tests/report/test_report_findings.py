@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import report_fixture
-import yaml
 
+from detrbench import yaml12
 from detrbench.report import findings, pairs, sections
 from detrbench.report.sections import Section
 from detrbench.results.store import ResultsStore
@@ -53,17 +53,17 @@ def test_methods_are_paired_at_equal_keep_ratios_on_equal_bases(results: Path) -
 
 def test_a_row_is_held_against_the_one_whose_weights_it_has_and_not_against_the_baseline(results: Path) -> None:
     path = next(results.glob("quickstart/smoke/cells/sparse-0.5-*/cell.yaml"))
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "weights_of": "sparse-0.1"}))
+    path.write_text(yaml12.dump({**yaml12.load(path).value, "weights_of": "sparse-0.1"}))
     expected = [("sparse-0.5", "sparse-0.1"), ("sparse-0.1", "deformable"), ("sparse-0.3", "deformable")]
     assert pairs_of(section(results)) == expected
 
 
 def test_rows_with_other_parts_are_other_methods(results: Path) -> None:
     path = next(results.glob("quickstart/smoke/cells/sparse-0.5-*/cell.yaml"))
-    cell = yaml.safe_load(path.read_text())
+    cell = yaml12.load(path).value
     cell["options"] |= {"encoder": "sparse_objectness", "keep_ratio": 0.3}
     cell["complexity_options"] = cell["options"]
-    path.write_text(yaml.safe_dump(cell))
+    path.write_text(yaml12.dump(cell))
     methods = {entry.id: entry.identity.method for entry in section(results).entries}
     assert methods["sparse-0.3"] == methods["sparse-0.1"] == "Sparse DETR"
     assert methods["sparse-0.5"] == "Sparse DETR (objectness)"

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import report_fixture
-import yaml
 
-from detrbench import published
+from detrbench import published, yaml12
 from detrbench.report import contents, counts, overview, render, sections
 from detrbench.report.sections import Section
 from detrbench.results.store import ResultsStore
@@ -28,7 +27,7 @@ def copy_suite(root: Path, name: str, new: str) -> Path:
 
 
 def change(path: Path, **values: object) -> None:
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **values}))
+    path.write_text(yaml12.dump({**yaml12.load(path).value, **values}))
 
 
 def test_a_detector_of_two_suites_is_one_row(results: Path) -> None:
@@ -130,6 +129,7 @@ def test_one_detector_with_two_published_figures_is_told(results: Path) -> None:
     assert [fact for fact in told if "121" in fact and "136" in fact and "apart; 127.0 under common" in fact]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_contents_go_by_paper_and_table_number(results: Path) -> None:
     for name, reference in (("b", "focus_detr/table10"), ("c", "dino/table5"), ("d", "focus_detr/table2")):
         change(copy_suite(results, "quickstart", name) / "smoke" / "suite.yaml", published=reference)

@@ -9,14 +9,13 @@ import random
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 import report_fixture
-import yaml
 
+from detrbench import yaml12
 from detrbench.errors import UsageError
 from detrbench.report import FORMATS, formats, render, sections, write
 from detrbench.results.store import ResultsStore
@@ -63,13 +62,13 @@ def parsed(html: str) -> Structure:
 def poison(root: Path) -> None:
     """Puts markup wherever a user's text can come from."""
     for path in root.glob("*/*/suite.yaml"):
-        suite = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump({**suite, "title": HOSTILE, "description": HOSTILE}))
+        suite = yaml12.load(path).value
+        path.write_text(yaml12.dump({**suite, "title": HOSTILE, "description": HOSTILE}))
     for number, path in enumerate(sorted(root.glob("*/*/cells/*/cell.yaml"))):
-        cell = yaml.safe_load(path.read_text())
+        cell = yaml12.load(path).value
         cell |= {"id": f"{HOSTILE}{number}", "model": HOSTILE, "row": None}
         cell["complexity_options"] = {HOSTILE: HOSTILE, "keep_ratio": HOSTILE + str(number)}
-        path.write_text(yaml.safe_dump(cell))
+        path.write_text(yaml12.dump(cell))
         status = json.loads((path.parent / "status.json").read_text())
         for entry in status["measures"].values():
             entry["why"] = HOSTILE
@@ -90,6 +89,7 @@ def test_page_is_self_contained_and_well_formed(results: Path) -> None:
         assert phrase in html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_headline_comes_first_and_what_was_measured_apart_has_a_banner(results: Path) -> None:
     html = render(results)
     order = re.findall(r'<section id="([^"]+)"', html)
@@ -106,7 +106,7 @@ def test_the_headline_comes_first_and_what_was_measured_apart_has_a_banner(resul
     assert "not COCO" in suite[suite.index("<table") :]  # the block's own heading
 
 
-def test_equal_results_give_equal_bytes_and_need_no_torch(results: Path, tmp_path: Path) -> None:
+def test_equal_results_give_equal_bytes(results: Path, tmp_path: Path) -> None:
     copy = tmp_path / "elsewhere"
     folders = sorted(results.rglob("*"))
     random.Random(1).shuffle(folders)  # another order of creation
@@ -119,10 +119,6 @@ def test_equal_results_give_equal_bytes_and_need_no_torch(results: Path, tmp_pat
     assert render(copy) == page
     for format in set(FORMATS) - {"html"}:
         assert render(results, None, format) == render(copy, None, format), format
-    program = "import sys; from pathlib import Path; from detrbench.report import render; "
-    program += "print(render(Path(sys.argv[1]))); sys.exit('torch' in sys.modules)"
-    other = subprocess.run([sys.executable, "-c", program, str(results)], capture_output=True, text=True, check=True)
-    assert other.stdout == page + "\n"
 
 
 def test_hostile_text_stays_text(results: Path) -> None:
@@ -229,6 +225,7 @@ def test_unknown_names(results: Path) -> None:
         render(results, None, "pdf")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_truncated_files_are_told_and_left_out(results: Path, tmp_path: Path) -> None:
     path = next(results.glob("quickstart/smoke/cells/sparse-0.1-*/accuracy.json"))
     path.write_text(path.read_text()[:50])

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import report_fixture
-import yaml
 
+from detrbench import yaml12
 from detrbench.report import render, sections, tables
 from detrbench.report.sections import Section
 from detrbench.report.tables import Table
@@ -37,7 +37,7 @@ def section(tmp_path: Path) -> Section:
     folder = tmp_path / "figure3" / "smoke"
     folder.mkdir(parents=True)
     suite = {"name": "figure3", "title": "Queries per object", "published": "dac_detr/figure3", "measure": ["queries"]}
-    (folder / "suite.yaml").write_text(yaml.safe_dump(suite))
+    (folder / "suite.yaml").write_text(yaml12.dump(suite))
     for index, (id_, name, figures) in enumerate(
         [("dac", "DAC-DETR", record(6.0)), ("plain", "Deformable-DETR", None)]
     ):

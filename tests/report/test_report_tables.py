@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import report_fixture
-import yaml
 
+from detrbench import yaml12
 from detrbench.report import figures, findings, labels, sections, tables
 from detrbench.report.columns import TableCell
 from detrbench.report.sections import Section
@@ -62,8 +62,8 @@ def test_paper_ap_is_compared_on_all_of_val2017(tmp_path: Path, images: int, com
         envelope["records"]["common"]["num_images"] = images
         path.write_text(json.dumps(envelope))
     for path in tmp_path.glob("*/*/cells/*/cell.yaml"):
-        values = yaml.safe_load(path.read_text())
-        path.write_text(yaml.safe_dump({**values, "resolved": {"data": "coco", "path": "/data/coco"}}))
+        values = yaml12.load(path).value
+        path.write_text(yaml12.dump({**values, "resolved": {"data": "coco", "path": "/data/coco"}}))
     table = tables.main_table(section(tmp_path))
     assert ("AP.difference" in [column.key for column in table.columns]) is compared
     if compared:
@@ -149,7 +149,7 @@ def test_footnote_letters() -> None:
 def test_a_suite_chooses_its_tables_and_plots(results: Path) -> None:
     path = results / "quickstart" / "smoke" / "suite.yaml"
     asked = {"tables": ["training"], "plots": ["ap_gflops", "gflops_by_part"]}
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "report": asked}))
+    path.write_text(yaml12.dump({**yaml12.load(path).value, "report": asked}))
     found = section(results, "quickstart")
     assert [table.key for table in tables.detail_tables(found)] == ["training"]
     assert [figure.key for figure in figures.drawings(found)] == ["ap_gflops", "gflops_by_part"]
@@ -169,8 +169,8 @@ def test_a_measure_that_no_row_has_is_a_sentence_not_columns(results: Path) -> N
 def evaluate_under(root: Path, row: str, rule: str) -> None:
     """Gives a row of the quick start an AP under another protocol, which its table asks for."""
     folder = next(root.glob(f"quickstart/smoke/cells/{row}-*"))
-    made = yaml.safe_load((folder / "cell.yaml").read_text())
-    (folder / "cell.yaml").write_text(yaml.safe_dump(made | {"protocols": [rule]}))
+    made = yaml12.load(folder / "cell.yaml").value
+    (folder / "cell.yaml").write_text(yaml12.dump(made | {"protocols": [rule]}))
     envelope = json.loads((folder / "accuracy.json").read_text())
     envelope["records"][rule] = envelope["records"]["common"] | {"protocol": rule}
     (folder / "accuracy.json").write_text(json.dumps(envelope))

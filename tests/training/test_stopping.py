@@ -57,7 +57,14 @@ def train(folder: Path, **more: Any) -> Any:
     return loop.train(small("dn_deformable_detr", 12), dataset, transform, RECIPE, folder, **more)
 
 
-def test_a_signal_is_heeded_behind_the_step_in_hand(tmp_path: Path, number: int) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """History and folder of a training that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    return train(folder), folder
+
+
+def test_a_signal_is_heeded_behind_the_step_in_hand(tmp_path: Path, number: int, undisturbed: tuple[Any, Path]) -> None:
     seen: list[int] = []
 
     def progress(at: loop.TrainProgress) -> None:
@@ -70,10 +77,9 @@ def test_a_signal_is_heeded_behind_the_step_in_hand(tmp_path: Path, number: int)
     state = torch.load(tmp_path / "stopped" / STATES[0], weights_only=True)["state"]
     assert (state["epoch"], state["batch"], seen) == (0, 2, [1, 2])
     history = train(tmp_path / "stopped", num_workers=1)
-    undisturbed = train(tmp_path / "undisturbed")
-    found, expected = (load_file(tmp_path / name / loop.WEIGHTS) for name in ("stopped", "undisturbed"))
+    found, expected = (load_file(folder / loop.WEIGHTS) for folder in (tmp_path / "stopped", undisturbed[1]))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
-    assert [entry["losses"] for entry in history.epochs] == [entry["losses"] for entry in undisturbed.epochs]
+    assert [entry["losses"] for entry in history.epochs] == [entry["losses"] for entry in undisturbed[0].epochs]
     assert signal.getsignal(number).__name__ == "end"  # type: ignore[union-attr]
 
 
