@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import shipped_suites
 from terminal import SUITE, FakeData, Terminal
 
 from detrbench import environment
 from detrbench.errors import DataError
+from detrbench.suite import loading
+
+
+@pytest.fixture(autouse=True, scope="package")
+def _suites_that_come_along_are_read_once() -> Iterator[None]:
+    """`list` and `show` of a model read all of them."""
+    read, names = loading.load, frozenset(loading.names())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load", lambda name: (shipped_suites.load if name in names else read)(name))
+        yield
 
 
 @pytest.fixture

@@ -37,15 +37,11 @@ def test_a_folder_of_pictures_and_their_page(terminal: Terminal, weights: Path) 
     assert "a.jpg" in html
     assert str(weights) in html
 
-
-def test_one_page_alone_is_the_same_twice(terminal: Terminal, weights: Path) -> None:
-    Image.new("RGB", (48, 64), "teal").save("b.png")
-    code, out, err = terminal.type(*arguments(weights, "b.png", "-o", "one.html"))
+    # The page alone, from another run: the same to the byte.
+    code, out, err = terminal.type(*arguments(weights, "a.jpg", "-o", "one.html", "--threshold", "0"))
     assert code == 0, err
     assert str(Path("one.html").resolve()) in out
-    first = Path("one.html").read_bytes()
-    assert terminal.type(*arguments(weights, "b.png", "-o", "one.html"))[0] == 0
-    assert Path("one.html").read_bytes() == first
+    assert Path("one.html").read_text() == html
     assert not list(Path().glob("*-tokens.png"))
 
 

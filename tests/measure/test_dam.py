@@ -130,6 +130,7 @@ def official(tmp_path_factory: pytest.TempPathFactory) -> Detector:
     return official_detector(OFFICIAL, tmp_path_factory.mktemp("weights"))
 
 
+@pytest.mark.full  # the same at a small size: tests/models/test_small_references.py
 @pytest.mark.parametrize("case", ["batch1", "batch2"])
 def test_official_figures(official: Detector, case: str) -> None:
     wanted = golden(OFFICIAL)["cases"][case]["dam"]

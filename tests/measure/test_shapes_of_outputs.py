@@ -21,9 +21,9 @@ class NothingRemembered(shapes.MetaOutputs):
     [
         ("sparse_detr_tiny", {"num_encoder_layers": 2}),
         ("focus_detr_tiny", {"num_encoder_layers": 2, "keep_ratios": [0.5, 0.3]}),
-        ("lite_dino_tiny", {"blocks": 1}),
-        ("dn_deformable_detr_tiny", {"num_encoder_layers": 2}),
-        ("dino_swin_t", {"num_encoder_layers": 2}),
+        pytest.param("lite_dino_tiny", {"blocks": 1}, marks=pytest.mark.full),
+        pytest.param("dn_deformable_detr_tiny", {"num_encoder_layers": 2}, marks=pytest.mark.full),
+        pytest.param("dino_swin_t", {"num_encoder_layers": 2}, marks=pytest.mark.full),
     ],
 )
 def test_counts_are_those_of_a_forward_without_memory(

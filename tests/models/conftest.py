@@ -6,14 +6,14 @@ import functools
 from collections.abc import Iterator
 
 import pytest
-from test_laws import NAMES, small
+from test_laws import NAMES, small, with_slow
 
 from detrbench.models.detector import Detector
 
 _made = functools.cache(small)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=with_slow(NAMES))
 def detector(request: pytest.FixtureRequest) -> Iterator[Detector]:
     found = _made(request.param)
     trained = [parameter.requires_grad for parameter in found.parameters()]

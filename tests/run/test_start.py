@@ -210,11 +210,15 @@ def test_training_begins_with_the_file_and_says_so(cache: Path, capsys: pytest.C
     assert cli.main(["report", "results", "--format", "md"]) == 0
     assert "began" not in capsys.readouterr().out  # ImageNet weights go without saying
 
-    # Another detector begins with all of it, for fewer classes; nobody asks for ImageNet weights then.
+
+def test_another_detector_begins_with_all_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """For fewer classes; nobody asks for ImageNet weights then, which this backbone has none of."""
+    tiny = ("--set", "model.backbone=tiny")
+    assert run(*tiny, "--set", "init=none") == 0
+    (weights,) = Path("results").glob("demo/small/cells/*/checkpoint/model.safetensors")
     shutil.move(weights, "detector.safetensors")
     shutil.rmtree("results")
-    (cache / "R-50.pkl").unlink()
-    assert run("--set", "init_from=detector.safetensors", "--set", "model.num_classes=20") == 0
+    assert run(*tiny, "--set", "init_from=detector.safetensors", "--set", "model.num_classes=20") == 0
     (began,) = records("training")["training"]["began_with"]
     assert (began["part"], began["adapter"], began["sha256"]) == (
         "detector",

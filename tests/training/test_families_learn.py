@@ -22,7 +22,7 @@ from detrbench.training.recipe import Recipe
 
 SHAPES = DataSpec(kind="shapes", num_train=4, image_size=96, max_objects=3, min_size=24, clutter=0.1)
 STEPS = 15
-QUICK = ("sparse_detr", "lite_dino", "dac_detr")  # an encoder, denoising, an auxiliary decoder
+QUICK = ("sparse_detr", "lite_dino")  # an encoder, denoising
 
 
 def slow(family: str) -> object:

@@ -242,7 +242,7 @@ def test_there_is_no_second_gradient() -> None:
         gradient.sum().backward()
 
 
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [pytest.param(False, marks=pytest.mark.full), True])
 def test_compiles_without_a_break(dynamic: bool) -> None:
     def twice(*arguments: Tensor) -> Tensor:
         output, weights = ops.key_aware_attention(*arguments)
