@@ -7,6 +7,9 @@ READY  := $(VENV)/.ready
 # The suites whose rows the first figure of the README shows.
 HEADLINE := focus_table6_keep_ratio focus_table1_main dac_table1 lite_table4
 
+# pytest keeps the tests as it rewrote them: seconds of each process, whatever the shell says of bytecode.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: audit bench bench-gpu bench-scoring check-self clean docs fuzz headline kills limits lint lock mistakes quickstart \
 	record-references test test-full test-gpu test-oldest test-slurm
 

@@ -16,8 +16,13 @@ from PIL import Image
 
 from detrbench.pictures import gallery, objects, overlay, page, tokens
 from detrbench.pictures.gallery import Exhibit
-from detrbench.pictures.scene import Objects
+from detrbench.pictures.scene import Objects, Scene
 from detrbench.pictures.sheet import Picture, sheet
+
+
+def without_queries(name: str, keep: float = 0.5) -> Scene:
+    """A scene of which only tokens and detections are drawn."""
+    return dataclasses.replace(scene(name, keep), encoder=None, paths=None)
 
 
 def opened(picture: Picture) -> Image.Image:
@@ -111,7 +116,7 @@ def test_matching_takes_each_object_once() -> None:
 
 
 def test_many_detectors_go_on_in_the_next_row() -> None:
-    images = [scene("image 1"), scene("image 2")]
+    images = [without_queries("image 1"), without_queries("image 2")]
     made = by_key(gallery.side_by_side({f"d{i}": images for i in range(6)}, 0.3))["attention"].picture
     one_row = sheet([[tokens.attention(images[0])]]).height
     assert 1.5 * one_row < made.height < 2.5 * one_row
@@ -121,7 +126,7 @@ def test_many_detectors_go_on_in_the_next_row() -> None:
 def test_detectors_that_update_the_same_tokens_share_a_panel() -> None:
     """Lite DETR's table once had nine equal ones."""
     keep = {"dense": 1.0, "half": 0.5, "twin": 0.5, "also": 1.0}
-    alike = {name: [scene("x", share), scene("y", share)] for name, share in keep.items()}
+    alike = {name: [without_queries("x", share), without_queries("y", share)] for name, share in keep.items()}
     made = by_key(gallery.side_by_side(alike, 0.3))
     assert made["kept"].picture.alt.count("tokens kept") == 2 * 2
     assert "dense and 1 more: 60 of 60 tokens kept; half and 1 more: 30 of 60 tokens kept" in made["kept"].picture.alt
@@ -129,12 +134,14 @@ def test_detectors_that_update_the_same_tokens_share_a_panel() -> None:
         "Drawn once, as they update the same: dense, also. Drawn once, as they update the same: half, twin."
     )
     assert made["attention"].picture.alt.count("attention on kept tokens") == 2 * 4
-    alike["twin"][1] = scene("y", 0.4)  # on one image alone
+    alike["twin"][1] = without_queries("y", 0.4)  # on one image alone
     assert by_key(gallery.side_by_side(alike, 0.3))["kept"].picture.alt.count("tokens kept") == 2 * 3
 
 
 def test_only_shared_images_are_shown() -> None:
-    made = gallery.side_by_side({"a": [scene("x"), scene("y")], "b": [scene("y")], "c": []}, 0.3)
+    made = gallery.side_by_side(
+        {"a": [without_queries("x"), without_queries("y")], "b": [without_queries("y")], "c": []}, 0.3
+    )
     assert by_key(made)["attention"].picture.alt.count("attention on kept tokens") == 2
     assert gallery.side_by_side({"a": [scene("x")], "b": [scene("y")]}, 0.3) == []
     assert gallery.side_by_side({}, 0.3) == []

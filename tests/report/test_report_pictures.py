@@ -46,16 +46,16 @@ def test_variants_stand_side_by_side(traced: Path) -> None:
 
 def test_page_shows_them_is_stable_and_needs_no_torch(traced: Path) -> None:
     program = "import sys; from pathlib import Path; from detrbench.report import render; "
-    program += "sys.stdout.write(render(Path(sys.argv[1]))); sys.exit('torch' in sys.modules)"
+    program += "sys.stdout.write(render(Path(sys.argv[1]), ['quickstart'])); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program, str(traced)], check=True, capture_output=True, text=True)
-    html = render(traced)
+    html = render(traced, ["quickstart"])
     assert done.stdout == html
     images = re.findall(
         r'<img loading="lazy" src="data:image/png;base64,[A-Za-z0-9+/=]+" alt="([^"]+)" width="\d+" height="\d+">', html
     )
     assert len(images) == html.count("<img ") == 5
     assert "Inside the detectors" in html
-    assert len(html) < 2_500_000
+    assert len(html) < 2_000_000
 
 
 @pytest.mark.usefixtures("undrawn")

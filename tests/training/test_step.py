@@ -88,7 +88,7 @@ def by_hand(detector: Detector, batches: Sequence[Batch]) -> tuple[dict[str, flo
 
 @pytest.mark.parametrize("family", [family if family in QUICK else slow(family) for family in FAMILIES])
 def test_a_step_is_the_mean_over_its_micro_batches(family: str) -> None:
-    batches = micro_batches(8, 2)
+    batches = micro_batches(6, 2)
     detector = small(family, 12).double().train()
     detector.backbone.eval()  # its batch statistics are looked at below
     losses, gradients = step(detector, batches)
