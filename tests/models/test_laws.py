@@ -105,7 +105,8 @@ def test_every_parameter_learns(detector: Detector) -> None:
     assert idle == []
 
 
-@pytest.mark.parametrize("name", with_slow(NAMES))
+@pytest.mark.full  # counting runs there: tests/measure/test_official_counts.py
+@pytest.mark.parametrize("name", NAMES)
 def test_meta_device_gives_shapes(name: str) -> None:
     detector = small(name)
     out = detector.to("meta")(torch.randn(1, 3, 128, 192, device="meta", dtype=torch.float64))

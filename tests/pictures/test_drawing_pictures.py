@@ -57,6 +57,7 @@ def test_pictures_are_as_large_as_they_say(one: dict[str, Exhibit], several: dic
         assert entry.picture.source.startswith("data:image/png;base64,")
 
 
+@pytest.mark.full  # of pictures in a page: tests/report/test_report_pictures.py
 def test_equal_scenes_give_equal_bytes_in_another_process(one: dict[str, Exhibit]) -> None:
     program = (
         "import sys, hashlib; sys.path.insert(0, 'tests'); from made_up_scenes import scene; "

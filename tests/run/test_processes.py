@@ -37,7 +37,7 @@ variants:
   - {id: sparser, model: sparse_detr_tiny, options: {keep_ratio: 0.05}, weights_of: sparse}
 scales:
   smoke:
-    {data: shapes, num_train: 4, num_val: 2, image_size: 64, epochs: 2, batch_size: 2,
+    {data: shapes, num_train: 4, num_val: 2, image_size: 64, epochs: 1, batch_size: 2,
      model: {hidden_dim: 64, num_heads: 2, ffn_dim: 32, num_queries: 10, num_encoder_layers: 1, num_decoder_layers: 1}}
 measure: [accuracy, memory]
 """

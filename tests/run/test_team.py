@@ -37,7 +37,7 @@ variants:
   - {id: sparse, model: sparse_detr_tiny}
 scales:
   smoke:
-    {data: shapes, num_train: 6, num_val: 5, image_size: 64, epochs: 2, batch_size: 4, micro_batch: 1,
+    {data: shapes, num_train: 6, num_val: 5, image_size: 64, epochs: 1, batch_size: 4, micro_batch: 1,
      model: {hidden_dim: 64, num_heads: 2, ffn_dim: 32, num_queries: 10, num_encoder_layers: 1, num_decoder_layers: 1}}
 measure: [accuracy, dam, queries]
 """
