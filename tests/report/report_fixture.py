@@ -131,7 +131,7 @@ def write_cell(folder: Path, cell: dict[str, Any], found: dict[str, dict[str, An
 def write_seeds(root: Path, cell: str, found: list[tuple[float, float]]) -> None:
     """Further trainings of a cell of `quickstart`, with so much AP of such a skill."""
     (first,) = root.glob(f"quickstart/*/cells/{cell}-0000abcd")
-    described = yaml.safe_load((first / "cell.yaml").read_text())
+    described = yaml12.load(first / "cell.yaml").value
     for number, (ap, skill) in enumerate(found, 1):
         another = {"id": f"{cell}#{number}", "seed_of": cell, "resolved": {**described["resolved"], "seed": number}}
         write_cell(first.parent.parent, {**described, **another}, {"accuracy": {"common": accuracy(ap, 200)}}, {})
