@@ -151,6 +151,7 @@ def test_thirty_suites_stay_small(results: Path) -> None:
     assert html.count('<section id="') == 3 + 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_suite_has_no_overview(results: Path) -> None:
     assert '<section id="all"' in render(results)
     html = render(results, ["quickstart"])
