@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from detrbench.errors import Diverged
@@ -132,6 +131,8 @@ def label_logits(logits: Tensor, objects: Objects) -> Tensor:
 
 def assign(cost: np.ndarray, objects: Objects) -> np.ndarray:
     """(L, T, Q) cost -> (L, T) query of each object, -1 for none."""
+    from scipy.optimize import linear_sum_assignment  # takes longer to import than a small detector to build
+
     query = np.full(cost.shape[:2], -1)
     for layer, layer_query in zip(cost, query):
         start = 0

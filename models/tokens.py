@@ -60,9 +60,11 @@ class Tokens:
     @property
     def num_valid(self) -> list[int]:
         """Tokens of each image that are no padding. Waits for the device once where there is padding."""
+        batch, total = self.padding.shape
+        if not self.padded:
+            return [total] * batch
         if self._num_valid is None:
-            batch, total = self.padding.shape
-            self._num_valid = (~self.padding).sum(1).tolist() if self.padded else [total] * batch
+            self._num_valid = (~self.padding).sum(1).tolist()
         return self._num_valid
 
     def without_finest(self, levels: int) -> Tokens:

@@ -6,7 +6,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,17 @@ def pytest_collection_finish() -> None:
     """What is imported by now stays: looking through it for garbage, again and again, would take a part of the time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def counts_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests count is kept for them alone, and what others have counted is not looked at."""
+    from detrbench.measure import counting
+
+    folder = tmp_path_factory.mktemp("counts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counting, "_folder", lambda: folder)
+        yield
 
 
 @pytest.fixture

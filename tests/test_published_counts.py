@@ -106,7 +106,7 @@ def test_every_published_figure_is_met_or_as_far_as_on_record(what: str | None) 
         rule = protocols.get("complexity", protocol)
         if protocol == "common":
             rule = rule.at(64, 64)  # not what is looked at here
-        return dict(records.to_json(complexity.measure(create, rule, cross_check=False)))
+        return dict(records.to_json(complexity.measure(create, rule)))
 
     found = published_counts.compare(what, count)
     assert found

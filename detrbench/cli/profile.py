@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import typer
 from detrbench.cli import output
 from detrbench.cli.output import Json, Set
 from detrbench.errors import UsageError
+from detrbench.measure import counting, protocols
 from detrbench.measures import COMMON
 from detrbench.results import records
 from detrbench.suite.cells import Cell
@@ -59,14 +59,10 @@ def command(
 
 
 def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, as_json: bool, verbose: bool) -> None:
-    from detrbench import models
-    from detrbench.measure import protocols
-
     rule = protocols.get("complexity", protocol)
     if size is not None:
         rule = rule.at(*_size(size))
-    models.resolve(model, options)  # before torch is imported: a wrong name should not have to wait
-    record = _count(model, options, rule, cross_check=verbose or as_json)
+    record = counting.count(model, options, rule, cross_check=verbose or as_json)
     if as_json:
         output.print_json({"model": model, "options": options, **records.to_json(record)})
         return
@@ -95,13 +91,6 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _count(model: str, options: dict[str, Any], rule: Any, cross_check: bool) -> Any:
-    from detrbench import models
-    from detrbench.measure import complexity
-
-    return complexity.measure(functools.partial(models.create, model, **options), rule, cross_check=cross_check)
-
-
 def _published(what: str | None, results_folder: Path, as_json: bool) -> None:
     from detrbench import published_counts
     from detrbench.run.reuse import KnownRecords
@@ -112,11 +101,9 @@ def _published(what: str | None, results_folder: Path, as_json: bool) -> None:
         found = known.counts(cell)
         if protocol in found:
             return found[protocol].envelope["records"][protocol]
-        from detrbench.measure import protocols
-
         output.note(f"counting {cell.suite}:{cell.id} under {protocol}")
         rule = protocols.get("complexity", protocol)
-        return records.to_json(_count(str(cell.model), cell.complexity_options, rule, cross_check=False))
+        return records.to_json(counting.count(str(cell.model), cell.complexity_options, rule))
 
     rows = published_counts.compare(what, count)
     if not rows:

@@ -16,7 +16,11 @@ matching.py     COCO's matching of detections to objects        (torch-free)
 protocols/      the named, versioned rules that they follow     (torch-free)
 inputs.py       image sizes of the complexity protocols         (torch-free)
 rules.py        what an operation costs                         (torch-free)
-counters.py     running a detector on shapes alone; other counters
+counting.py     counts by name, each taken once             (torch-free)
+counters.py     running a detector on shapes alone
+repeats.py      what layers that repeat did, booked again
+tally.py        the work of one forward, by what did it
+other_counters.py  fvcore and torch's counter, as a check
 operations.py   the work of each PyTorch operation
 ap_interval.py  AP of resampled images without matching anew    (torch-free)
 ap_images.py    what each image contributed to AP, as kept         (torch-free)

@@ -10,8 +10,10 @@ import torch
 from torch import nn
 
 from detrbench.errors import UsageError
-from detrbench.measure.counters import OTHER, by_fvcore, by_torch, count
+from detrbench.measure.counters import count, counts
+from detrbench.measure.other_counters import by_fvcore, by_torch
 from detrbench.measure.protocols.complexity import ComplexityProtocol
+from detrbench.measure.tally import OTHER
 from detrbench.results.records import Complexity, CrossCheck
 
 # Other counters need a real forward. This size is quick, and on four levels has tokens enough for DINO's 900 queries.
@@ -19,7 +21,7 @@ CROSS_CHECK_SIZE = (192, 256)
 
 
 def measure(
-    create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol, cross_check: bool = True
+    create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol, cross_check: bool = False
 ) -> Complexity:
     """Count one detector. Needs neither data nor weights; runs on the meta device, one forward for each distinct size.
 
@@ -34,8 +36,8 @@ def measure(
     """
     detector = _on_meta(create, protocol)
     total, trainable, parameters_by_part = parameters(detector)
-    tallies = {size: count(detector, *size, protocol.outputs) for size in protocol.inputs.sizes()}
     weights = protocol.inputs.sizes()
+    tallies = counts(detector, weights, protocol.outputs)
     images = sum(weights.values())
     parts = _part_names(detector)
     by_part: dict[str, float] = dict.fromkeys(parts.values(), 0.0)

@@ -6,6 +6,7 @@ Formulas read shapes only, so they work on meta tensors. What a unit costs is th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from math import prod
 from typing import Any
@@ -47,14 +48,20 @@ _NOT_ARITHMETIC = {
 
 def work(func: torch._ops.OpOverload, args: tuple[Any, ...], out: Any) -> Work | None:
     """The work of one call: None for views and allocations, [] for what no formula counts."""
+    formula = _formula(func)
+    return None if formula is None else formula(args, out)
+
+
+@functools.cache
+def _formula(func: torch._ops.OpOverload) -> Formula | None:
     name = func._schema.name
     if func.is_view or name in FREE:
         return None
     if name in _FORMULAS:
-        return _FORMULAS[name](args, out)
+        return _FORMULAS[name]
     if torch.Tag.pointwise in func.tags and name not in _NOT_ARITHMETIC:
-        return _elementwise(args, out)
-    return []
+        return _elementwise
+    return lambda args, out: []
 
 
 def _elementwise(args: tuple[Any, ...], out: Any) -> Work:

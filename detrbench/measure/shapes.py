@@ -10,9 +10,13 @@ from torch import Tensor
 
 _MOST = 200_000  # remembered calls, some hundred bytes each; beyond that all are forgotten
 
+_PLAIN = frozenset(
+    (type(None), int, float, bool, str, torch.dtype, torch.device, torch.Size, torch.layout, torch.memory_format)
+)
 
-class _NotRemembered(Exception):
-    """An argument that cannot be part of a key, or an output that is more than shapes."""
+
+class NotRemembered(Exception):
+    """A value that cannot be part of a key, or an output that is more than shapes."""
 
 
 class MetaOutputs:
@@ -30,16 +34,16 @@ class MetaOutputs:
         if not self._is_pure(func):
             return func(*args, **kwargs)
         try:
-            key = func, tuple(map(_key, args)), tuple((name, _key(value)) for name, value in kwargs.items())
-        except _NotRemembered:
+            key = func, tuple(map(key_of, args)), tuple((name, key_of(value)) for name, value in kwargs.items())
+        except NotRemembered:
             return func(*args, **kwargs)
         known = self._outputs.get(key)
         if known is not None:
-            return _made(known)
+            return made(known)
         out = func(*args, **kwargs)
         try:
-            made_from = _recipe(out)
-        except _NotRemembered:
+            made_from = recipe_of(out)
+        except NotRemembered:
             return out
         if len(self._outputs) >= _MOST:
             self._outputs.clear()
@@ -58,32 +62,34 @@ class MetaOutputs:
 META_OUTPUTS = MetaOutputs()
 
 
-def _key(value: Any) -> Hashable:
+def key_of(value: Any) -> Hashable:
     """What an operator's output depends on; the class too, for 1, 1.0 and True are equal and promote otherwise."""
     kind = value.__class__
+    if kind in _PLAIN:
+        return kind, value
     if isinstance(value, Tensor):
-        if value.device.type != "meta" or value.layout is not torch.strided:
-            raise _NotRemembered
+        if not value.is_meta or value.layout is not torch.strided:
+            raise NotRemembered
         return value.shape, value.stride(), value.dtype
     if kind in (list, tuple):
-        return kind, tuple(map(_key, value))
-    if value is None or kind in (int, float, bool, str, torch.dtype, torch.device, torch.layout, torch.memory_format):
-        return kind, value
-    raise _NotRemembered
+        return kind, tuple(map(key_of, value))
+    raise NotRemembered
 
 
-def _recipe(out: Any) -> Any:
+def recipe_of(out: Any) -> Any:
+    """What to make an operator's output from."""
     if isinstance(out, Tensor):
-        if out.device.type != "meta" or out.layout is not torch.strided or out.storage_offset():
-            raise _NotRemembered
+        if not out.is_meta or out.layout is not torch.strided or out.storage_offset():
+            raise NotRemembered
         return out.shape, out.stride(), out.dtype
     if isinstance(out, tuple | list):
-        return [_recipe(each) for each in out]
-    raise _NotRemembered
+        return [recipe_of(each) for each in out]
+    raise NotRemembered
 
 
-def _made(recipe: Any) -> Any:
+def made(recipe: Any) -> Any:
+    """An output like the one that the recipe is of."""
     if isinstance(recipe, list):
-        return tuple(_made(each) for each in recipe)
+        return tuple(made(each) for each in recipe)
     shape, stride, dtype = recipe
     return torch.empty_strided(shape, stride, dtype=dtype, device="meta")

@@ -45,7 +45,8 @@ class WorkItem:
     """One measure of one cell. `seconds` is a coarse estimate, None where nothing is known.
 
     `reused` is due, but an equal cell of some suite has all of its records; `known` names protocols of complexity whose
-    record is at hand, and which the step leaves out. `detections` is the key of what accuracy's forward detects.
+    record is at hand, and which the step leaves out; `anew` asks to count what the user's caches know, too.
+    `detections` is the key of what accuracy's forward detects.
 
     `why` says why a measure cannot be taken, where its record comes from, or what to know of what is due.
     `weights` names what the detector is loaded with: `checkpoint`, `trained`, or `random` (for what does not depend on
@@ -64,6 +65,7 @@ class WorkItem:
     weights: str
     seconds: float | None
     known: tuple[str, ...] = ()
+    anew: bool = False
     start: Start = field(default_factory=Start)
     skip: tuple[int, ...] = ()
     official: str | None = None

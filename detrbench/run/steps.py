@@ -25,7 +25,7 @@ from detrbench.files import write_atomic
 from detrbench.measure import (
     accuracy,
     ap_images,
-    complexity,
+    counting,
     detections,
     latency,
     memory,
@@ -103,15 +103,14 @@ def _create(item: WorkItem, open_data: OpenData | None) -> Any:
 
 
 def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
-    """Counts under each protocol that is not known; other counters are asked once, beside `common`."""
+    """Counts under each protocol that is not known."""
     cell = item.cell
     names = [name for name in cell.protocols_of("complexity") if name not in item.known]
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
         options = cell.options if name == EVALUATED else cell.complexity_options
-        create = functools.partial(models.create, cell.model, **options)
-        records[name] = complexity.measure(create, _counting(cell, name), cross_check=name == COMMON)
+        records[name] = counting.count(str(cell.model), options, _counting(cell, name), anew=item.anew)
     return records
 
 

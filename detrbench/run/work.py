@@ -162,7 +162,7 @@ def _count(item: WorkItem, context: RunContext, report: Callable[..., None], sta
     names = item.cell.protocols_of("complexity")
     fresh = {}
     if len(known) < len(names):
-        item_left = dataclasses.replace(item, known=tuple(known))
+        item_left = dataclasses.replace(item, known=tuple(known), anew=context.options.fresh)
         fresh = steps.take(item_left, context.options.device, dataset_of, report)
     records = {name: known[name].envelope["records"][name] if name in known else fresh[name] for name in names}
     extra = {

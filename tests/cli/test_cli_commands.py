@@ -14,7 +14,7 @@ from terminal import Terminal
 
 import detrbench
 from detrbench import cli
-from detrbench.cli import profile
+from detrbench.measure import counting, protocols
 from detrbench.weights import catalogue
 
 COMMANDS = ["run", "report", "list", "show", "status", "train", "validate", "doctor", "profile", "predict", "convert"]
@@ -38,15 +38,26 @@ LIGHT = [
 
 
 def test_light_commands_import_no_torch(tmp_path: Path) -> None:
+    import_no_torch(LIGHT, tmp_path)
+
+
+def test_a_profile_that_is_known_imports_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counting, "_folder", lambda: tmp_path / "cache" / "counts")
+    counting.count("sparse_detr_tiny", {}, protocols.get("complexity").at(64, 96))
+    known = [["profile", "sparse_detr_tiny", "--size", "64x96"]]
+    import_no_torch(known, tmp_path, DETRBENCH_CACHE=str(tmp_path / "cache"))
+
+
+def import_no_torch(commands: list[list[str]], tmp_path: Path, **environment: str) -> None:
     code = (
         "import contextlib, io, sys\n"
         "from detrbench import cli\n"
-        f"for arguments in {LIGHT!r}:\n"
+        f"for arguments in {commands!r}:\n"
         "    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
         "        cli.main(arguments)\n"
         "    assert 'torch' not in sys.modules, arguments\n"
     )
-    environment = {"PYTHONPATH": str(Path(detrbench.__file__).parent.parent), "PATH": "/usr/bin"}
+    environment |= {"PYTHONPATH": str(Path(detrbench.__file__).parent.parent), "PATH": "/usr/bin"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
@@ -268,8 +279,8 @@ def test_profile_prints_parts_and_json(terminal: Terminal, monkeypatch: pytest.M
         counted.append(counted[0] if counted else real(*asked, cross_check=True))
         return counted[0]
 
-    real = profile._count
-    monkeypatch.setattr(profile, "_count", count_once)
+    real = counting.count
+    monkeypatch.setattr(counting, "count", count_once)
     arguments = ["profile", "sparse_detr_tiny", "--set", "keep_ratio=0.1", "--size", "64x96"]
     code, out, err = terminal.type(*arguments)
     assert code == 0, err

@@ -6,7 +6,6 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +47,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(autouse=True)
 def counted_on_a_small_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """Operations are counted once, on 64 x 64 pixels, instead of at the sizes of COCO."""
-    from detrbench.measure import complexity
+    from detrbench.measure import counting
     from detrbench.measure.inputs import Inputs
 
-    real, small = complexity.measure, Inputs.single(64, 64)
+    real, small = counting.count, Inputs.single(64, 64)
     monkeypatch.setattr(
-        complexity,
-        "measure",
-        lambda create, rule, cross_check: real(create, replace(rule, inputs=small), cross_check=False),
+        counting, "count", lambda model, options, rule, anew: real(model, options, rule.on(small), anew=anew)
     )
 
 

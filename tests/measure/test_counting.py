@@ -15,6 +15,7 @@ from detrbench.measure import complexity, counters
 from detrbench.measure.inputs import Inputs
 from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.measure.rules import EVERY_OP, FVCORE, CountingRule
+from detrbench.measure.tally import Tally
 
 
 class Toy(nn.Module):
@@ -107,13 +108,13 @@ def test_unknown_operator_is_listed_not_silently_zero() -> None:
             out.pred_logits.topk(2)
             return out
 
-    uncounted = complexity.measure(Sorting, toy_protocol(EVERY_OP), cross_check=False).uncounted
+    uncounted = complexity.measure(Sorting, toy_protocol(EVERY_OP)).uncounted
     assert uncounted["aten::linalg_qr"] == 1
     assert uncounted["aten::topk"] == 1
 
 
 def test_cross_checks_agree_and_list_what_they_miss() -> None:
-    record = complexity.measure(Toy, toy_protocol())
+    record = complexity.measure(Toy, toy_protocol(), cross_check=True)
     ours, fvcore, torch_counter = (
         record.cross_check[f"{counter} at 8x12"] for counter in ("detrbench (fvcore)", "fvcore", "FlopCounterMode")
     )
@@ -148,8 +149,8 @@ def test_scaled_dot_product_and_deformable_attention() -> None:
 def test_weighted_mean_over_sizes() -> None:
     sizes = {(8, 12): 3, (16, 16): 1}
     protocol = ComplexityProtocol("two", "", Inputs("two sizes", lambda: sizes), FVCORE)
-    record = complexity.measure(Toy, protocol, cross_check=False)
-    each = [complexity.measure(Toy, toy_protocol().at(*size), cross_check=False).gflops for size in sizes]
+    record = complexity.measure(Toy, protocol)
+    each = [complexity.measure(Toy, toy_protocol().at(*size)).gflops for size in sizes]
     assert record.gflops == pytest.approx((3 * each[0] + each[1]) / 4)
 
 
@@ -176,7 +177,7 @@ def test_a_part_that_reads_values_when_it_is_built_is_counted_too() -> None:
 
 
 def test_a_module_is_not_taken_for_another_whose_name_begins_alike() -> None:
-    tally = counters.Tally()
+    tally = Tally()
     for scope, units in ((("encoder", "encoder.layers.1"), 1), (("encoder", "encoder.layers.10"), 10), (("enc",), 100)):
         tally.units[scope, "aten::mm", "matmul"] += units * 10**9
     assert tally.gflops(FVCORE, "encoder.layers.1") == 1

@@ -24,7 +24,7 @@ def slow(*case: Any) -> Any:
 
 def measured(name: str, protocol: str, **options: Any) -> float:
     create = functools.partial(models.create, name, **options)
-    return complexity.measure(create, protocols.get("complexity", protocol), cross_check=False).gflops
+    return complexity.measure(create, protocols.get("complexity", protocol)).gflops
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,6 @@ def test_common_counts_only_what_inference_needs() -> None:
         auxiliary: complexity.measure(
             functools.partial(models.create, "sparse_detr_r50", encoder_auxiliary=auxiliary),
             protocol,
-            cross_check=False,
         )
         for auxiliary in (True, False)
     }

@@ -111,11 +111,11 @@ def test_the_papers_detector_is_counted_and_the_trained_one_at_its_own_size(
 ) -> None:
     counted = {}
 
-    def measure(create: Any, rule: Any, cross_check: bool) -> None:
-        options = create().spec.options
+    def count(model: str, options: Any, rule: Any, anew: bool) -> None:
+        options = models.resolve(model, options).options
         counted[rule.name] = options["num_queries"], options["hidden_dim"], sorted(rule.inputs.sizes())
 
-    monkeypatch.setattr(steps.complexity, "measure", measure)
+    monkeypatch.setattr(steps.counting, "count", count)
     steps.take(item("complexity"), "cpu", opened, lambda *of: None)
     assert counted["common"] == (33, 256, sorted(Inputs.first_100().sizes()))
     assert counted["evaluated"][2] == [(64, 64)]
