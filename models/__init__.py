@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from detrbench.models.checkpoints import LoadReport
     from detrbench.models.detections import Detections
     from detrbench.models.detector import Detector, DetectorOutput
+    from detrbench.models.inference import Kind
 
 __all__ = [
     "DetectorSpec",
@@ -38,6 +39,7 @@ __all__ = [
     "all_parts",
     "create",
     "describe",
+    "for_inference",
     "load_backbone",
     "load_checkpoint",
     "names",
@@ -126,6 +128,13 @@ def save_checkpoint(
     from detrbench.models import checkpoints
 
     checkpoints.save(detector, Path(path), provenance or {}, class_names)
+
+
+def for_inference(detector: Kind) -> Kind:
+    """A copy that computes the same faster and cannot be trained. See `inference.for_inference`."""
+    from detrbench.models import inference
+
+    return inference.for_inference(detector)
 
 
 def postprocess(

@@ -67,6 +67,10 @@ class ProjectionNeck(nn.Module, Neck):
                 levels.append(projection(features[index]))
             else:
                 levels.append(projection(features[-1] if index == len(features) else levels[-1]))
+        return self.place(levels, masks, image_size)
+
+    def place(self, levels: list[Tensor], masks: Tensor | None, image_size: tuple[int, int]) -> Tokens:
+        """The levels (B, C, H_l, W_l) as tokens that know where they are; the others as for `forward`."""
         batch = len(levels[0])
         sizes = [(level.shape[-2], level.shape[-1]) for level in levels]
         if masks is None:
@@ -87,8 +91,8 @@ class ProjectionNeck(nn.Module, Neck):
         else:
             image_sizes = torch.stack([(~masks[:, 0]).sum(1), (~masks[:, :, 0]).sum(1)], -1)
         return Tokens(
-            features=torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1),
-            positions=torch.cat([position.flatten(2).transpose(1, 2) for position in positions], 1),
+            features=self.flatten(levels),
+            positions=self.flatten(positions),
             padding=torch.cat([padding.flatten(1) for padding in paddings], 1),
             sizes=sizes,
             spatial_shapes=shapes,
@@ -98,6 +102,11 @@ class ProjectionNeck(nn.Module, Neck):
             image_sizes=image_sizes.to(exact),
             finest_stride=level_stride(image_size, sizes[0]),
         )
+
+    @staticmethod
+    def flatten(levels: list[Tensor]) -> Tensor:
+        """(B, C, H_l, W_l) of each level -> (B, S, C), row by row, fine to coarse."""
+        return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
 
 
 def level_stride(image_size: tuple[int, int], size: tuple[int, int]) -> int:

@@ -102,8 +102,20 @@ def _label(cell: CellResult, several: bool) -> str:
 
 
 def _rows(name: str, a: CellResult, b: CellResult) -> Iterable[ComparisonRow]:
-    found = (compare_quantity(quantity, a, b, name) for quantity in QUANTITIES.values())
+    found = (
+        compare_quantity(quantity, a, b, name, protocol)
+        for quantity in QUANTITIES.values()
+        for protocol in _protocols(quantity, a, b)
+    )
     return [row for row in found if row is not None]
+
+
+def _protocols(quantity: Quantity, a: CellResult, b: CellResult) -> list[str]:
+    """Of latency each way to run that both sides have, since none stands for another; else the usual one."""
+    if quantity.measure != "latency":
+        return [COMMON]
+    shared = set(a.records.get(quantity.measure, {})) & set(b.records.get(quantity.measure, {}))
+    return sorted(shared, key=lambda name: (name != COMMON, name)) or [COMMON]
 
 
 def compare_quantity(

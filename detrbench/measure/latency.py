@@ -155,11 +155,11 @@ def _own_remarks(samples: list[Samples], marks: np.ndarray, flat: list[float]) -
 
 
 def _parts_of(detector: nn.Module, protocol: LatencyProtocol) -> dict[str, float]:
-    """Only an eager forward passes the borders between parts."""
-    if protocol.mode != "eager":
+    """A compiled forward does not pass the borders between parts."""
+    if protocol.mode not in ("eager", "optimised"):
         return {}
     images = timing.noise(protocol.batch_size, protocol.height, protocol.width, protocol.seed)
-    return by_part(detector, images.to(next(detector.parameters())))
+    return by_part(timing.in_form(detector, protocol), images.to(next(detector.parameters())))
 
 
 def by_part(detector: nn.Module, images: Tensor, rounds: int = PART_ROUNDS) -> dict[str, float]:

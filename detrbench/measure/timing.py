@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from detrbench import models
 from detrbench.errors import EnvironmentLacking
 from detrbench.measure import machine
 from detrbench.measure.inference import Progress, evaluating
@@ -144,12 +145,18 @@ def noise(batch_size: int, height: int, width: int, seed: int) -> Tensor:
 
 def _runner(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> Run:
     """The detector as the protocol's mode runs it."""
+    detector = in_form(detector, protocol)
     if protocol.mode == "compiled":
         compiled = torch.compile(detector, dynamic=False)
         return lambda images: compiled(images, None)
     if protocol.mode == "cuda_graph":
         return _graphed(detector, images)
     return lambda images: detector(images, None)
+
+
+def in_form(detector: nn.Module, protocol: LatencyProtocol) -> nn.Module:
+    """The detector, or a copy of it in the form for inference where that is timed."""
+    return models.for_inference(detector) if protocol.mode == "optimised" else detector
 
 
 def try_mode(detector: nn.Module, protocol: LatencyProtocol) -> None:

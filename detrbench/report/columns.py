@@ -248,6 +248,20 @@ def speed(section: Section) -> list[Column]:
     return [Column("fps.published", "Speed", "FPS published, other hardware", published), *columns]
 
 
+def latencies(section: Section) -> list[Column]:
+    """The median of each way to run, where several were timed: none stands for another."""
+    found = {name for entry in section.entries if entry.cell for name in entry.cell.records.get("latency", {})}
+    if len(found) < 2:
+        return []
+
+    def column(name: str) -> Column:
+        return Column(
+            f"latency.{name}", "ms", name, _measured("latency", 2, "median_ms", "value", protocol=lambda entry: name)
+        )
+
+    return [column(name) for name in sorted(found, key=lambda name: (name != COMMON, name))]
+
+
 def memory(section: Section) -> list[Column]:
     if not section.is_measured("memory"):
         return []

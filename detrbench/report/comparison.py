@@ -12,6 +12,7 @@ from detrbench.compare.cells import Comparison, ComparisonRow
 from detrbench.compare.differences import Reading
 from detrbench.compare.quantities import Quantity
 from detrbench.compare.verdicts import worded
+from detrbench.measures import COMMON
 from detrbench.report import labels
 from detrbench.report.formats import as_markdown, as_tex, plain
 from detrbench.words import json_text
@@ -49,7 +50,7 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
     notes = "; ".join(row.difference.notes) if row.difference else "on one side only"
     return (
         row.cell,
-        figure_name(row.quantity),
+        _figure(row),
         _value(row.a, row.quantity),
         _value(row.b, row.quantity),
         _change(row),
@@ -58,6 +59,13 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
         _verdict(row) or labels.ABSENT,
         notes,
     )
+
+
+def _figure(row: ComparisonRow) -> str:
+    """With the way to run that was timed, where it is not the usual one."""
+    protocols = {reading.protocol for reading in (row.a, row.b) if reading}
+    mode = f" ({', '.join(sorted(protocols))})" if row.quantity.measure == "latency" and protocols != {COMMON} else ""
+    return figure_name(row.quantity) + mode
 
 
 def _value(reading: Reading | None, quantity: Quantity) -> str:

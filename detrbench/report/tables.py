@@ -89,7 +89,7 @@ def main_table(section: Section) -> Table:
 
 # What a suite may list as `report: {tables: ...}`.
 DETAILS = (
-    "accuracy", "per_class", "gflops_by_part", "latency_by_part", "spread", "queries_by_epoch", "training",
+    "accuracy", "per_class", "gflops_by_part", "latency_by_part", "latencies", "spread", "queries_by_epoch", "training",
 )  # fmt: skip
 
 
@@ -103,6 +103,7 @@ def detail_tables(section: Section) -> list[Table]:
         per_class(section),
         fill("gflops_by_part", "GFLOPs by part", section, columns.by_part(section, "complexity"), measured),
         fill("latency_by_part", "Latency by part", section, columns.by_part(section, "latency"), measured),
+        fill("latencies", "Latency, by how a forward is run", section, columns.latencies(section), measured),
         fill("spread", f"Where queries end{first}", section, query_columns.spread(section), measured),
         fill(
             "queries_by_epoch",

@@ -207,8 +207,8 @@ class Report(Strict):
     """What the report shows of a suite; empty lists mean its usual tables and plots.
 
     Attributes:
-        tables: beside the main one: `accuracy`, `per_class`, `gflops_by_part`, `latency_by_part`, `spread`,
-            `queries_by_epoch`, `training`.
+        tables: beside the main one: `accuracy`, `per_class`, `gflops_by_part`, `latency_by_part`, `latencies`,
+            `spread`, `queries_by_epoch`, `training`.
         plots: `ap_gflops`, `gflops_by_part`, `ap_epochs`, `loss`, `ap_size`.
         sweep: the option, or the published column, that a detector's rows run through: they are joined by a line.
     """

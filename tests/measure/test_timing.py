@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detrbench import models
 from detrbench.errors import EnvironmentLacking
 from detrbench.measure import latency, protocols, timing
 
@@ -104,6 +105,20 @@ def test_compiled_detectors_are_timed_without_parts(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
     record = latency.measure({"A": Sleeper([], "A")}, dataclasses.replace(PROTOCOL, mode="compiled"))["A"]
     assert (record.mode, record.by_part_ms) == ("compiled", {})
+
+
+def test_the_form_for_inference_is_what_is_timed_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(models, "for_inference", lambda detector: Sleeper(calls, "optimised", 0.0).eval())
+    protocol = dataclasses.replace(PROTOCOL, mode="optimised")
+    detector = Sleeper(calls, "as it is", 0.0)
+    record = latency.measure({"A": detector}, protocol)["A"]
+    assert set(calls) == {"optimised"}
+    assert record.mode == "optimised"
+    assert record.by_part_ms
+    assert "in the form for inference" in record.convention
+    timing.try_mode(detector, protocol)
+    assert set(calls) == {"optimised"}
 
 
 def test_cuda_graphs_need_cuda() -> None:
@@ -304,6 +319,7 @@ def test_protocols_are_what_their_names_say() -> None:
     rules = protocols.of("latency")
     assert {name: rule.batch_size for name, rule in rules.items() if rule.batch_size > 1} == {"batch4": 4, "batch8": 8}
     assert {name: rule.mode for name, rule in rules.items() if rule.mode != "eager"} == {
+        "optimised": "optimised",
         "compiled": "compiled",
         "cuda_graph": "cuda_graph",
     }

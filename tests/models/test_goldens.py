@@ -13,6 +13,7 @@ import pytest
 import torch
 from golden_files import CREATE, GOLDENS, batch_of, golden, official_detector, relative_gap, targets_of
 
+from detrbench import models
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
 from detrbench.models.detector import Detector, DetectorOutput
 
@@ -51,7 +52,9 @@ def test_the_official_model(name: str, tmp_path: Path) -> None:
         with torch.no_grad():
             out = detector(images, masks, outputs="all", trace=True)
             final = detector(images, masks)
+            fast = models.for_inference(detector)(images, masks)
         check_predictions(final, case)
+        check_predictions(fast, case)
         check_predictions(out, case)
         for key in case.keys() - READ_ELSEWHERE:
             CHECKS[key](Case(detector, out, recorded, case))

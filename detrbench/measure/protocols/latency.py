@@ -5,6 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+Mode = Literal["eager", "optimised", "compiled", "cuda_graph"]
+MODES: dict[Mode, str] = {
+    "eager": "eager",
+    "optimised": "in the form for inference (norms folded, fused layers, packed weights)",
+    "compiled": "torch.compile",
+    "cuda_graph": "replayed from a CUDA graph",
+}
+
 
 @dataclass(frozen=True)
 class LatencyProtocol:
@@ -12,7 +20,8 @@ class LatencyProtocol:
 
     Args:
         batch_size: images in a forward.
-        mode: how the detector runs: as it is, through `torch.compile`, or replayed from a CUDA graph.
+        mode: how the detector runs: as it is, in the form for inference (`models.for_inference`), through
+            `torch.compile`, or replayed from a CUDA graph.
         window_seconds: None times single forwards (burst); else a sample is a window of that length in which forwards
             follow each other without waiting for the device (sustained), which is also how energy is read.
         sizes: one fixed height x width, or those of the first 100 images of val2017, one after the other.
@@ -26,7 +35,7 @@ class LatencyProtocol:
     height: int = 800
     width: int = 1066
     batch_size: int = 1
-    mode: Literal["eager", "compiled", "cuda_graph"] = "eager"
+    mode: Mode = "eager"
     window_seconds: float | None = None
     sizes: Literal["fixed", "val2017"] = "fixed"
     rounds: int = 30
@@ -40,14 +49,13 @@ class LatencyProtocol:
         """The rule in words."""
         fixed = f"{self.height}x{self.width}"
         size = fixed if self.sizes == "fixed" else "the sizes of val2017's first 100 images"
-        how = {"eager": "eager", "compiled": "torch.compile", "cuda_graph": "replayed from a CUDA graph"}[self.mode]
         window = self.window_seconds
         sample = "single forwards" if window is None else f"windows of {window:g} s of forwards without pause"
         repeats = "one process" if self.processes == 1 else f"each of {self.processes} processes"
         return (
-            f"forward only, {how}, eval and inference mode, float32, batch {self.batch_size} of {size} random images "
-            f"without padding; data loading and post-processing excluded; {sample}; after warm-up, {self.rounds} "
-            f"rounds interleaved over the variants in shuffled order in {repeats}; median"
+            f"forward only, {MODES[self.mode]}, eval and inference mode, float32, batch {self.batch_size} of {size} "
+            f"random images without padding; data loading and post-processing excluded; {sample}; after warm-up, "
+            f"{self.rounds} rounds interleaved over the variants in shuffled order in {repeats}; median"
         )
 
     def at(self, height: int, width: int, rounds: int | None = None) -> LatencyProtocol:
@@ -67,6 +75,7 @@ PROTOCOLS = {
         LatencyProtocol("common", "batch 1 at the papers' size"),
         LatencyProtocol("batch4", "batch 4, as the papers' batched inference", batch_size=4),
         LatencyProtocol("batch8", "batch 8", batch_size=8),
+        LatencyProtocol("optimised", "batch 1 in the form for inference", mode="optimised"),
         LatencyProtocol("compiled", "batch 1 through torch.compile", mode="compiled"),
         LatencyProtocol("cuda_graph", "batch 1 replayed from a CUDA graph", mode="cuda_graph"),
         LatencyProtocol("sustained", "batch 1 without pause; energy", window_seconds=2.0, rounds=7),
