@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +51,21 @@ class MadeResults:
         found = suites.load(str(folder / "demo.yaml")).cells("smoke", {"seeds": seeds})
         self.cells = {cell.id: cell for cell in found}
 
-    def put(self, cell: str, measure: str, record: dict[str, Any], device: str = "cuda", **environment: Any) -> None:
+    def put(
+        self,
+        cell: str,
+        measure: str,
+        record: dict[str, Any],
+        device: str = "cuda",
+        others: Mapping[str, dict[str, Any]] | None = None,
+        **environment: Any,
+    ) -> None:
         where = self.store.folder("demo", "smoke", folder_name(self.cells[cell]))
         where.write_cell(self.cells[cell].describe())
         weights = "checkpoint" if self.given else "trained"
         extra = {"device": device, "weights": weights}
-        where.write_envelope(measure, f"{cell} {measure}", {"common": record}, ENVIRONMENT | environment, 1.0, **extra)
+        records = {"common": record, **(others or {})}
+        where.write_envelope(measure, f"{cell} {measure}", records, ENVIRONMENT | environment, 1.0, **extra)
         where.set_state(cell, measure, "done")
 
     def state(self, cell: str, measure: str, state: Any, why: str) -> None:
@@ -77,16 +86,22 @@ class MadeResults:
             seed = int(cell.partition("#")[2] or 0)
             images.write_bytes(ap_images.pack({"common": matches(seed, skill)}, list(range(80)), f"{cell} accuracy"))
 
-    def latency(self, cell: str, milliseconds: Sequence[Sequence[float]], **environment: Any) -> None:
-        flat = [value for each in milliseconds for value in each]
-        record = {
+    def latency(
+        self, cell: str, milliseconds: Sequence[Sequence[float]], optimised: float | None = None, **environment: Any
+    ) -> None:
+        """Samples by process and round; `optimised` is the share of them that the form for inference takes."""
+        others = {} if optimised is None else {"optimised": self._timed(milliseconds, optimised)}
+        self.put(cell, "latency", self._timed(milliseconds), others=others, **environment)
+
+    def _timed(self, milliseconds: Sequence[Sequence[float]], share: float = 1.0) -> dict[str, Any]:
+        flat = [share * value for each in milliseconds for value in each]
+        return {
             "protocol_version": 2,
             "median_ms": {"value": float(np.median(flat)), "unit": "ms", "n": len(flat)},
             "samples_ms": flat,
             "processes": len(milliseconds),
             "session": self.session,
         }
-        self.put(cell, "latency", record, **environment)
 
 
 def times(seed: int, middle: float, noise: float = 0.01, processes: int = 3, rounds: int = 20) -> list[list[float]]:

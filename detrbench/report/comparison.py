@@ -50,7 +50,7 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
     notes = "; ".join(row.difference.notes) if row.difference else "on one side only"
     return (
         row.cell,
-        _figure(row),
+        figure_name(row.quantity) + _mode(row),
         _value(row.a, row.quantity),
         _value(row.b, row.quantity),
         _change(row),
@@ -61,11 +61,10 @@ def cells(row: ComparisonRow) -> tuple[str, ...]:
     )
 
 
-def _figure(row: ComparisonRow) -> str:
-    """With the way to run that was timed, where it is not the usual one."""
-    protocols = {reading.protocol for reading in (row.a, row.b) if reading}
-    mode = f" ({', '.join(sorted(protocols))})" if row.quantity.measure == "latency" and protocols != {COMMON} else ""
-    return figure_name(row.quantity) + mode
+def _mode(row: ComparisonRow) -> str:
+    """Which way to run was timed where it is not the usual one, as budgets write it: `[optimised]`."""
+    timed = {reading.protocol for reading in (row.a, row.b) if reading and row.quantity.measure == "latency"}
+    return "".join(f"[{name}]" for name in sorted(timed - {COMMON}))
 
 
 def _value(reading: Reading | None, quantity: Quantity) -> str:
@@ -165,7 +164,7 @@ def _plain_row(row: ComparisonRow) -> dict[str, Any]:
     low, high = evidence.interval() if evidence and math.isfinite(evidence.se) else (None, None)
     return {
         "cell": row.cell,
-        "figure": row.quantity.name,
+        "figure": row.quantity.name + _mode(row),
         "unit": row.quantity.unit,
         **_plain_side("a", row.a),
         **_plain_side("b", row.b),

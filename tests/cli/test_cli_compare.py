@@ -41,6 +41,18 @@ def test_two_cells_are_paired(made: MadeResults, capsys: pytest.CaptureFixture[s
     assert 0.78 < latency["low"] < latency["change"] < latency["high"] < 0.82  # type: ignore[operator]
 
 
+def test_each_way_to_run_is_compared_with_itself(made: MadeResults, capsys: pytest.CaptureFixture[str]) -> None:
+    made.latency("deformable", times(1, 10.0), optimised=0.5)
+    assert "latency[optimised]" not in rows(capsys, "demo:deformable", "demo:sparse")  # on one side only
+    made.latency("sparse", times(2, 8.0), optimised=0.75)
+    found = rows(capsys, "demo:deformable", "demo:sparse")
+    assert found["latency"]["change"] == pytest.approx(0.8, abs=0.01)
+    assert found["latency[optimised]"]["change"] == pytest.approx(1.2, abs=0.01)
+    assert found["latency[optimised]"]["verdict"] == "worse"
+    assert cli.main(["compare", "demo:deformable", "demo:sparse"]) == 0
+    assert "Latency, ms[optimised]" in capsys.readouterr().out
+
+
 def test_what_is_not_shared_is_said(made: MadeResults, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = MadeResults(tmp_path, session="another", results="other")
     other.ap("sparse", 41.0)

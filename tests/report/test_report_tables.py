@@ -43,6 +43,22 @@ def test_a_published_table_without_models_names_its_rows_by_their_first_word() -
     assert cell(table, "published-4", "token_share.published").text == "75.3"
 
 
+def test_each_way_to_run_has_a_column_of_its_own(results: Path) -> None:
+    def latencies() -> list[Table]:
+        return [table for table in tables.detail_tables(section(results)) if table.key == "latencies"]
+
+    assert latencies() == []  # one way alone stands in the main table
+    for path in results.glob("table6*/smoke/cells/sparse-0.3-*/latency.json"):
+        envelope = json.loads(path.read_text())
+        envelope["records"]["optimised"] = report_fixture.latency(10.25)
+        path.write_text(json.dumps(envelope))
+    (table,) = latencies()
+    assert [column.label for column in table.columns] == ["common", "optimised"]
+    assert cell(table, "sparse-0.3", "latency.common").text == "30.00"
+    assert cell(table, "sparse-0.3", "latency.optimised").text == "10.25"
+    assert cell(table, "sparse-0.1", "latency.optimised").kind == "absent"
+
+
 def test_smoke_ap_is_never_compared(results: Path) -> None:
     table = tables.main_table(section(results))
     assert "AP.difference" not in [column.key for column in table.columns]
