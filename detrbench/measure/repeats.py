@@ -21,12 +21,13 @@ from torch import Tensor, nn
 from detrbench.measure.shapes import NotRemembered, key_of, made, recipe_of
 from detrbench.measure.tally import Scope, Tally
 
-_MOST = 100_000  # remembered calls; beyond that all are forgotten
+_MOST = 50_000  # remembered calls, a few hundred MiB; beyond that all are forgotten
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _HOOKS = tuple(name for name in _OF_EVERY_MODULE if name.endswith("_hooks"))
 _NUMBERS: dict[Hashable, int] = {}  # of each form that was ever met
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, type)
 
+Work = tuple[tuple[int, ...], str, str]
 Maker = Callable[[list[Tensor]], Any]  # makes a value anew, out of tensors that are there and new ones, which it adds
 
 
@@ -40,7 +41,7 @@ class Done:
         make: the returned value.
     """
 
-    units: list[tuple[tuple[tuple[int, ...], str, str], int]]
+    units: list[tuple[Work, int]]
     calls: Mapping[str, int]
     make: Maker
 
@@ -94,7 +95,7 @@ class Call:
         places = {name: place for place, name in enumerate(self.names)}
         try:
             units = [
-                ((tuple(places[name] for name in scope[depth:]), operator, kind), units)
+                (_one((tuple(places[name] for name in scope[depth:]), operator, kind)), units)
                 for (scope, operator, kind), units in tally.units.items()
             ]
         except KeyError:
@@ -193,6 +194,14 @@ class Memory:
 
 
 MEMORY = Memory()
+
+
+_WORK: dict[Work, Work] = {}
+
+
+def _one(work: Work) -> Work:
+    """The same object for equal work: calls of a layer at other sizes differ in units alone."""
+    return _WORK.setdefault(work, work)
 
 
 def _walk(module: nn.Module) -> Iterator[nn.Module]:
