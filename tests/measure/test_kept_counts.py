@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,10 +112,14 @@ def test_a_change_of_the_code_forgets_what_was_counted(
     assert len(set(found)) == 4
 
 
-def test_parts_of_others_are_counted_each_time(folder: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    given = parts.get_part("encoder", "deformable")
-    ours = Part("encoder", "mine", given.load(), "")
-    monkeypatch.setitem(parts._PARTS, ("encoder", "mine"), ours)
+@pytest.mark.parametrize("by_name", [False, True])
+def test_parts_of_others_are_counted_each_time(
+    by_name: bool, folder: Path, taken: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = parts.get_part("encoder", "deformable").load()
+    monkeypatch.setitem(sys.modules, "of_others", SimpleNamespace(Encoder=given))
+    theirs = Part("encoder", "mine", "of_others:Encoder" if by_name else given, "")
+    monkeypatch.setitem(parts._PARTS, ("encoder", "mine"), theirs)
     for _ in range(2):
         counting.count("deformable_detr_tiny", {"encoder": "mine"}, RULE)
     assert len(taken) == 2

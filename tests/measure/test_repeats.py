@@ -80,6 +80,18 @@ class Scaled(nn.Module):
         return x @ x.new_zeros(x.shape[-1], self.columns)
 
 
+class Weighs(nn.Module):
+    """Nothing but the shape of its parameter tells how much it does."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, columns))
+        self.behind = nn.Identity()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.behind(x @ self.weight)
+
+
 class Chain(nn.Module):
     def __init__(self, *layers: nn.Module, call: Callable[[nn.Module, Tensor], Any] | None = None) -> None:
         super().__init__()
@@ -129,6 +141,7 @@ def test_a_repeated_layer_is_booked_under_its_own_name_without_being_run(monkeyp
         ((Scaled(), Scaled(columns=2)), [240, 200]),
         ((Scaled(), Scaled(between=nn.Identity())), [240, 160]),
         ((Scaled().train(), Scaled().eval()), [240, 240]),
+        ((Weighs(4), Weighs(8)), [80, 160]),
     ],
 )
 def test_layers_that_differ_are_not_taken_for_each_other(layers: tuple[nn.Module, ...], expected: list[int]) -> None:
