@@ -49,7 +49,11 @@ SMALL: dict[str, dict[str, Any]] = {
 WHOLE = [pytest.param(name, {}, marks=pytest.mark.full, id=name) for name in models.names()]
 
 
-@pytest.mark.parametrize(("name", "options"), [*SMALL.items(), *WHOLE])
+QUICK = ("sparse_detr_tiny", "focus_detr_tiny")
+CASES = [pytest.param(*case, marks=() if case[0] in QUICK else pytest.mark.full) for case in SMALL.items()]
+
+
+@pytest.mark.parametrize(("name", "options"), [*CASES, *WHOLE])
 def test_detectors_are_counted_as_if_they_were_run_whole(
     name: str, options: dict[str, Any], whole: Callable[[Callable[[], Any]], Any]
 ) -> None:
