@@ -135,8 +135,14 @@ def kill_once(folder: Path, jobs: int, number: signal.Signals, longest: float, r
     Raises:
         AssertionError: it ended with another exit code than it should, or left processes behind.
     """
+    said = len(_log(folder))
     process = start(folder, jobs)
-    assert wait_for(lambda: bool(at_work(folder / "results")) or ended(process), PATIENCE), "the run never began"
+
+    def begun() -> bool:
+        """At work by its own account: what an earlier kill left may say so before this run heeds any signal."""
+        return len(_log(folder)) > said and bool(at_work(folder / "results"))
+
+    assert wait_for(lambda: begun() or ended(process), PATIENCE), "the run never began"
     wait_for(lambda: ended(process), rng.uniform(0, longest))
     hit = at_work(folder / "results")
     if ended(process):
@@ -148,12 +154,18 @@ def kill_once(folder: Path, jobs: int, number: signal.Signals, longest: float, r
     assert code in (CODES[number], 0), f"{number.name} gave the exit code {code}: {_last_line(folder)}"
     assert wait_for(lambda: not holders(folder), GRACE), f"processes outlived {number.name}"
     if number is not signal.SIGKILL:
-        assert "Traceback" not in (folder / "log.txt").read_text(), f"a traceback after {number.name}"
+        assert "Traceback" not in _log(folder), f"a traceback after {number.name}"
     return hit or ["between steps"]
 
 
+def _log(folder: Path) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        return (folder / "log.txt").read_text()
+    return ""
+
+
 def _last_line(folder: Path) -> str:
-    return ((folder / "log.txt").read_text().strip().splitlines() or ["no output"])[-1]
+    return (_log(folder).strip().splitlines() or ["no output"])[-1]
 
 
 def trial(jobs: int, number: signal.Signals, kills: int, longest: float, expected: Any, rng: random.Random) -> Tally:

@@ -50,6 +50,7 @@ def run_of(body: Any) -> Any:
 
 def at_work_for_long(folder: Path) -> None:
     put(folder, 1.0)
+    (folder / "log.txt").write_text("1 to do\n")
     time.sleep(60)
 
 
