@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 	record-references test test-full test-gpu test-oldest test-slurm
 
 quickstart: $(READY)  ## train four small detectors on two cores, write the report (a quarter to half an hour)
-	$(BIN)/detrbench run quickstart
+	$(BIN)/detrbench run quickstart --jobs 2
 	$(BIN)/detrbench report
 
 test: $(READY)  ## the tests that run on every change
