@@ -62,7 +62,7 @@ mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour
 
 bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; whole detectors; parts, waits, time and memory of training steps; the loader; the CUDA kernels' instructions
 	$(BIN)/python benchmarks/op.py --threads 1,2
-	$(BIN)/python benchmarks/detectors.py
+	$(BIN)/python benchmarks/whole_detectors.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/executions.py --ways float32,fused,channels_last,checkpointed,bf16
 	$(BIN)/python benchmarks/loader.py

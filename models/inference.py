@@ -186,7 +186,7 @@ class Body(_Faster, ResNetBackbone):
     """The stages of a ResNet on images whose channels lie together."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """As the backbone's."""
+        """(B, 3, H, W) -> (B, C_l, H_l, W_l) of each stage, as the backbone's."""
         return super().forward(images.contiguous(memory_format=torch.channels_last))
 
 
@@ -228,7 +228,7 @@ class PlacedTokens(Tokens):
 
     @property
     def valid_ratios(self) -> Tensor:
-        """As those of `Tokens`, like the others."""
+        """(B, L, 2), as those of `Tokens`."""
         return cast("Tensor", self._once("valid_ratios"))
 
     def cell_centres(self) -> Tensor:
@@ -254,7 +254,7 @@ class PlacingNeck(_Faster, ProjectionNeck):
     _placed: tuple[Any, PlacedTokens] | None = None
 
     def place(self, levels: list[Tensor], masks: Tensor | None, image_size: tuple[int, int]) -> Tokens:
-        """As the neck's."""
+        """Levels of (B, C, H_l, W_l) and a mask (B, H, W), as the neck's."""
         if masks is not None:
             return super().place(levels, masks, image_size)
         key = image_size, [(level.shape, level.device, level.dtype) for level in levels]

@@ -93,7 +93,7 @@ class EncoderLayer(nn.Module):
     def update(
         self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
     ) -> Tensor:
-        """What `forward` does, once; arguments as there."""
+        """(B, Q, C), what `forward` does, once; arguments as there."""
         return self.feed_forward(self.attend(query, position, reference_points, memory, tokens))
 
     def attend(

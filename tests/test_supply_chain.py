@@ -34,14 +34,15 @@ def test_dependencies_are_bounded_on_both_sides(project: dict[str, Any]) -> None
 
 def test_what_is_imported_is_named(project: dict[str, Any]) -> None:
     """A package that only comes along with another may stay away with its next version."""
-    distributions = {"PIL": "pillow", "yaml": "pyyaml"}
+    distributions = {"PIL": "pillow", "yaml": "pyyaml", "pynvml": "nvidia-ml-py", "huggingface_hub": "huggingface-hub"}
     named = {canonicalize_name(Requirement(text).name) for text in project["dependencies"]}
-    optional = {"pynvml", "huggingface_hub"}
+    extras = {extra: given for extra, given in project["optional-dependencies"].items() if extra not in ("dev", "docs")}
+    named |= {canonicalize_name(Requirement(text).name) for given in extras.values() for text in given}
     imported: set[str] = set()
     for folder in ("detrbench", "models"):
         for path in (ROOT / folder).rglob("*.py"):
             imported |= set(re.findall(r"^\s*(?:import|from) ([A-Za-z_]\w*)", path.read_text(encoding="utf-8"), re.M))
-    outside = {name for name in imported - optional if _is_installed(name)}
+    outside = {name for name in imported if _is_installed(name)}
     assert {canonicalize_name(distributions.get(name, name)) for name in outside} <= named
     assert {"numpy", "torch", "typer"} <= outside
 

@@ -1,8 +1,8 @@
 """Whole detectors: ours as it is trained, ours in the form for inference, and Hugging Face's, with the same weights.
 
-    python benchmarks/detectors.py
-    python benchmarks/detectors.py --size 480x640 --rounds 5 --json
-    python benchmarks/detectors.py --sides eager,optimised,bfloat16
+    python benchmarks/whole_detectors.py
+    python benchmarks/whole_detectors.py --size 480x640 --rounds 5 --json
+    python benchmarks/whole_detectors.py --sides eager,optimised,bfloat16
 
 Deformable DETR with ResNet-50 at batch 1 on the CPU; its sides run in turn, round after round. Then the encoders of
 Deformable and Sparse DETR (keep ratio 0.1), whose times should stand to each other as their multiply-adds do. Times

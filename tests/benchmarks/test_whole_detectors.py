@@ -9,7 +9,7 @@ import pytest
 from benchmark_scripts import script
 from families import small
 
-detectors = script("detectors")
+detectors = script("whole_detectors")
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def small_detectors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["detectors.py", "--size", "64x96", "--rounds", "2", *options])
+    monkeypatch.setattr(sys, "argv", ["whole_detectors.py", "--size", "64x96", "--rounds", "2", *options])
     detectors.main()
     return capsys.readouterr().out
 
