@@ -33,6 +33,12 @@ def test_what_takes_too_long_is_stopped_where_it_is() -> None:
     assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
+def test_what_ends_in_time_leaves_no_alarm() -> None:
+    with time_limit(60.0):
+        assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
 @pytest.mark.parametrize("seconds", [None, 0.0])
 def test_without_a_limit_there_is_none(seconds: float | None) -> None:
     with time_limit(seconds):
@@ -89,6 +95,8 @@ def test_a_process_that_repeats_a_timing_never_holds_the_run_up(
     forking = multiprocessing.get_context("fork")  # what is put in place here reaches no process that starts anew
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: forking)
     monkeypatch.setattr(steps, "_time_anew", does)
+    began = time.monotonic()
     with pytest.raises(error, match=said), time_limit(2.0 if does is _hang else 60.0):
         steps._time_in_a_fresh_process({}, "cpu", Any, Any, 1)
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
+    assert time.monotonic() - began < 30  # half as long as the one that hangs
