@@ -77,7 +77,8 @@ def named(values: dict[str, Any]) -> Iterator[str]:
 @functools.cache
 def ours() -> frozenset[str]:
     kinds = ("suites", "models", "parts", "results")
-    return frozenset([*suites.names(), *models.names(), *catalogue.entries(), *kinds, "norm_score"])
+    written = (path.stem for path in (ROOT / "docs").glob("*.yaml"))
+    return frozenset([*suites.names(), *written, *models.names(), *catalogue.entries(), *kinds, "norm_score"])
 
 
 def is_known(name: str) -> bool:
