@@ -77,6 +77,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             made = open_dataset(DataSpec("shapes", num_train=6, num_val=4, image_size=64), split)
             write_coco(made, folder / "data" / name, split)
     shutil.copytree(ROOT / "budgets", folder / "budgets")
+    (folder / "docs").mkdir()
+    for path in ROOT.glob("docs/*.yaml"):
+        shutil.copy(path, folder / "docs")
     (suite,) = re.findall(r'title="my_suite.yaml"\n(.*?)^```', (ROOT / "docs/suite-file.md").read_text(), re.M | re.S)
     (folder / "my_suite.yaml").write_text(suite)
     Image.new("RGB", (120, 80), "gray").save(folder / "photo.jpg")
