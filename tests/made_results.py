@@ -104,6 +104,15 @@ class MadeResults:
         }
 
 
+def three_trainings(folder: Path) -> MadeResults:
+    """Two cells with three trainings each, of which the second is better."""
+    made = MadeResults(folder, seeds=3)
+    for cell, skills in (("deformable", (0.5, 0.52, 0.54)), ("sparse", (0.7, 0.75, 0.8))):
+        for number, skill in enumerate(skills):
+            made.ap(f"{cell}#{number}" if number else cell, 100 * skill, skill)
+    return made
+
+
 def times(seed: int, middle: float, noise: float = 0.01, processes: int = 3, rounds: int = 20) -> list[list[float]]:
     """Samples by process and round."""
     drawn = np.random.default_rng(seed).lognormal(0, noise, (processes, rounds))

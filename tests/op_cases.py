@@ -56,9 +56,11 @@ CASES = [
     Case("no channels", PYRAMID, depth=0),
 ]
 IDS = [case.name for case in CASES]
+TINY = Case("tiny", ((4, 3), (2, 2)), images=1, queries=3, depth=3, points=2)
 
 # Largest error as a share of the largest value: of the sums, then of the rounding to the type.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 5e-6, torch.float16: 2e-3, torch.bfloat16: 2e-2}
+TYPES = list(TOLERANCE)
 
 
 def level_tensors(levels: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from made_results import MadeResults
+from made_results import MadeResults, three_trainings
 
 from detrbench.check import baselines, judge
 from detrbench.check.judge import Judgement
@@ -17,11 +17,7 @@ from detrbench.suite.expressions import PlacedBudget
 
 @pytest.fixture
 def made(tmp_path: Path) -> MadeResults:
-    made = MadeResults(tmp_path, seeds=3)
-    for cell, skills in (("deformable", (0.5, 0.52, 0.54)), ("sparse", (0.7, 0.75, 0.8))):
-        for number, skill in enumerate(skills):
-            made.ap(f"{cell}#{number}" if number else cell, 100 * skill, skill)
-    return made
+    return three_trainings(tmp_path)
 
 
 def asked(made: MadeResults, text: str) -> Judgement:

@@ -36,6 +36,11 @@ measure: [complexity, accuracy, latency, memory]
 """
 
 
+def interrupt() -> None:
+    """Ctrl-C while jobs are in the queue."""
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def paper(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> PaperSlurm:
     (terminal.folder / "demo.yaml").write_text(SUITE)
@@ -170,9 +175,6 @@ def test_a_preempted_job_is_requeued_and_goes_on(terminal: Terminal, paper: Pape
 
 
 def test_an_interrupted_command_leaves_its_jobs_and_finds_them_again(terminal: Terminal, paper: PaperSlurm) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     paper.turn = interrupt
     code, _, err = terminal.type(*RUN)
     assert code == 130
@@ -191,10 +193,6 @@ def test_an_interrupted_command_leaves_its_jobs_and_finds_them_again(terminal: T
 
 def test_jobs_that_wait_in_vain_are_found_and_submitted_again(terminal: Terminal, paper: PaperSlurm) -> None:
     """The command was not there when the job that they wait for was killed."""
-
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     paper.turn = interrupt
     terminal.type(*RUN, "--measure", "accuracy")
     terminal.before = once("own", "training", Killed)
@@ -233,9 +231,6 @@ def test_what_stops_a_job_is_told(terminal: Terminal, paper: PaperSlurm, monkeyp
 
 
 def test_other_measures_wait_for_the_job_that_is_at_the_cell(terminal: Terminal, paper: PaperSlurm) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     paper.turn = interrupt
     terminal.type(*RUN, "--measure", "complexity", "-k", "own")
     paper._list("1", "RUNNING", "None")
@@ -292,9 +287,6 @@ def test_a_machine_without_slurm_is_told(terminal: Terminal, monkeypatch: pytest
 
 
 def test_many_processes_are_tasks_of_one_job(terminal: Terminal, paper: PaperSlurm) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
-
     paper.turn = interrupt
     given = ("--slurm", "time=1-12,nodes=2,gpus_per_node=2", "--gpus", "4", "-s", "micro_batch=1")
     code, _, err = terminal.type("run", "demo.yaml", "--executor", "slurm", *given)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import MadeResults
+from made_results import MadeResults, three_trainings
 from scipy import stats
 
 from detrbench import statistics
@@ -220,12 +220,7 @@ def test_equal_families_seldom_find_anything() -> None:
 
 @pytest.fixture
 def made(tmp_path: Path) -> MadeResults:
-    """Two cells with three trainings each."""
-    made = MadeResults(tmp_path, seeds=3)
-    for cell, skills in (("deformable", (0.5, 0.52, 0.54)), ("sparse", (0.7, 0.75, 0.8))):
-        for number, skill in enumerate(skills):
-            made.ap(f"{cell}#{number}" if number else cell, 100 * skill, skill)
-    return made
+    return three_trainings(tmp_path)
 
 
 def readings(made: MadeResults) -> tuple[Reading, Reading]:

@@ -10,7 +10,9 @@ import torch
 from op_cases import (
     CASES,
     IDS,
+    TINY,
     TOLERANCE,
+    TYPES,
     Case,
     assert_close,
     exactly,
@@ -26,8 +28,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from detrbench.models import ops
 from detrbench.models.ops import build, registration
 
-TYPES = list(TOLERANCE)
-TINY = Case("tiny", ((4, 3), (2, 2)), images=1, queries=3, depth=3, points=2)
 FROM_OFFSETS = torch.ops.detrbench.msda_from_offsets.default
 FROM_OFFSETS_BACKWARD = torch.ops.detrbench.msda_from_offsets_backward.default
 

@@ -10,11 +10,14 @@ import torch
 from op_cases import (
     CASES,
     IDS,
+    TINY,
     TOLERANCE,
+    TYPES,
     Case,
     assert_close,
     key_aware_gradients,
     key_aware_inputs,
+    leaves_of,
     level_tensors,
     true_key_aware,
     true_key_aware_gradients,
@@ -25,14 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from detrbench.models import ops
 from detrbench.models.ops import build, registration
 
-TYPES = list(TOLERANCE)
-TINY = Case("tiny", ((4, 3), (2, 2)), images=1, queries=3, depth=3, points=2)
 KEY_AWARE = torch.ops.detrbench.key_aware_attention.default
 KEY_AWARE_BACKWARD = torch.ops.detrbench.key_aware_attention_backward.default
-
-
-def differentiable(case: Case, dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
-    return [t.requires_grad_(t.is_floating_point()) for t in key_aware_inputs(case, dtype, device)]
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -218,24 +215,25 @@ def test_errors_say_what_does_not_fit(
 
 @pytest.mark.parametrize("case", [TINY, Case("many", ((4, 3), (2, 2)), queries=9, heads=1, depth=1, points=1)])
 def test_gradients_are_those_of_the_output(case: Case) -> None:
-    assert torch.autograd.gradcheck(lambda *arguments: ops.key_aware_attention(*arguments)[0], differentiable(case))
+    arguments = leaves_of(key_aware_inputs(case))
+    assert torch.autograd.gradcheck(lambda *given: ops.key_aware_attention(*given)[0], arguments)
 
 
 def test_opcheck() -> None:
-    torch.library.opcheck(KEY_AWARE, differentiable(TINY))
+    torch.library.opcheck(KEY_AWARE, leaves_of(key_aware_inputs(TINY)))
     arguments = key_aware_inputs(TINY)
     output, weights = ops.key_aware_attention(*arguments)
     torch.library.opcheck(KEY_AWARE_BACKWARD, [torch.ones_like(output), *arguments, weights])
 
 
 def test_weights_are_not_differentiable() -> None:
-    output, weights = ops.key_aware_attention(*differentiable(TINY))
+    output, weights = ops.key_aware_attention(*leaves_of(key_aware_inputs(TINY)))
     assert output.requires_grad
     assert not weights.requires_grad
 
 
 def test_there_is_no_second_gradient() -> None:
-    arguments = differentiable(TINY)
+    arguments = leaves_of(key_aware_inputs(TINY))
     total = ops.key_aware_attention(*arguments)[0].pow(2).sum()
     (gradient,) = torch.autograd.grad(total, arguments[0], create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivative"):
@@ -250,7 +248,7 @@ def test_compiles_without_a_break(dynamic: bool) -> None:
 
     compiled = torch.compile(twice, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for case in (TINY, CASES[0]):
-        ours, theirs = differentiable(case), differentiable(case)
+        ours, theirs = leaves_of(key_aware_inputs(case)), leaves_of(key_aware_inputs(case))
         torch.testing.assert_close(compiled(*ours), twice(*theirs))
         compiled(*ours).sum().backward()
         twice(*theirs).sum().backward()
@@ -258,7 +256,7 @@ def test_compiles_without_a_break(dynamic: bool) -> None:
 
 
 def test_works_on_the_meta_device() -> None:
-    arguments = differentiable(CASES[0], torch.bfloat16, "meta")
+    arguments = leaves_of(key_aware_inputs(CASES[0], torch.bfloat16, "meta"))
     output, weights = ops.key_aware_attention(*arguments)
     assert (output.dtype, output.shape) == (torch.bfloat16, (2, 30, 8 * 32))
     assert (weights.dtype, weights.shape) == (torch.float32, (2, 30, 8, 4, 4))
@@ -268,7 +266,7 @@ def test_works_on_the_meta_device() -> None:
 
 
 def test_autocast_narrows_value_and_query() -> None:
-    value, shapes, starts, locations, query = differentiable(CASES[0], torch.float32)
+    value, shapes, starts, locations, query = leaves_of(key_aware_inputs(CASES[0], torch.float32))
     with torch.autocast("cpu", torch.bfloat16):
         output, weights = ops.key_aware_attention(value, shapes, starts, locations, query)
         exact = ops.key_aware_attention(*key_aware_inputs(CASES[0]))[0]
@@ -282,7 +280,7 @@ def test_autocast_narrows_value_and_query() -> None:
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_flops_are_counted(device: str) -> None:
     case = CASES[0]
-    arguments = differentiable(case, torch.float32, device)
+    arguments = leaves_of(key_aware_inputs(case, torch.float32, device))
     with FlopCounterMode(display=False) as counter:
         ops.key_aware_attention(*arguments)[0].sum().backward()
     channels = case.images * case.queries * case.heads * len(case.levels) * case.points * case.depth

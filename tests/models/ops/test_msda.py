@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from op_cases import CASES, IDS, TOLERANCE, Case, assert_close, gradients, inputs, level_tensors, true_gradients
+from op_cases import CASES, IDS, TOLERANCE, TYPES, Case, assert_close, gradients, inputs, level_tensors, true_gradients
 from op_cases import true_output as true
 from torch import Tensor
 
 from detrbench.models import ops
 from detrbench.models.ops.reference import grid_sample_msda, msda_reference
-
-TYPES = list(TOLERANCE)
 
 
 def one_point(level: tuple[int, int], x: float, y: float, values: Tensor, repeat: int = 1) -> Tensor:

@@ -6,34 +6,29 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from op_cases import CASES, Case, inputs, key_aware_inputs
+from op_cases import CASES, TINY, Case, inputs, key_aware_inputs, leaves_of
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from detrbench.models import ops
 
-TINY = Case("tiny", ((4, 3), (2, 2)), images=1, queries=3, depth=3, points=2)
 MSDA, MSDA_BACKWARD = torch.ops.detrbench.msda.default, torch.ops.detrbench.msda_backward.default
-
-
-def differentiable(case: Case, dtype: torch.dtype = torch.float64, device: str = "cpu") -> list[Tensor]:
-    return [t.requires_grad_(t.is_floating_point()) for t in inputs(case, dtype, device)]
 
 
 @pytest.mark.parametrize("case", [TINY, Case("many", ((4, 3), (2, 2)), queries=9, heads=1, depth=1, points=1)])
 def test_gradients_are_those_of_the_output(case: Case) -> None:
-    assert torch.autograd.gradcheck(ops.msda, differentiable(case))
+    assert torch.autograd.gradcheck(ops.msda, leaves_of(inputs(case)))
 
 
 def test_opcheck() -> None:
-    torch.library.opcheck(MSDA, differentiable(TINY))
+    torch.library.opcheck(MSDA, leaves_of(inputs(TINY)))
     arguments = inputs(TINY)
     torch.library.opcheck(MSDA_BACKWARD, [torch.ones_like(ops.msda(*arguments)), *arguments])
 
 
 def test_there_is_no_second_gradient() -> None:
-    arguments = differentiable(TINY)
+    arguments = leaves_of(inputs(TINY))
     (gradient,) = torch.autograd.grad(ops.msda(*arguments).pow(2).sum(), arguments[0], create_graph=True)
     with pytest.raises(NotImplementedError, match="second derivative"):
         gradient.sum().backward()
@@ -46,7 +41,7 @@ def test_compiles_without_a_break(dynamic: bool) -> None:
 
     compiled = torch.compile(twice, fullgraph=True, backend="aot_eager", dynamic=dynamic)
     for case in (TINY, CASES[0]):
-        ours, theirs = differentiable(case), differentiable(case)
+        ours, theirs = leaves_of(inputs(case)), leaves_of(inputs(case))
         torch.testing.assert_close(compiled(*ours), twice(*theirs))
         compiled(*ours).sum().backward()
         twice(*theirs).sum().backward()
@@ -55,7 +50,7 @@ def test_compiles_without_a_break(dynamic: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_works_on_the_meta_device(dtype: torch.dtype) -> None:
-    arguments = differentiable(CASES[0], dtype, "meta")
+    arguments = leaves_of(inputs(CASES[0], dtype, "meta"))
     output = ops.msda(*arguments)
     assert (output.device.type, output.dtype, output.shape) == ("meta", dtype, (2, 30, 8 * 32))
     output.sum().backward()
@@ -67,7 +62,7 @@ def test_works_on_the_meta_device(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16], ids=str)
 def test_autocast_narrows_the_value_only(weights: torch.dtype) -> None:
-    arguments = differentiable(CASES[0], torch.float32)
+    arguments = leaves_of(inputs(CASES[0], torch.float32))
     narrow = [*arguments[:4], arguments[4].detach().to(weights)]
     with torch.autocast("cpu", torch.bfloat16):
         output = ops.msda(*narrow)
@@ -88,7 +83,7 @@ def test_autocast_leaves_float64_alone() -> None:
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_flops_are_counted(device: str) -> None:
     case = CASES[0]
-    arguments = differentiable(case, torch.float32, device)
+    arguments = leaves_of(inputs(case, torch.float32, device))
     with FlopCounterMode(display=False) as counter:
         ops.msda(*arguments).sum().backward()
     channels = case.images * case.queries * case.heads * len(case.levels) * case.points * case.depth
