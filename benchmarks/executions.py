@@ -11,17 +11,15 @@ its first step, which takes minutes and is not counted. Timings on a CPU say lit
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import statistics
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
-from training_step import FAMILIES, detector_of, made_up_batch
+from training_step import batch_of, detector_of, parser_of, words_of
 
 from detrbench.data.loading import Batch
 from detrbench.measure.memory import MIB, peak
@@ -102,29 +100,18 @@ def table(found: Sequence[Cost]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--families", default=",".join(FAMILIES), help="which of them, by comma")
+    parser = parser_of(__doc__, rounds=5)
     parser.add_argument("--ways", default=",".join(WAYS), help="which of them, by comma")
-    parser.add_argument("--backbone", default="tiny", help="as in the names of models: tiny, r50")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--images", type=int, default=4, help="in a step")
-    parser.add_argument("--size", default="64x96", help="of the images, HxW")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true", help="one document on stdout")
     options = parser.parse_args()
-    if options.device == "cuda" and not torch.cuda.is_available():
-        sys.exit("torch sees no CUDA device")
-    height, width = (int(side) for side in options.size.split("x"))
     device = torch.device(options.device)
-    batch, ways = made_up_batch(options.images, height, width).to(device), options.ways.split(",")
+    batch, ways = batch_of(options).to(device), options.ways.split(",")
     found: list[Cost] = []
     for family in options.families.split(","):
         found += costs(family, ways, options.backbone, batch, device, options.rounds)
     if options.json:
         print(json.dumps({"torch": torch.__version__, "costs": [asdict(cost) for cost in found]}))
         return
-    place = f"{options.device}, {torch.get_num_threads()} threads"
-    print(f"a step of {options.images} images of {options.size}, {options.backbone}, {place}", *table(found), sep="\n")
+    print(words_of(options), *table(found), sep="\n")
 
 
 if __name__ == "__main__":

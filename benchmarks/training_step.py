@@ -184,27 +184,43 @@ def costs(families: Sequence[str], backbone: str, batch: Batch, device: str, rou
     ]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Of a benchmark of steps: whose, of which images, on what."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default=",".join(FAMILIES), help="which of them, by comma")
     parser.add_argument("--backbone", default="tiny", help="as in the names of models: tiny, r50")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--images", type=int, default=4, help="in a step")
     parser.add_argument("--size", default="64x96", help="of the images, HxW")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--places", action="store_true", help="the lines that wait")
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--json", action="store_true", help="one document on stdout")
-    options = parser.parse_args()
+    return parser
+
+
+def batch_of(options: argparse.Namespace) -> Batch:
+    """Images as the options of `parser_of` ask for them, not on the device yet; ends where there is no such device."""
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch sees no CUDA device")
     height, width = (int(side) for side in options.size.split("x"))
-    batch = made_up_batch(options.images, height, width)
+    return made_up_batch(options.images, height, width)
+
+
+def words_of(options: argparse.Namespace) -> str:
+    """What was timed, and where."""
+    place = f"{options.device}, {torch.get_num_threads()} threads"
+    return f"a step of {options.images} images of {options.size}, {options.backbone}, {place}"
+
+
+def main() -> None:
+    parser = parser_of(__doc__, rounds=3)
+    parser.add_argument("--places", action="store_true", help="the lines that wait")
+    options = parser.parse_args()
+    batch = batch_of(options)
     found = costs(options.families.split(","), options.backbone, batch, options.device, options.rounds)
     if options.json:
         print(json.dumps({"torch": torch.__version__, "costs": [asdict(cost) for cost in found]}))
         return
-    place = f"{options.device}, {torch.get_num_threads()} threads"
-    print(f"milliseconds of a step of {options.images} images of {options.size}, {options.backbone}, {place}")
+    print(f"milliseconds of {words_of(options)}")
     form = "{:<28}" + "{:>11}" * (len(PARTS) + 1) + "{:>7}" + "{:>20}"
     print(form.format("family", *PARTS, "step", "waits", "matching by image"))
     for cost in found:
