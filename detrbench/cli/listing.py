@@ -82,7 +82,7 @@ def _suites() -> list[dict[str, Any]]:
                 "name": name,
                 "title": loaded.suite.title,
                 "published": loaded.suite.published,
-                "cells": sum(cell.first is None for cell in loaded.cells(scales[0])),
+                "cells": len(loaded.rows(scales[0])),
                 "scales": scales,
             }
         )
@@ -125,6 +125,5 @@ def _results(folder: Path) -> list[dict[str, Any]]:
             "folder": str(result.folder),
         }
         for suite, scale in store.suites()
-        for cell in store.cells(suite, scale)
-        for result in cell.trainings
+        for result in store.trainings(suite, scale)
     ]

@@ -122,8 +122,8 @@ def _rows_of(model: str, base: str, scale: str | None) -> Iterator[tuple[LoadedS
             continue  # reading all of them takes seconds
         loaded = suites.load(name)
         if scale is None or scale in loaded.suite.scales:
-            cells = loaded.cells(loaded.suite.pick_scale(scale, has_data=True))
-            yield from ((loaded, cell) for cell in cells if cell.model == model and cell.first is None)
+            rows = loaded.rows(loaded.suite.pick_scale(scale, has_data=True))
+            yield from ((loaded, cell) for cell in rows if cell.model == model)
 
 
 def _row_of(loaded: LoadedSuite, cell: Cell) -> published.PublishedRow | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -27,8 +28,9 @@ def command(
     if not results.is_dir():
         raise UsageError(f"{shown(str(results))}: no such folder", hint="detrbench status RESULTS")
     store = ResultsStore(results, output.note)
-    counts = list(status.counts(store))
-    found = status.activities(store, output.note)
+    trainings = {pair: store.trainings(*pair) for pair in store.suites()}
+    counts = [(*pair, status.counts(its)) for pair, its in trainings.items()]
+    found = status.activities(itertools.chain(*trainings.values()), results, output.note)
     if as_json:
         suites = [{"suite": suite, "scale": scale, "measures": dict(states)} for suite, scale, states in counts]
         output.print_json({"schema": SCHEMA, "suites": suites, "activities": [asdict(each) for each in found]})

@@ -51,7 +51,7 @@ def _suite(target: str, as_json: bool) -> None:
     loaded = suites.load(target)
     from detrbench import models
 
-    cells = {scale: [c for c in loaded.cells(scale) if c.first is None] for scale in loaded.suite.scales}
+    cells = {scale: loaded.rows(scale) for scale in loaded.suite.scales}
     built = set(models.names())
     missing = sorted({c.model for group in cells.values() for c in group if c.model and c.model not in built})
     if as_json:

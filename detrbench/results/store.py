@@ -160,6 +160,10 @@ class ResultsStore:
             return None
         return cell
 
+    def trainings(self, suite: str, scale: str) -> list[CellResult]:
+        """The cells, and those of further seeds behind the first of each."""
+        return [each for cell in self.cells(suite, scale) for each in cell.trainings]
+
     def frame(self, suite: str | None = None, scale: str | None = None) -> pd.DataFrame:
         """One row a cell, measure and protocol: suite, scale, cell, model, measure, protocol, state, why, figures.
 
@@ -170,8 +174,7 @@ class ResultsStore:
         rows: list[dict[str, Any]] = []
         for name, at in self.suites():
             if suite in (None, name) and scale in (None, at):
-                for result in self.cells(name, at):
-                    rows += [row for each in result.trainings for row in _rows(each)]
+                rows += [row for each in self.trainings(name, at) for row in _rows(each)]
         return pd.DataFrame(rows)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from detrbench import renamed
 from detrbench.measures import MEASURES
 from detrbench.results import locks
-from detrbench.results.folder import CellFolder, Warn, read_lines
-from detrbench.results.store import CellResult, ResultsStore
+from detrbench.results.folder import CellFolder, Warn, read_lines, tell
+from detrbench.results.store import CellResult
 from detrbench.run.executors import queue
 from detrbench.run.executors.queue import Listed, Note
 
@@ -37,32 +38,17 @@ class Activity:
     about: str
 
 
-def counts(store: ResultsStore) -> Iterator[tuple[str, str, Counter[str]]]:
-    """(suite, scale, how many measures are in which state)."""
-    for suite, scale in store.suites():
-        states = Counter(
-            result.state(measure)[0]
-            for result in _trainings(store, suite, scale)
-            for measure in result.status["measures"]
-            if measure in MEASURES
-        )
-        yield suite, scale, states
+def counts(trainings: Iterable[CellResult]) -> Counter[str]:
+    """How many measures are in which state."""
+    return Counter(
+        result.state(measure)[0] for result in trainings for measure in result.status["measures"] if measure in MEASURES
+    )
 
 
-def activities(store: ResultsStore, warn: Warn = None) -> list[Activity]:
-    """What runs, waits, or was left off, suite by suite."""
-    found = [
-        activity
-        for suite, scale in store.suites()
-        for result in _trainings(store, suite, scale)
-        for activity in _at_work(result)
-    ]
-    return found + list(_queued(store.root, warn))
-
-
-def _trainings(store: ResultsStore, suite: str, scale: str) -> Iterator[CellResult]:
-    """The cells, those of further seeds too."""
-    return (training for result in store.cells(suite, scale) for training in result.trainings)
+def activities(trainings: Iterable[CellResult], results: Path, warn: Warn = None) -> list[Activity]:
+    """What runs, or was left off, among the results of a folder; behind it, what of the folder waits."""
+    found = [activity for result in trainings for activity in _at_work(result)]
+    return found + list(_queued(results, warn))
 
 
 def _at_work(result: CellResult) -> Iterator[Activity]:
@@ -94,8 +80,7 @@ def _queued(results: Path, warn: Warn) -> Iterator[Activity]:
     except OSError:
         listed = None
     if listed is None:
-        if warn is not None:
-            warn("Slurm does not answer on this machine: what is queued is not known")
+        tell(warn, "Slurm does not answer on this machine: what is queued is not known")
         return
     yield from (_waiting(note, listed[note.job]) for note in notes if _waits(listed.get(note.job)))
 
@@ -105,6 +90,6 @@ def _waits(entry: Listed | None) -> bool:
 
 
 def _waiting(note: Note, entry: Listed) -> Activity:
-    suite, scale = note.path.parts[-4:-2]
+    suite, scale = renamed.owner(note.path.parents[2]), note.path.parents[1].name
     measures = dict.fromkeys(name.rpartition("/")[2] for name in note.items)
     return Activity(suite, scale, note.path.stem, ", ".join(measures), "queued", f"job {note.job}", entry.reason)

@@ -124,6 +124,10 @@ class LoadedSuite:
         self._check_unique(cells)
         return cells
 
+    def rows(self, scale: str, overrides: Mapping[str, Any] | None = None) -> list[Cell]:
+        """As `cells`, without further seeds: one for each row of a table."""
+        return [cell for cell in self.cells(scale, overrides) if cell.first is None]
+
     def _linked(self, cells: Iterable[Cell]) -> Iterator[Cell]:
         """The cells, each with the earlier cell whose weights it is measured with."""
         wanted = dict(_weights_wanted(self.suite))

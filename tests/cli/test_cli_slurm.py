@@ -14,7 +14,7 @@ import pytest
 from paper_slurm import Killed, PaperSlurm
 from terminal import Terminal
 
-from detrbench import environment
+from detrbench import environment, renamed
 from detrbench.results import locks
 from detrbench.results.folder import CellFolder
 from detrbench.run.executors import job, slurm
@@ -399,3 +399,15 @@ def test_a_training_writes_a_line_now_and_then(tmp_path: Path, monkeypatch: pyte
         now[0] += 1.0
         teller.advance(Item(), step / 100, f"step {step}", milestone=step == 5)  # type: ignore[arg-type]
     assert len((tmp_path / "told.jsonl").read_text().splitlines()) == 1 + 1 + 9
+
+
+def test_jobs_of_a_renamed_suite_lie_beside_its_cells(
+    terminal: Terminal, paper: PaperSlurm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(renamed.CURRENT, "former", "demo")
+    monkeypatch.setitem(renamed.FORMER, "demo", "former")
+    assert terminal.type(*RUN, "--measure", "complexity", "-k", "other")[0] == 0
+    paper.jobs = Path("results/demo").rename("results/former").resolve() / "smoke/jobs"
+    assert terminal.type(*RUN, "--measure", "accuracy", "-k", "other")[0] == 0
+    assert [path.name for path in Path("results").iterdir()] == ["former"]
+    assert "done" in terminal.type("status")[1]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from detrbench.results import locks
 from detrbench.results.folder import CellFolder
-from detrbench.run.executors.queue import Note
+from detrbench.run.executors.queue import Note, told_of
 
 pytestmark = pytest.mark.slurm
 
@@ -151,7 +151,7 @@ def test_a_killed_and_a_preempted_job_end_with_the_bits_of_an_undisturbed_run(cl
     assert code == 0, said
     assert note(ours, "sparse").job != killed.job  # submitted again
     assert note(ours, "noised").job == preempted.job  # requeued
-    assert preempted.told.read_text().count('"begin"') == 2
+    assert told_of(preempted.path).read_text().count('"begin"') == 2
     assert (victim.job, cell(ours, "sparser") is not None) == (killed.job, True)
     code, said = finished(started("--results", str(theirs)))
     assert code == 0, said
@@ -198,7 +198,7 @@ def test_two_nodes_train_one_cell_and_are_preempted(cluster: None, here: Path) -
     code, said = finished(run)
     assert code == 0, said
     assert note(ours, "noised").job == job.job  # requeued
-    assert job.told.read_text().count('"begin"') == 2
+    assert told_of(job.path).read_text().count('"begin"') == 2
     log = next(ours.glob("demo/smoke/jobs/*_1_log.out")).read_text()
     assert "node=1(2)" in log  # rank 1 was on the other one
     code, said = finished(started(*arguments, "--results", str(theirs)))

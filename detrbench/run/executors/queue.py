@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from detrbench.files import write_atomic
-from detrbench.results.folder import read_json
+from detrbench.results.folder import CellFolder, read_json
 
 NEVER = "DependencyNeverSatisfied"  # why a job waits in vain
 PENDING = "PENDING"
@@ -38,10 +38,6 @@ class Note:
     job: str
     items: dict[str, str]
 
-    @property
-    def told(self) -> Path:
-        return told_of(self.path)
-
     def write(self) -> None:
         """Raises Unwritable."""
         content = {name: value for name, value in asdict(self).items() if name != "path"}
@@ -60,9 +56,9 @@ def told_of(note: Path) -> Path:
     return note.with_suffix(".jsonl")
 
 
-def folder(results: Path, suite: str, scale: str) -> Path:
-    """Where the jobs of a suite leave what they say."""
-    return results / suite / scale / "jobs"
+def folder(cell: CellFolder) -> Path:
+    """Where the jobs of a suite leave what they say: beside its cells, wherever these are."""
+    return cell.path.parents[1].resolve() / "jobs"
 
 
 def notes(results: Path) -> Iterator[Note]:

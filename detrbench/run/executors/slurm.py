@@ -46,10 +46,7 @@ def pick_device(asked: str, settings: Mapping[str, str]) -> str:
         UsageError: a certain GPU, which is for Slurm to choose.
     """
     if asked == "auto":
-        gpus = any(
-            name.startswith("gpu") or (name in ("gres", "tres") and "gpu" in settings[name]) for name in settings
-        )
-        return "cuda" if gpus else "cpu"
+        return "cuda" if _asks_for_gpus(settings) else "cpu"
     if asked not in ("cpu", "cuda"):
         raise UsageError(f"--device {asked}: expected auto, cpu or cuda: Slurm chooses which GPU a job has")
     return asked
@@ -197,10 +194,12 @@ class Slurm:
             UsageError: it does not take the jobs.
         """
         options = replace(options, results=options.results.resolve())
-        idle = [group for group in groups if not _is_due(group, options.device)]
+        split: dict[bool, list[Sequence[WorkItem]]] = {True: [], False: []}
+        for group in groups:
+            split[_is_due(group, options.device)].append(group)
         context = RunContext(options, KnownRecords(options.results), environments.capture())
-        outcomes = [outcome for group in idle for outcome in _note(group, context, listener)]
-        jobs = _jobs([group for group in groups if group not in idle], options.results)
+        outcomes = [outcome for group in split[False] for outcome in _note(group, context, listener)]
+        jobs = _jobs(split[True])
         self._find(jobs)
         while any(job.open for job in jobs):
             self._submit(jobs, options)
@@ -320,13 +319,13 @@ def _tell(outcomes: Sequence[Outcome], listener: Listener) -> list[Outcome]:
     return list(outcomes)
 
 
-def _jobs(groups: Iterable[Sequence[WorkItem]], results: Path) -> list[_Job]:
+def _jobs(groups: Iterable[Sequence[WorkItem]]) -> list[_Job]:
     """A job for each cell and one for what is timed in a suite, in the order of the first group of each."""
     together: dict[Path, list[Sequence[WorkItem]]] = {}
     for group in groups:
         item = group[0]
         name = "timed" if item.measure in TIMED else item.folder.path.name
-        path = queue.folder(results, item.cell.suite, item.cell.scale) / f"{name}.json"
+        path = queue.folder(item.folder) / f"{name}.json"
         together.setdefault(path, []).append(group)
     jobs: list[_Job] = []
     touched: list[set[Any]] = []
