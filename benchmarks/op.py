@@ -198,7 +198,7 @@ def measure(
 
 def timings(device: str, operations: list[str], threads: list[int], rounds: int) -> Iterator[Timing]:
     copying = copy_speed() if device == "cuda" else None
-    first_kernel = original.on_this_gpu() if device == "cuda" else None
+    first_kernel = original.on_this_gpu() if device == "cuda" and "msda" in operations else None
     types = ("float32", "bfloat16") if device == "cpu" else tuple(TYPES)
     directions = ("forward", "forward + backward")
     for number in threads:

@@ -40,7 +40,7 @@ def capture() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return capture_without_torch() | {
         "torch": torch.__version__,
-        "torchvision": _version("torchvision"),
+        "torchvision": version("torchvision"),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
         "driver": _driver() if cuda else None,
@@ -127,6 +127,7 @@ def commit() -> str | None:
     return f"{head}{'+' if changed else ''}" if head else None
 
 
+@functools.cache
 def _driver() -> str | None:
     return _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").partition("\n")[0] or None
 
@@ -139,7 +140,8 @@ def _output(*command: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package; None where it is missing."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

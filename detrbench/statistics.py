@@ -19,6 +19,7 @@ from detrbench.results.records import Estimate
 
 Floats = npt.NDArray[np.float64]
 REPLICATES = 1000
+POWER = 0.8  # the share of true differences that a comparison is asked to find
 
 
 def resample_counts(n: int, replicates: int = REPLICATES, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -154,15 +155,15 @@ class Evidence:
             return 0.5
         return _student_cdf(self.df, distance / self.se)
 
-    def detectable(self, confidence: float = 0.95, power: float = 0.8) -> float:
+    def detectable(self, confidence: float = 0.95) -> float:
         """The smallest difference that such evidence would most probably tell from none, in the units of `value`.
 
-        In a share `power` of all comparisons with as much noise, a true difference of that size has an interval of that
+        In a share `POWER` of all comparisons with as much noise, a true difference of that size has an interval of that
         confidence which lies on one side of no difference (Bloom 1995). On a log scale it is a ratio above 1.
         """
         if not self.se or math.isinf(self.se):
             return math.nan if self.se else 0.0
-        shares = (1 + confidence) / 2, power
+        shares = (1 + confidence) / 2, POWER
         distance = self.se * sum(_student_quantile(self.df, share) for share in shares)
         return _exp(distance) if self.log else distance
 

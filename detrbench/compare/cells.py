@@ -114,8 +114,12 @@ def _protocols(quantity: Quantity, a: CellResult, b: CellResult) -> list[str]:
     """Of latency each way to run that both sides have, since none stands for another; else the usual one."""
     if quantity.measure != "latency":
         return [COMMON]
-    shared = set(a.records.get(quantity.measure, {})) & set(b.records.get(quantity.measure, {}))
-    return sorted(shared, key=lambda name: (name != COMMON, name)) or [COMMON]
+    return sorted(_shared(quantity, a, b), key=lambda name: (name != COMMON, name)) or [COMMON]
+
+
+def _shared(quantity: Quantity, a: CellResult, b: CellResult) -> set[str]:
+    """The protocols that both sides have its measure under."""
+    return set(a.records.get(quantity.measure, {})) & set(b.records.get(quantity.measure, {}))
 
 
 def compare_quantity(
@@ -126,7 +130,7 @@ def compare_quantity(
     Returns:
         The row called `name`, or None where neither cell has the quantity.
     """
-    shared = set(a.records.get(quantity.measure, {})) & set(b.records.get(quantity.measure, {}))
+    shared = _shared(quantity, a, b)
     protocol = next((p for p in (preferred, COMMON) if p in shared), min(shared, default=None))
     old, new = (differences.read(cell, quantity, protocol) for cell in (a, b))
     if old is None and new is None:

@@ -106,7 +106,7 @@ def _training(cell: CellResult, quantity: Quantity, protocol: str, version: int)
     record = cell.records.get(quantity.measure, {}).get(protocol)
     if record is None or _value(record, quantity) is None or int(record.get("protocol_version") or 0) != version:
         return None
-    evidence = from_interval(_at(record, quantity.path))
+    evidence = from_interval(at(record, quantity.path))
     images = CellFolder(cell.folder).images if quantity.measure == "accuracy" else None
     key = str(cell.envelopes.get(quantity.measure, {}).get("key", ""))
     weights = f"{cell.folder.parent}/{cell.cell.get('weights_of') or cell.id}"
@@ -124,14 +124,15 @@ def over_seeds(found: Sequence[Evidence]) -> Evidence:
 
 
 def _value(record: Mapping[str, Any], quantity: Quantity) -> float | None:
-    value = _at(record, quantity.path)
+    value = at(record, quantity.path)
     value = value.get("value") if isinstance(value, Mapping) else value
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
 
 
-def _at(record: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+def at(record: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    """What lies inside a record; None where nothing does."""
     value: Any = record
     for name in path:
         value = value.get(name) if isinstance(value, Mapping) else None

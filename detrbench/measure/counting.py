@@ -14,12 +14,12 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import detrbench
 from detrbench import models
+from detrbench.environment import version
 from detrbench.errors import DetrbenchError
 from detrbench.files import cache_folder, write_atomic
 from detrbench.measure.protocols.complexity import ComplexityProtocol
@@ -81,17 +81,10 @@ def _sources() -> str:
     """A hash of the code that counts, and of what is counted."""
     house = Path(detrbench.__file__).parent
     files = [*(house / "measure").glob("*.py"), *(house / "models").resolve().rglob("*.py"), Path(records.__file__)]
-    digest = hashlib.sha256(repr([_version(name) for name in _PACKAGES]).encode())
+    digest = hashlib.sha256(repr([version(name) for name in _PACKAGES]).encode())
     for path in sorted(files):
         digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _read(path: Path) -> Complexity | None:

@@ -250,7 +250,7 @@ def speed(section: Section) -> list[Column]:
 
 def latencies(section: Section) -> list[Column]:
     """The median of each way to run, where several were timed: none stands for another."""
-    found = {name for entry in section.entries if entry.cell for name in entry.cell.records.get("latency", {})}
+    found = section.protocols("latency")
     if len(found) < 2:
         return []
 
@@ -259,7 +259,7 @@ def latencies(section: Section) -> list[Column]:
             f"latency.{name}", "ms", name, _measured("latency", 2, "median_ms", "value", protocol=lambda entry: name)
         )
 
-    return [column(name) for name in sorted(found, key=lambda name: (name != COMMON, name))]
+    return [column(name) for name in sorted(found, key=lambda name: name != COMMON)]
 
 
 def memory(section: Section) -> list[Column]:

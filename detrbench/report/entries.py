@@ -61,14 +61,15 @@ class Entry:
             protocol: of the record.
             path: into the record; to an estimate where it ends with `value`.
         """
-        found = [record for record in self._records(measure, protocol) if number(record, *path) is not None]
-        if not found or number(self.record(measure, protocol), *path) is None:
+        if number(self.record(measure, protocol), *path) is None:
             return None
-        values = [number(record, *path) or 0.0 for record in found]
+        records = self._records(measure, protocol)
+        known = [(record, value) for record in records if (value := number(record, *path)) is not None]
+        values = [value for _, value in known]
         mean, sd = sum(values) / len(values), statistics.spread(values)
         low = high = None
         if path[-1] == "value":
-            low, high = _interval([_inside(record, path[:-1]) for record in found])
+            low, high = _interval([mapping(differences.at(record, path[:-1])) for record, _ in known])
         return Figure(mean, low, high, sd, len(values))
 
     def _records(self, measure: str, protocol: str | None) -> list[Record]:
@@ -188,19 +189,10 @@ class Entry:
 
 def number(record: Record, *path: str) -> float | None:
     """A finite number inside a record, or None."""
-    value: Any = record
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
+    value = differences.at(record, path)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         return None
     return float(value)
-
-
-def _inside(record: Record, path: tuple[str, ...]) -> Record:
-    value: Any = record
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return mapping(value)
 
 
 def _interval(estimates: list[Record]) -> tuple[float | None, float | None]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from detrbench.compare.cells import ComparisonRow, compare_quantity
+from detrbench.compare.differences import About
 from detrbench.compare.quantities import QUANTITIES
 from detrbench.compare.verdicts import FALSE_VERDICTS, Verdict, of_family, scope
 from detrbench.measures import COMMON
@@ -28,15 +29,20 @@ MOST = 3  # findings that stand open, facts of the whole table among them
 
 @dataclass(frozen=True)
 class Clause:
-    """One statement: `text`, and the verdict on it where there is one, with what it holds for: "on these weights".
+    """One statement: `text`, and the verdict on it where there is one, with what the difference is `about`.
 
     `detectable` is the smallest difference that the comparison could have found.
     """
 
     text: str
     verdict: Verdict | None = None
-    scope: str = ""
+    about: About = ""
     detectable: float | None = None
+
+    @property
+    def scope(self) -> str:
+        """What the verdict holds for, where that is not the method: "on these weights"."""
+        return scope(self.verdict, self.about) if self.verdict else ""
 
     def __str__(self) -> str:
         return f"{self.text}: {' '.join(filter(None, (self.verdict, self.scope)))}" if self.verdict else self.text
@@ -109,16 +115,17 @@ def _basis(section: Section, compared: list[Pair], notes: list[str], made: list[
 
 def _of_seeds(made: list[Finding]) -> list[str]:
     """What the verdicts on AP hold for, as far as there are such ones."""
-    scopes = {clause.scope for finding in made for clause in finding.clauses if clause.verdict and " AP" in clause.text}
+    judged = [clause for finding in made for clause in finding.clauses if clause.verdict]
+    about = {clause.about for clause in judged}
     words = []
-    if scope("undecided", "training") in scopes:
+    if any(clause.verdict == "undecided" for clause in judged):
         words.append(
             "Undecided: a row was trained with one seed, which the interval leaves out; another seed may turn the "
             "difference round."
         )
-    if scope("same", "weights") in scopes:
+    if "weights" in about:
         words.append("On these weights: of the given weights, on other images; not of the methods behind them.")
-    if "" in scopes:
+    if "method" in about:
         verdicts = "Other verdicts" if words else "Verdicts"
         words.append(f"{verdicts} on AP are on methods; their intervals hold for other seeds and other images.")
     return words
@@ -242,8 +249,7 @@ def _comparison(found: _Compared, names: Mapping[str, str]) -> Finding | None:
 
 def _clause(text: str, row: ComparisonRow, detectable: float | None) -> Clause:
     assert row.difference is not None
-    said = scope(row.verdict, row.difference.about) if row.verdict else ""
-    return Clause(text, row.verdict, said, detectable)
+    return Clause(text, row.verdict, row.difference.about, detectable)
 
 
 def _compared(new: Entry, old: Entry, name: str) -> ComparisonRow | None:

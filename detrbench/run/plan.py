@@ -146,8 +146,9 @@ def _of_cell(
             why = weights.start.remark
         found = WorkItem(weights.cell, folder, measure, key, state, why, weights.kind, seconds)
         detections = detections_key(weights.cell, now, weights.identity) if key and measure == "accuracy" else ""
-        found = replace(found, official=weights.official, start=weights.start, detections=detections)
-        items.append(replace(found, identity="" if why else weights.identity))
+        identity = "" if why else weights.identity
+        official, start = weights.official, weights.start
+        items.append(replace(found, official=official, start=start, detections=detections, identity=identity))
     return items
 
 

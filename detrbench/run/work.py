@@ -108,8 +108,8 @@ def do(items: Sequence[WorkItem], context: RunContext, listener: Listener) -> li
     if all(map(_is_noted, items)):  # nothing is written, so a folder that is only read will do
         return [_tell(listener, Outcome(item, item.state, item.why)) for item in items]
     outcomes = []
-    with contextlib.ExitStack() as locks:
-        held = {i.folder.path: locks.enter_context(i.folder.lock()) for i in {i.folder.path: i for i in items}.values()}
+    with contextlib.ExitStack() as stack:
+        held = {i.folder.path: stack.enter_context(i.folder.lock()) for i in {i.folder.path: i for i in items}.values()}
         busy = [item for item in items if not held[item.folder.path]]
         for item in busy:
             outcomes.append(_tell(listener, Outcome(item, "busy", f"another run holds this cell{_holder(item)}")))

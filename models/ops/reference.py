@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detrbench.models.ops.checks import check_levels
+from detrbench.models.precision import full_type, in_full
 
 
 def grid_sample_msda(value: Tensor, sizes: Sequence[Sequence[int]], locations: Tensor, weights: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def _exact_points(
     """
     sizes = shapes.tolist()
     check_levels(sizes, starts.tolist(), value.shape[1])
-    locations = locations.to(torch.promote_types(value.dtype, torch.float32))
+    locations = locations.to(full_type(value.dtype))
     extent = shapes.flip(-1).to(locations)[:, None]  # (L, 1, 2) width, height
     pixel = locations.detach() * extent - 0.5
     reached = ((pixel > -1) & (pixel < extent)).all(-1)  # not a number compares false
@@ -109,7 +110,7 @@ def sampling_locations(shapes: Tensor, offsets: Tensor, reference_points: Tensor
 
     Offsets count cells around a point, or parts of half the side around a box (Deformable DETR, appendix A.4).
     """
-    offsets = offsets.to(torch.promote_types(offsets.dtype, torch.float32))
+    offsets = in_full(offsets)
     centre = reference_points[:, :, None, :, None, :2]
     if reference_points.shape[-1] == 2:
         return centre + offsets / shapes.flip(-1)[:, None].clamp(min=1).to(offsets)  # no cells: nothing is reached
@@ -119,7 +120,7 @@ def sampling_locations(shapes: Tensor, offsets: Tensor, reference_points: Tensor
 
 def sampling_weights(logits: Tensor) -> Tensor:
     """(N, Q, M, L, P), in float32 at least: the softmax over levels and points."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = in_full(logits)
     return logits.flatten(3).softmax(-1).view(logits.shape)
 
 

@@ -25,6 +25,7 @@ from detrbench.models.ops.reference import (
     sampling_locations,
     sampling_weights,
 )
+from detrbench.models.precision import full_type
 
 Three = tuple[Tensor, Tensor, Tensor]
 Four = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -80,7 +81,7 @@ def _msda_from_offsets(
     if _has_native(FROM_OFFSETS, value):
         return FROM_OFFSETS(value, shapes, starts, offsets, logits, reference_points)
     locations = sampling_locations(shapes, offsets, reference_points)
-    return MSDA(value, shapes, starts, locations.to(_sums(value)), sampling_weights(logits))
+    return MSDA(value, shapes, starts, locations.to(full_type(value.dtype)), sampling_weights(logits))
 
 
 def _msda_from_offsets_backward(
@@ -97,7 +98,10 @@ def _msda_from_offsets_backward(
         return FROM_OFFSETS_BACKWARD(grad_output, value, shapes, starts, offsets, logits, reference_points)
     with _autograd_inside_a_kernel(), torch.enable_grad():
         inputs = [tensor.detach().requires_grad_() for tensor in (offsets, logits, reference_points)]
-        points = sampling_locations(shapes, inputs[0], inputs[2]).to(_sums(value)), sampling_weights(inputs[1])
+        points = (
+            sampling_locations(shapes, inputs[0], inputs[2]).to(full_type(value.dtype)),
+            sampling_weights(inputs[1]),
+        )
         with torch.no_grad():
             grad_value, *of_points = MSDA_BACKWARD(grad_output, value, shapes, starts, *points)
         return grad_value, *torch.autograd.grad(points, inputs, of_points)
@@ -109,11 +113,6 @@ def _has_native(operation: torch._ops.OpOverload, value: Tensor) -> bool:
     return build.native_kernels(device) and torch._C._dispatch_has_kernel_for_dispatch_key(
         operation.name(), device.upper()
     )
-
-
-def _sums(value: Tensor) -> torch.dtype:
-    """The type that sums over values are kept in."""
-    return torch.promote_types(value.dtype, torch.float32)
 
 
 def _key_aware(
@@ -204,7 +203,7 @@ def _key_aware_shapes(
 ) -> tuple[Tensor, Tensor]:
     check_key_aware(value, shapes, starts, locations, query)
     output = value.new_empty(value.shape[0], locations.shape[1], value.shape[2] * value.shape[3])
-    return output, value.new_empty(locations.shape[:5], dtype=torch.promote_types(value.dtype, torch.float32))
+    return output, value.new_empty(locations.shape[:5], dtype=full_type(value.dtype))
 
 
 @torch.library.register_fake("detrbench::key_aware_attention_backward", lib=_library)
@@ -313,24 +312,14 @@ for _device in ("cpu", "cuda"):
 # convolution.
 
 
-@register_flop_formula(torch.ops.detrbench.msda)
-def _msda_flops(value_shape: Any, shapes: Any, starts: Any, locations_shape: Any, *others: Any, **kwargs: Any) -> int:
-    return 2 * msda_macs(value_shape, locations_shape)
+@register_flop_formula([torch.ops.detrbench.msda, torch.ops.detrbench.msda_from_offsets])
+def _msda_flops(value_shape: Any, shapes: Any, starts: Any, places_shape: Any, *others: Any, **kwargs: Any) -> int:
+    return 2 * msda_macs(value_shape, places_shape)  # places and softmax are elementwise, which torch does not count
 
 
-@register_flop_formula(torch.ops.detrbench.msda_backward)
+@register_flop_formula([torch.ops.detrbench.msda_backward, torch.ops.detrbench.msda_from_offsets_backward])
 def _msda_backward_flops(grad_shape: Any, *inputs: Any, **kwargs: Any) -> int:
     return 2 * _msda_flops(*inputs)
-
-
-@register_flop_formula(torch.ops.detrbench.msda_from_offsets)
-def _from_offsets_flops(value_shape: Any, shapes: Any, starts: Any, offsets_shape: Any, *others: Any, **kw: Any) -> int:
-    return 2 * msda_macs(value_shape, offsets_shape)  # places and softmax are elementwise, which torch does not count
-
-
-@register_flop_formula(torch.ops.detrbench.msda_from_offsets_backward)
-def _from_offsets_backward_flops(grad_shape: Any, *inputs: Any, **kwargs: Any) -> int:
-    return 2 * _from_offsets_flops(*inputs)
 
 
 @register_flop_formula(torch.ops.detrbench.key_aware_attention)
