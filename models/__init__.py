@@ -12,11 +12,12 @@ out = detector(images, masks)
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detrbench.errors import UsageError
+from detrbench.files import replacing
 from detrbench.models.options import Option
 from detrbench.models.parts import Part, all_parts, register_part
 from detrbench.models.spec import DetectorSpec, override_names, resolve
@@ -39,6 +40,7 @@ __all__ = [
     "all_parts",
     "create",
     "describe",
+    "export_onnx",
     "for_inference",
     "load_backbone",
     "load_checkpoint",
@@ -135,6 +137,20 @@ def for_inference(detector: Kind) -> Kind:
     from detrbench.models import inference
 
     return inference.for_inference(detector)
+
+
+def export_onnx(
+    detector: Detector,
+    path: str | Path,
+    size: tuple[int, int],
+    batch_size: int = 1,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the detector as ONNX, for images of that height and width. See `export.export_onnx`."""
+    from detrbench.models import export
+
+    with replacing(Path(path)) as temporary:
+        export.export_onnx(detector, temporary, batch_size, *size, about)
 
 
 def postprocess(

@@ -19,6 +19,7 @@ from detrbench.cli import (
     convert,
     doctor,
     evaluate,
+    export,
     figure,
     listing,
     predict,
@@ -96,6 +97,7 @@ for _module, _name in (
     (predict, "predict"),
     (visualize, "visualize"),
     (convert, "convert"),
+    (export, "export"),
 ):
     app.command(_name, epilog=_module.EXAMPLES)(_module.command)
 app.add_typer(weights.app, name="weights", help="The released weights of the detectors: list, fetch, import, verify.")

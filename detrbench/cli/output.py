@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -122,6 +123,14 @@ def settings(pairs: Iterable[str] | None) -> dict[str, Any]:
             raise UsageError(f"--set {key.strip()}: given twice")
         found[key.strip()] = yaml12.parse_value(value)
     return found
+
+
+def size(text: str) -> tuple[int, int]:
+    """`--size` as (height, width); raises UsageError."""
+    match = re.fullmatch(r"([1-9]\d{0,4})[xX×]([1-9]\d{0,4})", text)
+    if not match:
+        raise UsageError(f"--size {text!r}: expected HxW in pixels", hint="example: --size 800x1216")
+    return int(match[1]), int(match[2])
 
 
 def duration(seconds: float | None) -> str:

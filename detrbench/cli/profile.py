@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -61,7 +60,7 @@ def command(
 def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, as_json: bool, verbose: bool) -> None:
     rule = protocols.get("complexity", protocol)
     if size is not None:
-        rule = rule.at(*_size(size))
+        rule = rule.at(*output.size(size))
     record = counting.count(model, options, rule, cross_check=verbose or as_json)
     if as_json:
         output.print_json({"model": model, "options": options, **records.to_json(record)})
@@ -82,13 +81,6 @@ def _one(model: str, options: dict[str, Any], size: str | None, protocol: str, a
         print(f"{name}: {check.gflops:.2f} GFLOPs; passes over {missed}")
     if record.uncounted:
         print(f"counted as zero: {', '.join(f'{op} x{calls}' for op, calls in record.uncounted.items())}")
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"([1-9]\d*)[xX×]([1-9]\d*)", text)
-    if not match:
-        raise UsageError(f"--size {text!r}: expected HxW in pixels", hint="example: --size 800x1216")
-    return int(match[1]), int(match[2])
 
 
 def _published(what: str | None, results_folder: Path, as_json: bool) -> None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import random
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,15 +26,23 @@ from detrbench.measure import machine
 from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.inputs import detr_size, val2017_first_100
 from detrbench.measure.protocols.latency import LatencyProtocol
+from detrbench.models.export import OnnxDetector, differences, export_onnx
+
+if TYPE_CHECKING:
+    from detrbench.models.detector import Detector
 
 STABLE = 0.05  # warm-up ends once the medians of two runs of forwards in a row differ by less than this share
 SETTLING = 3  # forwards in such a run
 LONGEST_WARMUP = 10  # times the protocol's warm-up time
 
 DISTURBED = 0.75  # a sample whose share of CPU is below this part of the best ones' lost its CPU to other processes
+EXPORT_TOLERANCE = 1e-4  # of scores and boxes, in [0, 1]
+
 RETAKES = 5  # how often such a sample is taken again at once
 
 Run = Callable[[Tensor], Any]
+# Writing one takes half a minute: what was tried is what is timed.
+_EXPORTED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], OnnxDetector]] = WeakKeyDictionary()
 
 
 @dataclass
@@ -151,6 +162,8 @@ def _runner(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> R
         return lambda images: compiled(images, None)
     if protocol.mode == "cuda_graph":
         return _graphed(detector, images)
+    if protocol.mode == "onnxruntime":
+        return _exported(detector, images)
     return lambda images: detector(images, None)
 
 
@@ -187,6 +200,25 @@ def _graphed(detector: nn.Module, images: Tensor) -> Run:
         return kept
 
     return replay
+
+
+def _exported(module: nn.Module, images: Tensor) -> Run:
+    """The detector as an ONNX file in ONNX Runtime, which has to predict what the detector does."""
+    if images.is_cuda or images.dtype != torch.float32:
+        raise EnvironmentLacking("ONNX Runtime is timed on the CPU, in float32")
+    detector, shape = cast("Detector", module), tuple(images.shape)
+    if module in _EXPORTED and _EXPORTED[module][0] == shape:
+        return _EXPORTED[module][1]
+    with torch.inference_mode(False), tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "detector.onnx"
+        batch_size, _, height, width = shape
+        export_onnx(detector, path, batch_size, height, width)
+        exported = OnnxDetector(path, torch.get_num_threads())
+    off = float(differences(detector, exported, images).median())
+    if off > EXPORT_TOLERANCE:
+        raise EnvironmentLacking(f"the exported detector predicts something else: {off:.2g} apart in the median")
+    _EXPORTED[module] = shape, exported
+    return exported
 
 
 def _warm_up(run: Run, images: Tensor, protocol: LatencyProtocol) -> None:

@@ -121,6 +121,44 @@ def test_the_form_for_inference_is_what_is_timed_where_it_is_asked_for(monkeypat
     assert set(calls) == {"optimised"}
 
 
+class Exported:
+    """An ONNX file that answers as a detector does, or something else by `off`."""
+
+    def __init__(self, calls: list[str], off: float) -> None:
+        self.calls, self.off = calls, off
+
+    def __call__(self, images: Tensor) -> None:
+        self.calls.append(str(tuple(images.shape)))
+
+
+@pytest.mark.parametrize("off", [0.0, 0.1])
+def test_an_exported_detector_is_timed_if_it_predicts_the_same(monkeypatch: pytest.MonkeyPatch, off: float) -> None:
+    calls: list[str] = []
+    written: list[tuple[int, ...]] = []
+    monkeypatch.setattr(timing, "export_onnx", lambda detector, path, *shape: written.append(shape))
+    monkeypatch.setattr(timing, "OnnxDetector", lambda path, threads: Exported(calls, off))
+    monkeypatch.setattr(
+        timing, "differences", lambda detector, exported, images: torch.tensor([exported.off, 0.0, exported.off])
+    )
+    protocol = dataclasses.replace(PROTOCOL, mode="onnxruntime")
+    detector = Sleeper([], "A", 0.0)
+    if off:
+        with pytest.raises(EnvironmentLacking, match=r"predicts something else: 0\.1 apart"):
+            timing.try_mode(detector, protocol)
+        return
+    timing.try_mode(detector, protocol)
+    record = latency.measure({"A": detector}, protocol)["A"]
+    assert (record.mode, record.by_part_ms) == ("onnxruntime", {})
+    assert "ONNX Runtime" in record.convention
+    assert written == [(protocol.batch_size, protocol.height, protocol.width)]  # once, though tried before
+    assert set(calls) == {str((protocol.batch_size, 3, protocol.height, protocol.width))}
+
+
+def test_onnx_runtime_is_timed_in_float32() -> None:
+    with pytest.raises(EnvironmentLacking, match="in float32"):
+        timing.try_mode(Sleeper([], "A", 0.0).to(torch.float64), dataclasses.replace(PROTOCOL, mode="onnxruntime"))
+
+
 def test_cuda_graphs_need_cuda() -> None:
     with pytest.raises(EnvironmentLacking, match="CUDA"):
         latency.measure({"A": Sleeper([], "A")}, dataclasses.replace(PROTOCOL, mode="cuda_graph"))
@@ -322,6 +360,7 @@ def test_protocols_are_what_their_names_say() -> None:
         "optimised": "optimised",
         "compiled": "compiled",
         "cuda_graph": "cuda_graph",
+        "onnxruntime": "onnxruntime",
     }
     assert [name for name, rule in rules.items() if rule.window_seconds] == ["sustained"]
     assert [name for name, rule in rules.items() if rule.sizes == "val2017"] == ["val2017"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Mode = Literal["eager", "optimised", "compiled", "cuda_graph"]
+Mode = Literal["eager", "optimised", "compiled", "cuda_graph", "onnxruntime"]
 MODES: dict[Mode, str] = {
     "eager": "eager",
     "optimised": "in the form for inference (norms folded, fused layers, packed weights)",
     "compiled": "torch.compile",
     "cuda_graph": "replayed from a CUDA graph",
+    "onnxruntime": "exported as ONNX (opset 20, the op as GridSample) and run by ONNX Runtime",
 }
 
 
@@ -21,7 +22,7 @@ class LatencyProtocol:
     Args:
         batch_size: images in a forward.
         mode: how the detector runs: as it is, in the form for inference (`models.for_inference`), through
-            `torch.compile`, or replayed from a CUDA graph.
+            `torch.compile`, replayed from a CUDA graph, or as an ONNX file (`models.export_onnx`) in ONNX Runtime.
         window_seconds: None times single forwards (burst); else a sample is a window of that length in which forwards
             follow each other without waiting for the device (sustained), which is also how energy is read.
         sizes: one fixed height x width, or those of the first 100 images of val2017, one after the other.
@@ -78,6 +79,7 @@ PROTOCOLS = {
         LatencyProtocol("optimised", "batch 1 in the form for inference", mode="optimised"),
         LatencyProtocol("compiled", "batch 1 through torch.compile", mode="compiled"),
         LatencyProtocol("cuda_graph", "batch 1 replayed from a CUDA graph", mode="cuda_graph"),
+        LatencyProtocol("onnxruntime", "batch 1 in ONNX Runtime", mode="onnxruntime"),
         LatencyProtocol("sustained", "batch 1 without pause; energy", window_seconds=2.0, rounds=7),
         LatencyProtocol("val2017", "batch 1 at the sizes of val2017", sizes="val2017", rounds=100),
     )
