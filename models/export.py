@@ -7,10 +7,12 @@ follows from that size, and stands in the graph as a number. Shapes: B images, Q
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
+import logging
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -48,8 +50,7 @@ def export_onnx(
     _need("onnxscript", "onnx")
     images = torch.zeros(batch_size, 3, height, width)
     run = _Predictions(detector.eval())
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.no_grad(), _quiet_exporter():
         tokens = detector.neck(detector.backbone(images), None, (height, width))
         try:
             graph = torch.export.export(run, (images,), strict=False)
@@ -64,6 +65,20 @@ def export_onnx(
     for name, value in (about or {}).items():
         program.model.metadata_props[f"detrbench.{name}"] = json.dumps(value)
     program.save(str(path))
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without its remarks on its own insides."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Predictions(nn.Module):
