@@ -68,9 +68,12 @@ def _data(path: Path, as_json: bool) -> None:
     from detrbench.data.validate import inspect
 
     console = output.console(to_stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("images decoded")
-        found = inspect(path, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task("images decoded")
+            found = inspect(path, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    else:
+        found = inspect(path)
     if as_json:
         output.print_json({"data": str(path), **dataclasses.asdict(found)})
     else:

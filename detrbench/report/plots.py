@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from detrbench.report import labels
 from detrbench.report.svg import INK, MUTED, PAPER, Marks, draw_svg, lay_out, part_colour, series_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def curves(name: str, lines: list[Curve], y_label: str, title: str) -> str:
 
 def _name_ends(axes: Axes, lines: list[Curve]) -> None:
     """Names lines at their right end, pushed apart so that no two names touch."""
-    lay_out(axes.get_figure(root=True))
+    lay_out(cast("Figure", axes.figure))
     to_pixels, from_pixels = axes.transData.transform, axes.transData.inverted().transform
     ends = sorted(((to_pixels((line.x[-1], line.y[-1]))[1], line) for line in lines), key=lambda end: end[0])
     right = max(line.x[-1] for line in lines)

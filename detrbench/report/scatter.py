@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from detrbench.report import wording
 from detrbench.report.charts import Chart
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDE, NARROW = (15.28, 7.78), (8.4, 5.2)  # inches of 72 pixels
 # Inches: one column of a two-column paper, and the whole width of its text.
@@ -164,8 +165,7 @@ def _labels(axes: Axes, chart: Chart, marks: Marks, lines: list[tuple[list[float
 
     said = _lengths(chart) if chart.wide else []  # first, as what comes first finds room most easily
     said += [(m.x[chart.x], m.y[chart.y], text, INK, m.identity.family) for m, text in wording.named(chart.shown)]
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = cast("Figure", axes.figure)
     lay_out(figure)
     figure.set_layout_engine("none")  # another layout would move the axes under the labels
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
