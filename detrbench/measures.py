@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 COMMON = "common"  # the protocol that every measure has and that is the same for every method
+NATIVE = "native"  # the same rule on a detector's own images, which of one from elsewhere may be of another size
 EVALUATED = "evaluated"  # counts the detector whose AP a scale measures, where that is not the paper's
 
 Phase = Literal["counting", "running", "memory", "latency"]
@@ -43,6 +44,7 @@ class Measure:
         needs_weights: the values of the weights matter, so they are loaded or trained.
         each_seed: done of every training, where a scale asks for several seeds; all else of the first alone.
         reusable: an equal cell's record may be taken over.
+        external: taken of detectors from elsewhere too; the others read what only those of ours tell, or train.
         chosen: suites and `--measure` may name it; what is not chosen is done where others need it.
         beside: the files beside the record.
     """
@@ -54,6 +56,7 @@ class Measure:
     needs_weights: bool = False
     each_seed: bool = False
     reusable: bool = True
+    external: bool = True
     chosen: bool = True
     beside: tuple[Beside, ...] = ()
 
@@ -73,6 +76,7 @@ MEASURES: Mapping[str, Measure] = {
             "training",
             "running",
             each_seed=True,
+            external=False,
             chosen=False,
             beside=(Beside("checkpoint/model.safetensors"),),
         ),
@@ -85,7 +89,15 @@ MEASURES: Mapping[str, Measure] = {
             each_seed=True,
             beside=(Beside("accuracy-images.npz", needed=False), Beside("detections.json.gz", needed=False)),
         ),
-        Measure("dam", "Corr", "running", "detrbench.measure.dam:measure", needs_weights=True, each_seed=True),
+        Measure(
+            "dam",
+            "Corr",
+            "running",
+            "detrbench.measure.dam:measure",
+            needs_weights=True,
+            each_seed=True,
+            external=False,
+        ),
         Measure(
             "queries",
             "queries per object",
@@ -93,8 +105,9 @@ MEASURES: Mapping[str, Measure] = {
             "detrbench.measure.queries:measure",
             needs_weights=True,
             each_seed=True,
+            external=False,
         ),
-        Measure("pictures", "pictures", "running", needs_weights=True, beside=(Beside("traces.npz"),)),
+        Measure("pictures", "pictures", "running", needs_weights=True, external=False, beside=(Beside("traces.npz"),)),
         Measure("memory", "memory", "memory", reusable=False),
         Measure("latency", "latency", "latency", reusable=False),
     )

@@ -17,6 +17,7 @@ FLOORS = (
     {"results"},
     {"statistics"},
     {"data"},
+    {"external"},
     {"measure", "training", "pictures", "published"},
     {"compare"},
     {"suite"},

@@ -90,7 +90,7 @@ def _expected(budgets: SuiteBudgets, scale: str, options: CheckOptions) -> list[
 
     built = set(models.names())
     cells = [cell for cell in budgets.loaded.rows(scale, options.overrides) if not cell.published_only]
-    return [cell.id for cell in cells if cell.model is None or cell.model in built]  # None: from elsewhere
+    return [cell.id for cell in cells if not cell.is_ours or cell.model in built]
 
 
 def check(budgets: SuiteBudgets, options: CheckOptions, note: Note) -> Checked:

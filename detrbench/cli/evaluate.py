@@ -47,22 +47,22 @@ def command(
     from detrbench.compare import cells as comparing
     from detrbench.results import address
     from detrbench.results.store import ResultsStore
-    from detrbench.run import external
+    from detrbench.run import predictions as scoring
 
     predictions, data = at_home(predictions), at_home(data)
     if not os.path.exists(data):  # which answers to any text
         raise UsageError(f"{data}: no such folder or file", hint="--data takes a folder in COCO layout")
-    dataset, store = external.open_truth(data), ResultsStore(results_folder, output.note)
+    dataset, store = scoring.open_truth(data), ResultsStore(results_folder, output.note)
     other = at_home(against) if against is not None and os.path.isfile(at_home(against)) else None
     if against is not None and other is None:
         address.several(against, results_folder)  # refused before anything is scored
-    names = [name or external.default_name(predictions)]
+    names = [name or scoring.default_name(predictions)]
     if other is not None:
-        names.append(external.default_name(other))
+        names.append(scoring.default_name(other))
         if names[0] == names[1]:
             raise UsageError(f"both would be called {names[0]!r}", hint="give --name NAME")
     files = [predictions] if other is None else [predictions, other]
-    done = [external.evaluate(file, data, dataset, each, store) for file, each in zip(files, names)]
+    done = [scoring.evaluate(file, data, dataset, each, store) for file, each in zip(files, names)]
     for one in done:
         for suspicion in one.suspicions:
             output.note(f"{one.name}: {suspicion}")

@@ -127,9 +127,8 @@ def _rows_of(model: str, base: str, scale: str | None) -> Iterator[tuple[LoadedS
 
 
 def _row_of(loaded: LoadedSuite, cell: Cell) -> published.PublishedRow | None:
-    if loaded.suite.published is None or not cell.row:
-        return None
-    return published.load(loaded.suite.published).select(cell.row)
+    table = cell.published or loaded.suite.published
+    return published.load(table).select(cell.row) if table is not None and cell.row else None
 
 
 def _figures(row: published.PublishedRow | None) -> dict[str, Any]:
@@ -242,7 +241,7 @@ def _tell_suite(found: dict[str, Any]) -> None:
     rows = [
         (
             cell["id"],
-            cell["model"] or "published only",
+            cell.get("source") or cell["model"] or "published only",
             _settings(cell["options"]),
             cell["official"],
             cell["seeds"],
@@ -257,7 +256,8 @@ def _tell_suite(found: dict[str, Any]) -> None:
 
 
 def _tell_cell(found: dict[str, Any]) -> None:
-    output.say(f"{found['suite']}:{found['id']}@{found['scale']}: {found['model'] or 'an external detector'}")
+    what = found.get("source") or found["model"] or "an external detector"
+    output.say(f"{found['suite']}:{found['id']}@{found['scale']}: {what}")
     facts: dict[str, Any] = {key: _settings(found[key]) for key in ("options", "resolved")}
     facts |= {key: found.get(key) for key in ("official", "checkpoint", "note", "folder")}
     output.console().print(output.facts(facts))

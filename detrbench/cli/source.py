@@ -80,6 +80,9 @@ class Source:
 
     @classmethod
     def _of_cell(cls, result: CellResult, checkpoint: str | None, options: dict[str, Any], data: Path | None) -> Source:
+        if result.cell.get("source"):
+            hint = "name one of ours: detrbench list models"
+            raise UsageError(f"{address.of(result)}: a detector from elsewhere", hint)
         weights = named.find(checkpoint, "--checkpoint") if checkpoint else _of_its_own(result)
         cell, resolved = result.cell, dict(result.cell["resolved"])
         options = weights.options(cell["model"], {**cell["options"], **options})

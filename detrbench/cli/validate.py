@@ -53,7 +53,7 @@ def _suite(target: str, as_json: bool) -> None:
 
     cells = {scale: loaded.rows(scale) for scale in loaded.suite.scales}
     built = set(models.names())
-    missing = sorted({c.model for group in cells.values() for c in group if c.model and c.model not in built})
+    missing = sorted({str(c.model) for group in cells.values() for c in group if c.is_ours and c.model not in built})
     if as_json:
         counts = {scale: len(group) for scale, group in cells.items()}
         output.print_json({"suite": loaded.suite.name, "cells": counts, "not_built_yet": missing})

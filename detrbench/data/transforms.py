@@ -26,8 +26,9 @@ from torch import Tensor
 from detrbench.data.samples import Sample
 from detrbench.data.sizes import CROP_FROM, CROP_RANGE, LONGEST, SHORTEST, TRAIN_SCALES, in_proportion, resized_size
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+Colour = tuple[float, float, float]  # red, green, blue
+MEAN: Colour = (0.485, 0.456, 0.406)
+STD: Colour = (0.229, 0.224, 0.225)
 
 
 class Transform(Protocol):
@@ -38,13 +39,32 @@ class Transform(Protocol):
 
 @dataclass(frozen=True)
 class Eval:
-    """The test transform: short side `shortest`, long side at most `longest`, in pixels."""
+    """The test transform: short side `shortest`, long side at most `longest`, in pixels.
+
+    What is subtracted from values in [0, 1] and what they are divided by is ImageNet's, unless a detector from
+    elsewhere has its own.
+    """
 
     shortest: int = SHORTEST
     longest: int | None = LONGEST
+    mean: Colour = MEAN
+    std: Colour = STD
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        return _View.of(sample).resize(self.shortest, self.longest).tensors()
+        return _View.of(sample).resize(self.shortest, self.longest).tensors(self.mean, self.std)
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """To one size in pixels, whatever the proportions: the test transform of some detectors from elsewhere."""
+
+    height: int
+    width: int
+    mean: Colour = MEAN
+    std: Colour = STD
+
+    def __call__(self, sample: Sample, rng: random.Random | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        return _View.of(sample).stretch((self.width, self.height)).tensors(self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -108,7 +128,10 @@ class _View:
         return _View(self.image.transpose(Image.Transpose.FLIP_LEFT_RIGHT), self.labels, boxes)
 
     def resize(self, shortest: int, longest: int | None) -> _View:
-        size = resized_size(*self.image.size, shortest, longest)
+        return self.stretch(resized_size(*self.image.size, shortest, longest))
+
+    def stretch(self, size: tuple[int, int]) -> _View:
+        """To a (width, height)."""
         if size == self.image.size:
             return self
         factors = (size[0] / self.image.width, size[1] / self.image.height)  # differ: the long side is truncated
@@ -122,15 +145,18 @@ class _View:
         seen = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
         return _View(image, self.labels[seen], boxes[seen])
 
-    def tensors(self) -> tuple[Tensor, dict[str, Tensor]]:
+    def tensors(self, mean: Colour = MEAN, std: Colour = STD) -> tuple[Tensor, dict[str, Tensor]]:
         x1, y1, x2, y2 = self.boxes.T
         boxes = np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], axis=1)
         boxes = boxes / np.array(self.image.size * 2, dtype=np.float32)
-        return normalise(self.image), {"labels": torch.from_numpy(self.labels), "boxes": torch.from_numpy(boxes)}
+        return normalise(self.image, mean, std), {
+            "labels": torch.from_numpy(self.labels),
+            "boxes": torch.from_numpy(boxes),
+        }
 
 
-def normalise(image: Image.Image) -> Tensor:
-    """(3, H, W) float32 of an RGB image: [0, 1], less ImageNet's mean, over its deviation."""
+def normalise(image: Image.Image, mean: Colour = MEAN, std: Colour = STD) -> Tensor:
+    """(3, H, W) float32 of an RGB image: [0, 1], less the mean, over the deviation, by channel."""
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()  # (3, H, W) uint8
-    mean, std = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(STD).view(3, 1, 1)
-    return pixels.to(torch.float32).div_(255).sub_(mean).div_(std)
+    middle, spread = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
+    return pixels.to(torch.float32).div_(255).sub_(middle).div_(spread)

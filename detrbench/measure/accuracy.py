@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +17,11 @@ from detrbench.data import Dataset
 from detrbench.data.loading import Batch
 from detrbench.data.samples import Sample
 from detrbench.data.transforms import Transform
+from detrbench.external.detector import Adapted
 from detrbench.measure.detections import Detections
 from detrbench.measure.inference import Progress, over_images
 from detrbench.measure.protocols.accuracy import AccuracyProtocol
+from detrbench.models.detections import Detections as Found
 from detrbench.models.detector import DetectorOutput
 from detrbench.ranks import ALONE, Ranks
 
@@ -52,12 +54,12 @@ def collect(
         By protocol: boxes in pixels of the stored image, image by image, best first. Labels without a category are
         dropped.
     """
-    categories = category_ids(dataset)
+    categories = _category_ids(detector, dataset)
     found: dict[str, list[tuple[int, Detections]]] = {protocol.name: [] for protocol in protocols}
 
     def see(out: DetectorOutput, batch: Batch) -> None:
         observe(out, batch)
-        for name, image_id, each in _detected(out, batch, protocols, categories):
+        for name, image_id, each in _detected(detector, out, batch, protocols, categories):
             found[name].append((image_id, each))
 
     def run() -> dict[str, list[tuple[int, Detections]]]:
@@ -91,12 +93,16 @@ class Share:
 
 
 def _detected(
-    out: DetectorOutput, batch: Batch, protocols: Sequence[AccuracyProtocol], categories: dict[int, int]
+    detector: nn.Module,
+    out: Any,
+    batch: Batch,
+    protocols: Sequence[AccuracyProtocol],
+    categories: Mapping[int, int],
 ) -> Iterator[tuple[str, int, Detections]]:
     """(protocol, image id, its detections); protocols that differ in `top` alone share the longest list."""
     for nms in {protocol.nms: None for protocol in protocols}:
         alike = [protocol for protocol in protocols if protocol.nms == nms]
-        longest = models.postprocess(out, batch.sizes, top=max(each.top for each in alike), nms=nms)
+        longest = _best(detector, out, batch, max(each.top for each in alike), nms)
         for image_id, best in zip(batch.image_ids, longest):
             labels = best.labels.tolist()
             known = np.array([label in categories for label in labels], dtype=bool)
@@ -106,6 +112,21 @@ def _detected(
             whole = Detections(np.full(len(ids), image_id), ids, boxes, best.scores.double().cpu().numpy())
             for protocol in alike:
                 yield protocol.name, image_id, whole.chosen(np.flatnonzero(known[: protocol.top]))
+
+
+def _best(detector: nn.Module, out: Any, batch: Batch, top: int, nms: float | None) -> list[Found]:
+    """The best detections of each image; one from elsewhere has its own way to them."""
+    if not isinstance(detector, Adapted):
+        return models.postprocess(out, batch.sizes, top=top, nms=nms)
+    names = [f"image {image_id}" for image_id in batch.image_ids]
+    every = detector.detections(out, batch.images, batch.sizes, names)
+    return [Found(each.scores[:top], each.labels[:top], each.boxes[:top]) for each in every]
+
+
+def _category_ids(detector: nn.Module, dataset: Dataset) -> Mapping[int, int]:
+    """Label -> category id of a detector's labels."""
+    own = detector.external.category_ids if isinstance(detector, Adapted) else None
+    return category_ids(dataset) if own is None else own
 
 
 def category_ids(dataset: Dataset) -> dict[int, int]:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import prod
 
 import torch
 from torch import nn
 
+from detrbench.data.transforms import Stretch
 from detrbench.errors import UsageError
-from detrbench.measure.counters import count, counts
+from detrbench.external.detector import Adapted
+from detrbench.measure.counters import count, counts, noise
+from detrbench.measure.inputs import Inputs
 from detrbench.measure.other_counters import by_fvcore, by_torch
+from detrbench.measure.parts import modules_by_part
 from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.measure.tally import OTHER
+from detrbench.measures import NATIVE
 from detrbench.results.records import Complexity, CrossCheck
 
 # Other counters need a real forward. This size is quick, and on four levels has tokens enough for DINO's 900 queries.
 CROSS_CHECK_SIZE = (192, 256)
+# What a forward chooses by its values (boxes that survive NMS, say) meta tensors cannot tell.
+WITH_VALUES = "; work that depends on values as noise and seeded random weights make it"
 
 
 def measure(
@@ -35,9 +42,16 @@ def measure(
         UsageError: a detector was given, and the protocol asks for other options.
     """
     detector = _on_meta(create, protocol)
+    protocol = _on_its_own(detector, protocol)
     total, trainable, parameters_by_part = parameters(detector)
-    weights = protocol.inputs.sizes()
-    tallies = counts(detector, weights, protocol.outputs)
+    weights, remark = protocol.inputs.sizes(), ""
+    try:
+        tallies = counts(detector, weights, protocol.outputs)
+    except RuntimeError:
+        if not isinstance(detector, Adapted):
+            raise
+        detector, remark = _detector(create, protocol), WITH_VALUES
+        tallies = counts(detector, weights, protocol.outputs, noise)
     images = sum(weights.values())
     parts = _part_names(detector)
     by_part: dict[str, float] = dict.fromkeys(parts.values(), 0.0)
@@ -48,7 +62,7 @@ def measure(
     return Complexity(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=protocol.convention,
+        convention=protocol.convention + remark,
         gflops=sum(by_part.values()),
         gflops_by_part=by_part,
         params_millions=total,
@@ -61,6 +75,16 @@ def measure(
         uncounted=any_tally.uncounted(protocol.rule),
         cross_check=_cross_check(_detector(create, protocol), protocol) if cross_check else {},
     )
+
+
+def _on_its_own(detector: nn.Module, protocol: ComplexityProtocol) -> ComplexityProtocol:
+    """The protocol `native` is on images as large as a detector from elsewhere says; all others say it themselves."""
+    if protocol.name != NATIVE or not isinstance(detector, Adapted):
+        return protocol
+    native = detector.external.native
+    if isinstance(native, Stretch):
+        return protocol.on(Inputs.single(native.height, native.width))
+    return protocol.on(Inputs.first_100(shortest=native.shortest, longest=native.longest))
 
 
 def _on_meta(create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol) -> nn.Module:
@@ -88,8 +112,7 @@ def _detector(create: Callable[..., nn.Module] | nn.Module, protocol: Complexity
 def _part_names(detector: nn.Module) -> dict[str, str]:
     """Module name -> part name, in the order of `detector.parts`."""
     names = {id(module): name for name, module in detector.named_modules()}
-    parts: Mapping[str, nn.Module] = detector.parts  # type: ignore[assignment]
-    return {names[id(module)]: part for part, module in parts.items()}
+    return {names[id(module)]: part for part, module in modules_by_part(detector)}
 
 
 def _cross_check(real: nn.Module, protocol: ComplexityProtocol) -> dict[str, CrossCheck]:
@@ -111,11 +134,10 @@ def parameters(detector: nn.Module) -> tuple[float, float, dict[str, float]]:
     """
     seen: set[int] = set()
     by_part: dict[str, float] = {}
-    parts: Mapping[str, nn.Module] = detector.parts  # type: ignore[assignment]
-    for part, module in [*parts.items(), (OTHER, detector)]:
+    for part, module in [*modules_by_part(detector), (OTHER, detector)]:
         new = {id(tensor): tensor.numel() for tensor in module.parameters() if id(tensor) not in seen}
         seen |= new.keys()
         if part != OTHER or new:
-            by_part[part] = sum(new.values()) / 1e6
+            by_part[part] = by_part.get(part, 0.0) + sum(new.values()) / 1e6
     trainable = sum(tensor.numel() for tensor in detector.parameters() if tensor.requires_grad)
     return sum(by_part.values()), trainable / 1e6, by_part

@@ -94,7 +94,8 @@ class OperationCounter(TorchDispatchMode):
         """Run those of the detector's modules that hold others only where no like call is known."""
         forms, changed = Forms(self._names), []
         for module in self._detector.modules():
-            if module._modules and forms.can_be_compared(module):
+            # A forward of its own may be somebody's patch, which must stay where it is.
+            if module._modules and "forward" not in vars(module) and forms.can_be_compared(module):
                 changed.append(module)
         for module in changed:
             module.forward = functools.partial(self._run, forms, module, module.forward)
@@ -141,14 +142,22 @@ def count(detector: nn.Module, height: int, width: int, outputs: str) -> Tally:
     return counts(detector, [(height, width)], outputs)[height, width]
 
 
-def counts(detector: nn.Module, sizes: Iterable[Size], outputs: str) -> dict[Size, Tally]:
-    """`count` for each of several (height, width)."""
+def counts(
+    detector: nn.Module, sizes: Iterable[Size], outputs: str, make: Callable[..., Tensor] | None = None
+) -> dict[Size, Tally]:
+    """`count` for each of several (height, width); `make` makes the image as `image` does."""
     counter, found = OperationCounter(detector), {}
     with torch.no_grad(), counter.watching():
         for size in sizes:
             counter.tally = found[size] = Tally()
-            detector(image(detector, *size), None, outputs=outputs)
+            detector((make or image)(detector, *size), None, outputs=outputs)
     return found
+
+
+def noise(detector: nn.Module, height: int, width: int) -> Tensor:
+    """(1, 3, H, W) random values that the detector takes, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, height, width, generator=generator).to(next(detector.parameters()))
 
 
 def image(detector: nn.Module, height: int, width: int) -> Tensor:

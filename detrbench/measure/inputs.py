@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
+from typing import Any
 
 from detrbench.data.sizes import resized_size
 
 Size = tuple[int, int]  # (height, width) in pixels
 
 
-def detr_size(height: int, width: int, shortest: int = 800, longest: int = 1333) -> Size:
+def detr_size(height: int, width: int, shortest: int = 800, longest: int | None = 1333) -> Size:
     """The size DETR's test transform resizes to: shortest side first, unless the longest would pass its cap."""
     new_width, new_height = resized_size(width, height, shortest, longest)
     return new_height, new_width
@@ -43,10 +44,10 @@ class Inputs:
 
     @staticmethod
     def first_100(
-        rule: Callable[[int, int, int, int], Size] = detr_size, shortest: int = 800, longest: int = 1333
+        rule: Callable[[int, int, int, Any], Size] = detr_size, shortest: int = 800, longest: int | None = 1333
     ) -> Inputs:
         """The first 100 images of val2017 by id, each resized to shortest/longest pixels by that rule."""
-        sides, rounding = f"{shortest}/{longest}", rule.__name__.split("_")[0]
+        sides, rounding = f"{shortest}/{longest or 'no'}", rule.__name__.split("_")[0]
         text = f"mean over the first 100 images of COCO val2017 at {sides} ({rounding}'s rounding)"
         return Inputs(text, lambda: _resized_first_100(rule, shortest, longest))
 
@@ -61,6 +62,8 @@ def val2017_first_100() -> tuple[tuple[int, Size], ...]:
 
 
 @cache
-def _resized_first_100(rule: Callable[[int, int, int, int], Size], shortest: int, longest: int) -> Mapping[Size, int]:
+def _resized_first_100(
+    rule: Callable[[int, int, int, Any], Size], shortest: int, longest: int | None
+) -> Mapping[Size, int]:
     sizes = Counter(rule(height, width, shortest, longest) for _, (height, width) in val2017_first_100())
     return MappingProxyType(dict(sorted(sizes.items())))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from detrbench import statistics
 from detrbench.measure import machine, timing
 from detrbench.measure.inference import Progress, evaluating
+from detrbench.measure.parts import modules_by_part
 from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.measure.timing import Samples, Timed
 from detrbench.results.records import Estimate, Latency
@@ -96,7 +97,7 @@ def _record(
     remarks: list[str],
     machines: list[dict[str, Any]],
 ) -> Latency:
-    parameter = next(detector.parameters())
+    parameter, (height, width) = next(detector.parameters()), timing.size_of(detector, protocol)
     flat = [value for each in samples for value in each.device_ms]
     middle = _middle(samples)
     joules = [value for each in samples for value in each.joules]
@@ -108,8 +109,8 @@ def _record(
         device=machine.name(parameter.device),
         dtype=str(parameter.dtype).removeprefix("torch."),
         batch_size=protocol.batch_size,
-        height=protocol.height,
-        width=protocol.width,
+        height=height,
+        width=width,
         threads=None if parameter.is_cuda else torch.get_num_threads(),
         median_ms=middle,
         p95_ms=statistics.percentile(flat, 0.95),
@@ -158,7 +159,7 @@ def _parts_of(detector: nn.Module, protocol: LatencyProtocol) -> dict[str, float
     """A compiled forward does not pass the borders between parts."""
     if protocol.mode not in ("eager", "optimised"):
         return {}
-    images = timing.noise(protocol.batch_size, protocol.height, protocol.width, protocol.seed)
+    images = timing.noise(protocol.batch_size, *timing.size_of(detector, protocol), protocol.seed)
     return by_part(timing.in_form(detector, protocol), images.to(next(detector.parameters())))
 
 
@@ -181,8 +182,8 @@ def by_part(detector: nn.Module, images: Tensor, rounds: int = PART_ROUNDS) -> d
 @contextmanager
 def _stopwatches(detector: nn.Module, device: torch.device) -> Iterator[dict[str, float]]:
     """Seconds by part of what runs inside the block; the dictionary fills as it runs."""
-    parts: Mapping[str, nn.Module] = detector.parts  # type: ignore[assignment]
-    times = dict.fromkeys(parts, 0.0)
+    parts = modules_by_part(detector)
+    times = dict.fromkeys((part for part, _ in parts), 0.0)
     running: list[float] = []  # when each part that is running now began, outermost first
 
     def before(module: nn.Module, args: object) -> None:
@@ -196,8 +197,8 @@ def _stopwatches(detector: nn.Module, device: torch.device) -> Iterator[dict[str
 
         return stop
 
-    hooks = [module.register_forward_pre_hook(before) for module in parts.values()]
-    hooks += [module.register_forward_hook(after(part)) for part, module in parts.items()]
+    hooks = [module.register_forward_pre_hook(before) for _, module in parts]
+    hooks += [module.register_forward_hook(after(part)) for part, module in parts]
     try:
         yield times
     finally:

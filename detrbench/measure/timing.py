@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from detrbench import models
 from detrbench.errors import EnvironmentLacking
+from detrbench.external.detector import Adapted
 from detrbench.measure import machine
 from detrbench.measure.inference import Progress, evaluating
-from detrbench.measure.inputs import detr_size, val2017_first_100
+from detrbench.measure.inputs import Size, detr_size, val2017_first_100
 from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.models.export import OnnxDetector, differences, export_onnx
 
@@ -139,14 +140,24 @@ def _num_sizes(protocol: LatencyProtocol) -> int:
 def _images(
     detectors: Mapping[str, nn.Module], protocol: LatencyProtocol, device: torch.device, index: int
 ) -> dict[str, Tensor]:
-    """(B, 3, H, W) noise, the same for every detector; in the detector's type."""
-    height, width = protocol.height, protocol.width
-    if protocol.sizes == "val2017":
-        height, width = detr_size(*val2017_first_100()[index][1])
-    images = noise(protocol.batch_size, height, width, protocol.seed).to(device)
-    types = {name: next(detector.parameters()).dtype for name, detector in detectors.items()}
-    made = {dtype: images.to(dtype) for dtype in types.values()}
-    return {name: made[dtype] for name, dtype in types.items()}
+    """(B, 3, H, W) noise, the same for every detector of that size and type."""
+    made: dict[tuple[Size, torch.dtype], Tensor] = {}
+    found = {}
+    for name, detector in detectors.items():
+        varied = protocol.sizes == "val2017"
+        size = detr_size(*val2017_first_100()[index][1]) if varied else size_of(detector, protocol)
+        key = size, next(detector.parameters()).dtype
+        if key not in made:
+            made[key] = noise(protocol.batch_size, *size, protocol.seed).to(device, key[1])
+        found[name] = made[key]
+    return found
+
+
+def size_of(detector: nn.Module, protocol: LatencyProtocol) -> Size:
+    """(height, width) of the images on which a detector is timed, where all rounds have one size."""
+    if protocol.sizes == "native" and isinstance(detector, Adapted):
+        return detector.native_size
+    return protocol.height, protocol.width
 
 
 def noise(batch_size: int, height: int, width: int, seed: int) -> Tensor:
@@ -176,7 +187,7 @@ def try_mode(detector: nn.Module, protocol: LatencyProtocol) -> None:
     """Runs a detector once as the protocol does; raises whatever keeps it from that mode."""
     if protocol.mode != "eager":
         parameter = next(detector.parameters())
-        images = noise(protocol.batch_size, protocol.height, protocol.width, protocol.seed).to(parameter)
+        images = noise(protocol.batch_size, *size_of(detector, protocol), protocol.seed).to(parameter)
         with evaluating(detector):
             _runner(detector, images, protocol)(images)
 

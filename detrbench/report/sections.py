@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -178,11 +178,13 @@ def read(store: ResultsStore, suites: list[str] | None = None) -> list[Section]:
 
 
 def section_of(suite: str, scale: str, spec: Record, cells: list[CellResult]) -> Section:
-    """Pairs cells with published rows, in the published order; cells that answer to no row come last."""
+    """Pairs cells with published rows, in the published order; cells that answer to no row of the suite's table come
+    last, some of them with a row of another one.
+    """
     problems: list[str] = []
     table = _published(spec.get("published"), problems)
     cells = [cell for cell in cells if not cell.cell.get("published_only")]
-    chosen = {cell.id: _row(table, cell, problems) for cell in cells}
+    chosen = {cell.id: _row(_table_of(cell, table, problems), cell, problems) for cell in cells}
     entries: list[Entry] = []
     answered = {_curve(row) for row in chosen.values() if row is not None}
     for row in table.rows if table else ():
@@ -191,8 +193,14 @@ def section_of(suite: str, scale: str, spec: Record, cells: list[CellResult]) ->
         entries += [Entry(cell.id, name, row, cell) for cell in matching]
         if not matching and _curve(row) not in answered:
             entries.append(Entry(f"published-{row.index + 1}", name, row, None))
-    entries += [Entry(cell.id, _label(cell), None, cell) for cell in _rest(cells, chosen)]
+    shown = {entry.id for entry in entries}
+    entries += [_of_no_row(cell, chosen[cell.id]) for cell in cells if cell.id not in shown]
     return Section(suite, scale, spec, table, entries, problems)
+
+
+def _of_no_row(cell: CellResult, other: PublishedRow | None) -> Entry:
+    """The entry of a cell that answers to no row of the suite's table, but may answer to one of another."""
+    return Entry(cell.id, _name(other) if other else _label(cell), other, cell)
 
 
 def _name(row: PublishedRow) -> str:
@@ -204,6 +212,8 @@ def _name(row: PublishedRow) -> str:
 def _label(cell: CellResult) -> str:
     """The model of a row that no table has, with the parts that it has instead of the model's own."""
     options = mapping(cell.cell.get("options"))
+    if cell.cell.get("source"):
+        return cell.id
     swapped = [f"{kind} {options[kind]}" for kind in ALL_KINDS if kind != "backbone" and kind in options]
     return ", ".join([str(cell.cell.get("model", cell.id)), *swapped])
 
@@ -223,8 +233,10 @@ def _curve(row: PublishedRow) -> tuple[tuple[str, str], ...] | int:
     return tuple((key, str(v)) for key, v in row.values.items() if key not in CURVE and key not in labels.FIGURES)
 
 
-def _rest(cells: list[CellResult], chosen: Mapping[str, PublishedRow | None]) -> Iterator[CellResult]:
-    return (cell for cell in cells if chosen[cell.id] is None)
+def _table_of(cell: CellResult, usual: PublishedTable | None, problems: list[str]) -> PublishedTable | None:
+    """The table that a cell answers to."""
+    own = cell.cell.get("published")
+    return _published(own, problems) if own else usual
 
 
 def _published(reference: Any, problems: list[str]) -> PublishedTable | None:

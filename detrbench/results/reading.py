@@ -72,6 +72,8 @@ class Description(TypedDict, total=False):
     published_only: bool
     weights_of: str | None
     seed_of: str | None
+    source: str | None
+    published: str | None
     official: str | None
     resolved: dict[str, Any]
 

@@ -15,6 +15,7 @@ from typing import Any
 from detrbench.data.sizes import LONGEST, SHORTEST, TRAIN_SCALES
 from detrbench.data.spec import Split
 from detrbench.environment import timing_identity
+from detrbench.external import sources
 from detrbench.measure import protocols
 from detrbench.measures import EVALUATED, MEASURES
 from detrbench.run import start as starts
@@ -47,6 +48,8 @@ def folder_name(cell: Cell) -> str:
     parts = [cell.id, cell.model, cell.options, cell.complexity_options, _settings(cell), cell.checkpoint]
     if cell.weights_of:
         parts.append(folder_name(cell.weights_of))
+    if cell.source is not None:
+        parts.append(cell.source)
     return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', cell.id)}-{_digest(parts)[:8]}"
 
 
@@ -105,7 +108,7 @@ def complexity_key(cell: Cell) -> str:
 def count_keys(cell: Cell) -> dict[str, str]:
     """For each protocol of a cell a hash of all that its count depends on: rule and version, parts and options."""
     keys = {
-        name: _digest([name, protocols.get("complexity", name).version, cell.counted.parts, cell.counted.options])
+        name: _digest([name, protocols.get("complexity", name).version, *_counted(cell)])
         for name in cell.protocols_of("complexity")
     }
     if EVALUATED in keys:
@@ -152,9 +155,19 @@ def _settings(cell: Cell) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name not in _AS_EVER or value != _AS_EVER[name]}
 
 
-def _detector(cell: Cell) -> Any:
+def _detector(cell: Cell) -> list[Any]:
     """The parts and all of their options: two names of one detector are equal, whoever wrote a default out."""
-    return [cell.detector.parts, cell.detector.options]
+    return _elsewhere(cell) or [cell.detector.parts, cell.detector.options]
+
+
+def _counted(cell: Cell) -> list[Any]:
+    """The same of the detector whose operations are counted; from random weights, where they matter to that."""
+    return _elsewhere(cell) or [cell.counted.parts, cell.counted.options]
+
+
+def _elsewhere(cell: Cell) -> list[Any] | None:
+    """What a detector from elsewhere is; None for one of ours."""
+    return sources.identity(cell.external, cell.options) if cell.external else None
 
 
 def _digest(value: Any) -> str:

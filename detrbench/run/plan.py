@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from detrbench.data.spec import Split
 from detrbench.errors import DetrbenchError
+from detrbench.external import sources
+from detrbench.external.sources import Source
 from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES, TIMED
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
@@ -35,6 +37,8 @@ from detrbench.weights.named import Weights
 
 UNKNOWN = "not built yet"  # why a cell of a model that nobody knows is not measured
 NO_DATA = "no data: give the folder of a data set with --data PATH"
+OF_OURS = "external: only the detectors of detrbench tell it"
+NO_WEIGHTS = "random weights: name those of a detector from elsewhere as its checkpoint"
 UNTRAINED = "random weights without data: --measure latency,memory times them all the same"
 
 ItemState = Literal["todo", "reused", "done", "not_measured"]
@@ -206,8 +210,18 @@ def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
         return "published figures only"
     if cell.model is None:
         return "an external detector: score its predictions with detrbench evaluate"
+    if cell.external:
+        return _elsewhere_lacks(cell.external, cell.options)
     if cell.model not in now.built:
         return UNKNOWN
+    return None
+
+
+def _elsewhere_lacks(source: Source, options: Mapping[str, Any]) -> str | None:
+    try:
+        sources.identity(source, options)
+    except DetrbenchError as error:
+        return error.message
     return None
 
 
@@ -236,7 +250,8 @@ class _Weights:
             return
         try:
             found = named.find(self.cell.checkpoint, "checkpoint")
-            self._load(found, found.options(str(self.cell.model), self.cell.options))
+            options = found.options(str(self.cell.model), self.cell.options) if self.cell.is_ours else self.cell.options
+            self._load(found, options)
         except DetrbenchError as error:
             self.lost = error.message
 
@@ -250,7 +265,9 @@ class _Weights:
         try:
             if self.needed:
                 self.now.fingerprint(self.cell, "val")
-            if not self._take_official() and self.cell.checkpoint is None:
+            if self.cell.checkpoint is None and not self.cell.is_ours:
+                self.why = NO_WEIGHTS
+            elif not self._take_official() and self.cell.checkpoint is None:
                 self._find_trained(folder, wanted)
         except DetrbenchError as error:
             self.why = error.message
@@ -309,6 +326,8 @@ class _Weights:
 
     def lacking(self, measure: str) -> str | None:
         """Why a measure cannot be taken."""
+        if self.cell.external and not MEASURES[measure].external:
+            return OF_OURS
         if measure == "complexity":
             return None
         if measure in (*NEED_WEIGHTS, "training") and self.why and not self.lost:

@@ -18,13 +18,15 @@ import torch
 from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
-from detrbench.data.transforms import Eval, Train, Transform
+from detrbench.data.transforms import Eval, Stretch, Train, Transform
 from detrbench.environment import cores
 from detrbench.errors import CheckpointError, UsageError
+from detrbench.external import loading as external
 from detrbench.files import write_atomic
 from detrbench.measure import (
     accuracy,
     ap_images,
+    complexity,
     counting,
     detections,
     latency,
@@ -44,7 +46,7 @@ from detrbench.measure.timing import Timed
 from detrbench.measures import COMMON, EVALUATED, MEASURES
 from detrbench.pictures import scene
 from detrbench.ranks import ALONE, Ranks
-from detrbench.results.records import BeganWith
+from detrbench.results.records import BeganWith, Complexity
 from detrbench.run.parent import end_with_the_parent
 from detrbench.run.plan import WorkItem
 from detrbench.run.start import Start
@@ -70,6 +72,8 @@ def take(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks
 
 def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     """The cell's detector in eval mode, with the weights that the plan names."""
+    if item.cell.external:
+        return _elsewhere(item.cell, item.weights).to(device)
     detector = _create(item, open_data if item.weights == "trained" else None)
     if item.weights == "checkpoint":
         models.load_checkpoint(detector, Path(str(item.cell.checkpoint)))
@@ -79,6 +83,13 @@ def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
         item.trained_in.check_beside("training")
         models.load_checkpoint(detector, item.trained_in.weights)
     return detector.to(device).eval()
+
+
+def _elsewhere(cell: Cell, weights: str = "random") -> external.Adapted:
+    """A detector from elsewhere, with random weights from the recipe's seed or those of its checkpoint."""
+    assert cell.external is not None
+    file = Path(str(cell.checkpoint)) if weights == "checkpoint" else None
+    return external.load(cell.external, cell.options, cell.settings.recipe.seed, file)
 
 
 def _refuse_other_classes(detector: Any, item: WorkItem, open_data: OpenData) -> None:
@@ -109,9 +120,15 @@ def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
-        options = cell.options if name == EVALUATED else cell.complexity_options
-        records[name] = counting.count(str(cell.model), options, _counting(cell, name), anew=item.anew)
+        records[name] = _count_one(cell, name, item.anew)
     return records
+
+
+def _count_one(cell: Cell, name: str, anew: bool) -> Complexity:
+    if cell.external:
+        return complexity.measure(functools.partial(_elsewhere, cell), _counting(cell, name))
+    options = cell.options if name == EVALUATED else cell.complexity_options
+    return counting.count(str(cell.model), options, _counting(cell, name), anew=anew)
 
 
 def _counting(cell: Cell, name: str) -> ComplexityProtocol:
@@ -200,6 +217,11 @@ def _eval(item: WorkItem) -> Eval:
     return Eval(*item.cell.settings.eval_size)
 
 
+def _evaluated(item: WorkItem, detector: Any) -> Eval | Stretch:
+    """What becomes of an evaluated image: what the scale says, or what a detector from elsewhere says itself."""
+    return detector.external.native if isinstance(detector, external.Adapted) else _eval(item)
+
+
 def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks: Ranks) -> dict[str, Any]:
     """AP under all protocols from one forward; beside the record the detections, and what each image contributed.
 
@@ -213,7 +235,8 @@ def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report, 
     else:
         detector, tell = load(item, device, open_data), _count(report, "detecting")
         # Nothing is padded, whatever the number: one image at a time, as protocols say, or those of one size together.
-        found = accuracy.collect(detector, dataset, rules, device, item.batch_size, _eval(item), tell, ranks=ranks)
+        transform = _evaluated(item, detector)
+        found = accuracy.collect(detector, dataset, rules, device, item.batch_size, transform, tell, ranks=ranks)
     if ranks.rank:
         return {}
     if kept is None:
@@ -261,9 +284,9 @@ def _pictures(item: WorkItem, device: str, open_data: OpenData, report: Report) 
 
 
 def _memory(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
-    detector = load(item, device, open_data)
+    detector, trains = load(item, device, open_data), item.cell.is_ours
     return {
-        name: memory.measure(detector, _sized(protocols.get("memory", name), item))
+        name: memory.measure(detector, _sized(protocols.get("memory", name), item), training=trains)
         for name in item.cell.protocols_of("memory")
     }
 

@@ -21,11 +21,12 @@ from pydantic import ValidationError
 
 from detrbench import models, published, yaml12
 from detrbench.errors import DetrbenchError, UsageError, unknown_name
+from detrbench.external import sources as external
 from detrbench.measure import protocols
-from detrbench.measures import CHOSEN, COMMON, EVALUATED
+from detrbench.measures import CHOSEN, COMMON, EVALUATED, MEASURES
 from detrbench.models.spec import DetectorSpec
 from detrbench.suite import sources
-from detrbench.suite.schema import PAPER, Scale, Suite, SuiteVariant
+from detrbench.suite.schema import EXTERNAL, PAPER, Scale, Suite, SuiteVariant
 from detrbench.suite.validation import explain
 from detrbench.weights import catalogue, named
 from detrbench.words import problem_of_name
@@ -39,7 +40,8 @@ class Cell:
     are counted, at paper scale wherever the suite has that scale. `protocols` are recorded beside `common`.
     `weights_of` is the cell whose training gives the weights, where it is not this one; `official` the released weights
     that may stand in for that training, at the papers' own scale. `first` is the cell of which this one is another
-    training, with another seed: `sparse-0.3#1` of `sparse-0.3`.
+    training, with another seed: `sparse-0.3#1` of `sparse-0.3`. A detector from elsewhere has a `source` and options of
+    its own, and is counted as it is evaluated. `published` is the table of `row`, where that is not the suite's.
     """
 
     id: str
@@ -58,12 +60,24 @@ class Cell:
     weights_of: Cell | None = None
     official: str | None = None
     first: Cell | None = None
+    source: str | None = None
+    published: str | None = None
     origins: sources.Origins = sources.NOBODY
 
     @property
     def recipe(self) -> dict[str, tuple[Any, str]]:
         """Every setting and, as `model.<name>`, every option of the detector: its value and where that comes from."""
         return sources.recipe(self.model, self.options, self.settings, self.origins)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is a choice of parts, which is trained here."""
+        return self.model not in (None, EXTERNAL)
+
+    @functools.cached_property
+    def external(self) -> external.Source | None:
+        """Where a detector from elsewhere comes from. Raises UsageError for a source that is none."""
+        return external.parse(self.source) if self.source is not None else None
 
     @functools.cached_property
     def detector(self) -> DetectorSpec:
@@ -82,7 +96,10 @@ class Cell:
 
     def protocols_of(self, measure: str) -> list[str]:
         """The protocols under which a measure is taken: `common` first."""
-        names = [COMMON, *(name for name in self.protocols if name in protocols.of(measure))]
+        known = protocols.of(measure)
+        names = [COMMON, *(name for name in self.protocols if name in known)]
+        if self.source is not None:
+            return [name for name in names if MEASURES[measure].external and known[name].fits_external]
         return [*names, EVALUATED] if measure == "complexity" and self.evaluates_another else names
 
     @property
@@ -90,11 +107,12 @@ class Cell:
         """Whether AP is measured of another detector, or on smaller images, than the paper's, whose cost is counted."""
         # At the papers' scale, released weights may set options of their own, which cost nothing.
         papers = self.scale == PAPER or self.options == self.complexity_options
-        return self.model is not None and not (papers and self.settings.papers_size)
+        return self.is_ours and not (papers and self.settings.papers_size)
 
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""
-        left_out = ("settings", "origins", "first")
+        left_out = ["settings", "origins", "first"]
+        left_out += [name for name in ("source", "published") if getattr(self, name) is None]
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         values |= {"protocols": list(self.protocols), "resolved": self.settings.resolved()}
         values["weights_of"] = self.weights_of.id if self.weights_of else None
@@ -139,7 +157,7 @@ class LoadedSuite:
                     if source not in earlier:
                         raise unknown_name("earlier cell", source, earlier)
                 cell = dataclasses.replace(cell, weights_of=earlier[source])
-            elif cell.model and cell.checkpoint is None:
+            elif cell.is_ours and cell.checkpoint is None:
                 earlier[cell.id] = cell
             yield cell
 
@@ -171,7 +189,11 @@ class LoadedSuite:
 
 
 def check_options(cell: Cell) -> None:
-    """Raises UsageError where a detector does not take its options. Detectors that are not built yet pass."""
+    """Raises UsageError where a detector does not take its options, or comes from nowhere.
+
+    Detectors that are not built yet pass.
+    """
+    _ = cell.external
     if cell.model in models.names():
         _ = cell.detector, cell.counted
 
@@ -184,20 +206,24 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
                 settings = _settings(suite, variant, scale).beside(_folder(loaded.document)).merged(changed)
                 settings.check()
                 paper = _settings(suite, variant, PAPER) if PAPER in suite.scales else settings
-                options = {**suite.defaults, **values, **_fill(variant.options, values)}
+                own = {**values, **_fill(variant.options, values)}
+                ours = variant.source is None  # defaults, and what a scale changes, are options of our detectors
+                options = {**suite.defaults, **own} if ours else own
                 cell = Cell(
                     id=_checked_name(str(_fill(variant.id, values))),
                     suite=suite.name,
                     scale=scale,
                     index=next(index),
                     model=variant.model,
-                    options={**options, **settings.model},
-                    complexity_options={**options, **paper.model},
+                    options={**options, **settings.model} if ours else options,
+                    complexity_options={**options, **paper.model} if ours else options,
                     settings=settings,
                     row=_row(suite, variant, values),
                     note=variant.note,
                     protocols=_protocols(suite, variant),
                     checkpoint=_checkpoint(loaded.document, variant, values),
+                    source=_fill(variant.source, values),
+                    published=variant.published,
                     published_only=variant.published_only,
                     official=_official(variant, values, {**options, **settings.model}) if scale == PAPER else None,
                     origins=_origins(loaded, i, scale, values, changed),
@@ -236,7 +262,7 @@ def further_seeds(cells: list[Cell]) -> Iterator[Cell]:
         made: dict[str, Cell] = {}
         for cell in cells:
             source = cell.weights_of
-            if source is None and cell.settings.seeds > number and cell.model and cell.checkpoint is None:
+            if source is None and cell.settings.seeds > number and cell.is_ours and cell.checkpoint is None:
                 made[cell.id] = _another_seed(cell, number)
             elif source is not None and source.id in made:
                 made[cell.id] = dataclasses.replace(_another_seed(cell, number), weights_of=made[source.id])
@@ -283,7 +309,7 @@ def _with_options(cells: list[Cell], chosen: Mapping[str, Any]) -> list[Cell]:
             raise unknown_name("model option", name, known)
     changed = []
     for cell in cells:
-        mine = {name: value for name, value in chosen.items() if cell.model and name in takes.get(cell.id, chosen)}
+        mine = {name: value for name, value in chosen.items() if cell.is_ours and name in takes.get(cell.id, chosen)}
         cell = dataclasses.replace(
             cell,
             options=cell.options | mine,
@@ -345,9 +371,10 @@ def _row(suite: Suite, variant: SuiteVariant, values: Mapping[str, Any]) -> dict
     """The selector of the published row: as written, and matrix values for columns that it does not name."""
     if variant.row is None:
         return None
-    if suite.published is None:
+    reference = variant.published or suite.published
+    if reference is None:
         raise UsageError("row: expected the suite to say `published: paper/table`, got none")
-    table = published.load(suite.published)
+    table = published.load(reference)
     selector = {key: value for key, value in values.items() if key in table.columns}
     selector |= _fill(variant.row, values)
     table.select(selector)
@@ -357,7 +384,8 @@ def _row(suite: Suite, variant: SuiteVariant, values: Mapping[str, Any]) -> dict
 def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mapping[str, Any]) -> str | None:
     """The weights; a relative path is relative to the suite's file."""
     if variant.checkpoint is None:
-        return None
+        source = _fill(variant.source, values)
+        return external.parse(source).weights if source is not None else None
     return named.beside(_folder(document), str(_fill(variant.checkpoint, values)))
 
 

@@ -79,6 +79,12 @@ def read(document: yaml12.Document) -> LoadedSuite:
         if (variant.model is None) != variant.published_only and not external:
             problem = "expected a model, or `model: null` together with `published_only: true`"
             raise document.error(("variants", i, "model"), problem)
+        if (variant.model == EXTERNAL) != (variant.source is not None):
+            raise document.error(("variants", i, "source"), f"expected `model: {EXTERNAL}` together with a `source`")
+        for key in ("weights_of", "official"):
+            if variant.source is not None and getattr(variant, key) is not None:
+                hint = "name its weights as `checkpoint`"
+                raise document.error(("variants", i, key), "expected none for a detector from elsewhere", hint)
         for name in variant.scales:
             if name not in suite.scales:
                 raise _unknown_at(loaded, ("variants", i, "scales", name), name, suite.scales)

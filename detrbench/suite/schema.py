@@ -163,7 +163,7 @@ class SharedScales(Strict):
     scales: dict[str, Scale]
 
 
-EXTERNAL = "external"  # the suite of detectors from elsewhere
+EXTERNAL = "external"  # the model of a row with a `source`; and the suite of predictions that came as files
 
 
 class SuiteVariant(Strict):
@@ -171,18 +171,24 @@ class SuiteVariant(Strict):
 
     Attributes:
         id: name of the row, unique in the suite; `{option}` in it takes the value of an option of the matrix.
-        model: a detector, as `detrbench list models` names it. `null` with `published_only: true` is a row of which
-            only the published figures are shown; in the suite `external` it is an external detector, whose
-            predictions `detrbench evaluate` has scored.
+        model: a detector, as `detrbench list models` names it, or `external`, one from elsewhere, with its `source`.
+            `null` with `published_only: true` is a row of which only the published figures are shown; in the suite
+            `external` it is a detector whose predictions `detrbench evaluate` has scored.
+        source: where a detector from elsewhere comes from: `hf:ORGANISATION/REPOSITORY[@REVISION]`, `hf:TYPE` (a model
+            type of transformers at its default configuration), `torchvision:NAME`, or
+            `factory:PACKAGE.MODULE:FUNCTION`. It is measured, never trained.
         published_only: show what the paper prints; run nothing.
         matrix: options with several values each; there is one row for each combination.
-        options: options of the model, parts among them (`encoder: sparse`), on top of the suite's `defaults`.
+        options: options of the model, parts among them (`encoder: sparse`), on top of the suite's `defaults`. Of a
+            detector from elsewhere, which has no defaults: what changes its configuration, or its builder's arguments.
+        published: the published table that this row answers to, where that is not the suite's.
         row: columns with values that pick one row of the published table: `{model: Sparse DETR, keep_ratio: 0.3}`.
             Matrix options that are columns of the table are added.
         note: a sentence that the report shows below the table.
         protocols: protocols recorded beside `common`, of any measure (`sparse_table1`, `paper_top100`).
         checkpoint: weights with which the row is measured, not trained: a name of the catalogue, `hf:...`, or a file,
-            found from the suite's folder. Options that are left open are as they were trained.
+            found from the suite's folder. Options that are left open are as they were trained. A detector from
+            elsewhere has those of its repository, or random ones.
         weights_of: an earlier row, with whose weights this one is measured, not trained.
         official: released weights (`sparse_detr/r50_rho0.3`): where they are on this machine, they are measured at
             the scale `paper`, with every option that they were trained with.
@@ -191,9 +197,11 @@ class SuiteVariant(Strict):
 
     id: str = Field(min_length=1)
     model: str | None = None
+    source: str | None = None
     published_only: bool = False
     matrix: dict[str, list[Any]] = {}
     options: dict[str, Any] = {}
+    published: str | None = None
     row: dict[str, Any] | None = None
     note: str | None = None
     protocols: list[str] = []

@@ -24,6 +24,11 @@ class AccuracyProtocol:
         return self.nms is None and self.top <= PROTOCOLS[COMMON].top
 
     @property
+    def fits_external(self) -> bool:
+        """Whether it holds for detections as a detector from elsewhere gives them; NMS would choose among all boxes."""
+        return self.nms is None
+
+    @property
     def convention(self) -> str:
         """The rule in words."""
         kept = f"top {self.top} scores over queries x classes"

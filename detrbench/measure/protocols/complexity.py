@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from detrbench.measure.inputs import Inputs, detectron2_size
 from detrbench.measure.rules import DETREX, DETREX_SAMPLED, EVERY_OP, FVCORE, FVCORE_KEYS_APART, CountingRule
-from detrbench.measures import COMMON, EVALUATED
+from detrbench.measures import COMMON, EVALUATED, NATIVE
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class ComplexityProtocol:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     source: str | None = None
     version: int = 1
+
+    @property
+    def fits_external(self) -> bool:
+        """Whether it changes no option, of which a detector from elsewhere has others."""
+        return not self.overrides
 
     @property
     def convention(self) -> str:
@@ -57,6 +62,12 @@ PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         ComplexityProtocol(COMMON, "the same for every method", Inputs.first_100(), EVERY_OP),
+        ComplexityProtocol(
+            NATIVE,
+            "`common` on the detector's own images: of one from elsewhere as large as it says",
+            Inputs.first_100(),
+            EVERY_OP,
+        ),
         ComplexityProtocol(
             EVALUATED,
             "`common` for the detector that a scale evaluates, on images of that scale's size",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from detrbench.measures import COMMON, NATIVE
+
 Mode = Literal["eager", "optimised", "compiled", "cuda_graph", "onnxruntime"]
+Sizes = Literal["fixed", "val2017", "native"]
 MODES: dict[Mode, str] = {
     "eager": "eager",
     "optimised": "in the form for inference (norms folded, fused layers, packed weights)",
@@ -25,7 +28,8 @@ class LatencyProtocol:
             `torch.compile`, replayed from a CUDA graph, or as an ONNX file (`models.export_onnx`) in ONNX Runtime.
         window_seconds: None times single forwards (burst); else a sample is a window of that length in which forwards
             follow each other without waiting for the device (sustained), which is also how energy is read.
-        sizes: one fixed height x width, or those of the first 100 images of val2017, one after the other.
+        sizes: one fixed height x width; those of the first 100 images of val2017, one after the other; or the size that
+            a detector from elsewhere says is its own, and the fixed one for all others.
         rounds: in each process; a round times every variant once.
         processes: how many processes repeat it all.
         warmup_seconds: the least time to warm up each variant; it goes on until the time settles, at most 10 x longer.
@@ -38,7 +42,7 @@ class LatencyProtocol:
     batch_size: int = 1
     mode: Mode = "eager"
     window_seconds: float | None = None
-    sizes: Literal["fixed", "val2017"] = "fixed"
+    sizes: Sizes = "fixed"
     rounds: int = 30
     processes: int = 3
     warmup_seconds: float = 1.0
@@ -46,10 +50,19 @@ class LatencyProtocol:
     version: int = 2
 
     @property
+    def fits_external(self) -> bool:
+        """Whether a detector from elsewhere can be run so: forms for inference and for export are those of ours."""
+        return self.mode not in ("optimised", "onnxruntime")
+
+    @property
     def convention(self) -> str:
         """The rule in words."""
         fixed = f"{self.height}x{self.width}"
-        size = fixed if self.sizes == "fixed" else "the sizes of val2017's first 100 images"
+        size = {
+            "fixed": fixed,
+            "val2017": "the sizes of val2017's first 100 images",
+            "native": f"the detector's own size ({fixed} where it says none)",
+        }[self.sizes]
         window = self.window_seconds
         sample = "single forwards" if window is None else f"windows of {window:g} s of forwards without pause"
         repeats = "one process" if self.processes == 1 else f"each of {self.processes} processes"
@@ -62,18 +75,20 @@ class LatencyProtocol:
     def at(self, height: int, width: int, rounds: int | None = None) -> LatencyProtocol:
         """The quick form for a suite's smaller scales: that size, one process, short warm-up and windows."""
         window = self.window_seconds and min(self.window_seconds, 0.2)
-        smaller = replace(self, height=height, width=width, sizes="fixed", window_seconds=window)
+        smaller = replace(self.of_photographs(height, width), window_seconds=window)
         return replace(smaller, rounds=rounds or min(self.rounds, 30), processes=1, warmup_seconds=0.1)
 
     def of_photographs(self, height: int, width: int) -> LatencyProtocol:
-        """The same rule, as thorough, on images of that size."""
-        return replace(self, height=height, width=width, sizes="fixed")
+        """The same rule, as thorough, on images of that size; a detector's own stay its own."""
+        sizes: Sizes = "native" if self.sizes == "native" else "fixed"
+        return replace(self, height=height, width=width, sizes=sizes)
 
 
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        LatencyProtocol("common", "batch 1 at the papers' size"),
+        LatencyProtocol(COMMON, "batch 1 at the papers' size"),
+        LatencyProtocol(NATIVE, "batch 1 at the size that the detector says is its own", sizes="native"),
         LatencyProtocol("batch4", "batch 4, as the papers' batched inference", batch_size=4),
         LatencyProtocol("batch8", "batch 8", batch_size=8),
         LatencyProtocol("optimised", "batch 1 in the form for inference", mode="optimised"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class MemoryProtocol:
     batch_size: int = 1
     objects: int = 10  # targets an image in the training step
     version: int = 1
+    fits_external: ClassVar[bool] = True
 
     @property
     def convention(self) -> str:

@@ -1,0 +1,155 @@
+"""Where a detector from elsewhere comes from, as a row of a suite names it, and what identifies it. Imports no torch.
+
+    hf:ORGANISATION/REPOSITORY[@REVISION]   a repository of the Hugging Face hub, whose files are here
+    hf:TYPE                                 a model type of transformers (rt_detr) at its default configuration
+    torchvision:NAME                        a detector of torchvision
+    factory:PACKAGE.MODULE:FUNCTION         a function that returns an `ExternalDetector`, or a module
+
+Options of the row change the configuration of the first two, and are arguments of the others. Nothing here asks the
+network: of what is not here it is said how it comes.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detrbench.environment import version
+from detrbench.errors import UsageError
+from detrbench.files import sha256_once
+from detrbench.weights import named, store
+from detrbench.words import shown
+
+FORMS = "hf:ORGANISATION/REPOSITORY, hf:TYPE, torchvision:NAME or factory:PACKAGE.MODULE:FUNCTION"
+CONFIGURATION = ("config.json", "preprocessor_config.json")  # files of a repository that say what its detector is
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source.
+
+    Attributes:
+        text: as it was written.
+        kind: what stands before the first colon, `hub` for a repository of it.
+        name: what stands behind it.
+    """
+
+    text: str
+    kind: str
+    name: str
+
+    @property
+    def weights(self) -> str | None:
+        """What weights come with it are called; None where they have to be named."""
+        return self.text if self.kind == "hub" else None
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The packages that build it, on whose versions its figures depend."""
+        return _PACKAGES.get(self.kind, (self.name.partition(".")[0],))
+
+
+_PACKAGES = {"hub": ("transformers", "timm"), "hf": ("transformers", "timm"), "torchvision": ("torchvision",)}
+_NAMES = {
+    "hub": r"[^/@:]+/[^/@:]+(@[^/]+)?",
+    "hf": r"[A-Za-z0-9_-]+",
+    "torchvision": r"[a-z0-9_]+",
+    "factory": r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
+}
+
+
+def parse(text: str) -> Source:
+    """What a source names.
+
+    Raises:
+        UsageError: it has none of the forms.
+    """
+    prefix, _, name = text.partition(":")
+    kind = "hub" if prefix == "hf" and "/" in name else prefix
+    if kind not in _NAMES or not re.fullmatch(_NAMES[kind], name) or ".." in name:
+        raise UsageError(f"source: expected {FORMS}, got {shown(text)}")
+    return Source(text, kind, name)
+
+
+def identity(source: Source, options: Mapping[str, Any]) -> list[Any]:
+    """What figures of it depend on, its weights apart: source, options, versions, and the content of its files.
+
+    Raises:
+        UsageError: it cannot be built here; the message says what is missing and how it comes.
+    """
+    versions = {package: version(package) for package in source.packages}
+    return [source.text, dict(options), versions, _CONTENT[source.kind](source)]
+
+
+def _of_hub(source: Source) -> dict[str, str]:
+    _require(source, "transformers", "pip install 'detrbench[transformers]'")
+    return {path.name: sha256_once(path) for path in configuration(source)}
+
+
+def configuration(source: Source) -> list[Path]:
+    """The files that say what the detector of a repository is.
+
+    Raises:
+        UsageError: they are not here.
+    """
+    entries = [named.entry_of(f"{source.text}/{name}") for name in CONFIGURATION]
+    found = [store.held(entry) for entry in entries]
+    missing = [f"{source.text}/{name}" for name, held in zip(CONFIGURATION, found) if held is None]
+    if missing:
+        raise UsageError(f"{' and '.join(missing)} not here (detrbench weights fetch {' '.join(missing)})")
+    return [held.path for held in found if held is not None]
+
+
+def _of_type(source: Source) -> None:
+    _require(source, "transformers", "pip install 'detrbench[transformers]'")
+
+
+def _of_torchvision(source: Source) -> None:
+    _require(source, "torchvision", "pip install torchvision")
+
+
+def _of_factory(source: Source) -> str:
+    return _sources_of(source.name.partition(":")[0].partition(".")[0], source.text)
+
+
+def _require(source: Source, package: str, hint: str) -> None:
+    if version(package) is None:
+        raise UsageError(f"{source.text}: needs the package {package} ({hint})")
+
+
+def look_here() -> None:
+    """Lets Python find modules in the working folder too, behind all others, as `python -m` does."""
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+
+
+@functools.cache
+def _sources_of(package: str, source: str) -> str:
+    """A hash of all Python sources of the package, or of the module, that a factory lies in."""
+    look_here()
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UsageError(f"{source}: no module {package!r} can be imported (install it, or set PYTHONPATH)")
+    origin = Path(spec.origin)
+    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"\0{path.relative_to(origin.parent)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+_CONTENT: Mapping[str, Callable[[Source], Any]] = {
+    "hub": _of_hub,
+    "hf": _of_type,
+    "torchvision": _of_torchvision,
+    "factory": _of_factory,
+}
