@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from detrbench.measure import sampling
 from detrbench.measure.inputs import Size
 from detrbench.measure.operations import work
 from detrbench.measure.repeats import MEMORY, Call, Forms
@@ -54,7 +55,9 @@ class OperationCounter(TorchDispatchMode):
                     return out
         out = META_OUTPUTS.run(func, args, kwargs or {})
         if not self._frozen_norms:
-            self._book(func._schema.name, work(func, args, out))
+            name, done = func._schema.name, work(func, args, out)
+            self._book(name, done)
+            sampling.follow(name, args, out, tuple(self._scope), done or [], self.tally)
         return out
 
     def _book(self, operator: str, done: list[tuple[str, int]] | None) -> None:
@@ -83,7 +86,7 @@ class OperationCounter(TorchDispatchMode):
         """Count what runs inside the block; the detector must not be changed there."""
         hooks = register_module_forward_pre_hook(self._before), register_module_forward_hook(self._after)
         try:
-            with self._remembering(), self:
+            with self._remembering(), sampling.compiled(self._book), self:
                 yield self.tally
         finally:
             for hook in hooks:

@@ -122,6 +122,21 @@ def _attention_from_offsets(args: tuple[Any, ...], out: Tensor) -> Work:
     ]
 
 
+def _deformable_convolution(args: tuple[Any, ...], out: Tensor) -> Work:
+    """torchvision's: each weight meets a sampled value, which the second version weighs by a mask."""
+    image, weight, masked = args[0], args[1], args[13]
+    pixels = out.shape[0] * prod(out.shape[2:])
+    samples = pixels * image.shape[1] * prod(weight.shape[2:])
+    weighing = [("elementwise", samples)] if masked else []
+    return [("convolution", out.numel() * prod(weight.shape[1:])), ("grid_sample", samples), *weighing]
+
+
+def _roi_align(args: tuple[Any, ...], out: Tensor) -> Work:
+    """torchvision's: so many samples a side of each output cell, and their mean; 0 depends on the size of the box."""
+    samples = out.numel() * args[5] ** 2
+    return [("grid_sample", samples), ("reduction", samples)] if args[5] > 0 else []
+
+
 def _key_aware_attention(args: tuple[Any, ...], out: Any) -> Work:
     """Logits and weighting are matrix products, as in dense attention; x, y to pixels (4) and the scaled logit (1)."""
     value, locations = args[0], args[3]
@@ -171,6 +186,8 @@ _FORMULAS: dict[str, Formula] = {
         _output("batch_norm"),
     ),
     **dict.fromkeys(("aten::_softmax", "aten::_safe_softmax", "aten::_log_softmax"), _output("softmax")),
+    "torchvision::deform_conv2d": _deformable_convolution,
+    "torchvision::roi_align": _roi_align,
     "aten::grid_sampler_2d": _output("grid_sample"),
     "aten::upsample_nearest2d": _output("nearest"),
     "aten::upsample_bilinear2d": _output("bilinear"),
