@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,15 @@ class ExternalDetector:
     load_weights: Callable[[nn.Module, Path], None] = load_state
 
 
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """What runs of a module: a list of modules never does, those in it do."""
+    if isinstance(module, nn.ModuleList | nn.ModuleDict):
+        for child in module.children():  # each once, however often it is listed
+            yield from _called(child)
+    else:
+        yield module
+
+
 class Adapted(nn.Module):
     """An external detector as measures meet it: called, split into parts and moved as a detector of ours.
 
@@ -91,7 +100,7 @@ class Adapted(nn.Module):
         """The modules of each part, by its name."""
         found: dict[str, list[nn.Module]] = {}
         for inner, part in self.external.parts.items():
-            found.setdefault(part, []).append(self.module.get_submodule(inner))
+            found.setdefault(part, []).extend(_called(self.module.get_submodule(inner)))
         return found
 
     @property

@@ -47,8 +47,9 @@ def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
 
 
 def _native(module: nn.Module) -> Eval | Stretch:
-    """What its own transform makes of an image. Ours scales before it, so that it has nothing left to scale."""
+    """What its own transform makes of an image, which is then left to ours: the module gets images of that size."""
     own: Any = module.transform
+    own.resize = lambda image, target: (image, target)
     if own.fixed_size is not None:
         width, height = own.fixed_size
         return Stretch(height, width, **_AS_IT_IS)

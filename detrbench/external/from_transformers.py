@@ -56,15 +56,21 @@ def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
     if unused:
         raise UsageError(f"{source.text}: its configuration has no {', '.join(sorted(unused))}")
     module = transformers.AutoModelForObjectDetection.from_config(config)
-    names = {name for name, _ in module.named_modules()}
     return ExternalDetector(
         module,
-        parts={name: part for name, part in _PARTS.items() if name in names},
+        parts=_parts(module),
         native=_native(source, processor),
         detections=_detections(processor),
         category_ids=_category_ids(config.id2label),
         load_weights=_load_weights,
     )
+
+
+def _parts(module: nn.Module) -> dict[str, str]:
+    """Its modules by part; heads that are the decoder's own are part of the decoder, which runs them."""
+    found = dict(module.named_modules())
+    inside = {id(each) for name, each in found.items() if name.startswith("model.decoder.")}
+    return {name: part for name, part in _PARTS.items() if name in found and id(found[name]) not in inside}
 
 
 def _folder(source: Source, temporary: Path) -> Path:

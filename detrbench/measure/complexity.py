@@ -12,6 +12,7 @@ from torch import nn
 from detrbench.data.transforms import Stretch
 from detrbench.errors import UsageError
 from detrbench.external.detector import Adapted
+from detrbench.measure import bounds
 from detrbench.measure.counters import count, counts, noise
 from detrbench.measure.inputs import Inputs
 from detrbench.measure.other_counters import by_fvcore, by_torch
@@ -59,6 +60,7 @@ def measure(
         for part, gflops in tally.gflops_by_part(protocol.rule, parts).items():
             by_part[part] = by_part.get(part, 0.0) + gflops * weights[size] / images
     any_tally = next(iter(tallies.values()))
+    remark += bounds.REMARK if not remark and any(any_tally.calls[name] for name in bounds.OPERATORS) else ""
     return Complexity(
         protocol=protocol.name,
         protocol_version=protocol.version,

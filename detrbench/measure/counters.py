@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import MultiScaleRoIAlign
 
-from detrbench.measure import sampling
+from detrbench.measure import bounds, sampling
 from detrbench.measure.inputs import Size
-from detrbench.measure.operations import work
+from detrbench.measure.operations import Work, roi_align_work, work
 from detrbench.measure.repeats import MEMORY, Call, Forms
 from detrbench.measure.shapes import META_OUTPUTS, NotRemembered
 from detrbench.measure.tally import Tally
@@ -38,7 +39,7 @@ class OperationCounter(TorchDispatchMode):
         self._detector = detector
         self._names = {id(module): name for name, module in detector.named_modules() if name}
         self._scope: list[str] = []
-        self._frozen_norms = 0
+        self._whole = 0  # running modules that are counted as one
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -53,8 +54,10 @@ class OperationCounter(TorchDispatchMode):
                 out = func.decompose(*args, **(kwargs or {}))
                 if out is not NotImplemented:
                     return out
-        out = META_OUTPUTS.run(func, args, kwargs or {})
-        if not self._frozen_norms:
+        out = bounds.longest(func, args)
+        if out is NotImplemented:
+            out = META_OUTPUTS.run(func, args, kwargs or {})
+        if not self._whole:
             name, done = func._schema.name, work(func, args, out)
             self._book(name, done)
             sampling.follow(name, args, out, tuple(self._scope), done or [], self.tally)
@@ -70,15 +73,15 @@ class OperationCounter(TorchDispatchMode):
     def _before(self, module: nn.Module, args: Any) -> None:
         if id(module) in self._names:
             self._scope.append(self._names[id(module)])
-            self._frozen_norms += _is_frozen_norm(module)
+            self._whole += _as_one(module) is not None
 
     def _after(self, module: nn.Module, args: Any, out: Any) -> None:
         if id(module) not in self._names:
             return
-        if _is_frozen_norm(module):
-            # However it is written (two operators, one, a call to batch_norm), it is one frozen batch norm.
-            self._frozen_norms -= 1
-            self._book("frozen_batch_norm", [("frozen_batch_norm", out.numel())])
+        counted = _as_one(module)
+        if counted is not None:
+            self._whole -= 1
+            self._book(*counted(out))
         self._scope.pop()
 
     @contextmanager
@@ -86,7 +89,7 @@ class OperationCounter(TorchDispatchMode):
         """Count what runs inside the block; the detector must not be changed there."""
         hooks = register_module_forward_pre_hook(self._before), register_module_forward_hook(self._after)
         try:
-            with self._remembering(), sampling.compiled(self._book), self:
+            with self._remembering(), sampling.compiled(self._book), bounds.nms_of_all_classes(), self:
                 yield self.tally
         finally:
             for hook in hooks:
@@ -136,8 +139,15 @@ def _is_composite(func: Any) -> bool:
     return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), composite))
 
 
-def _is_frozen_norm(module: nn.Module) -> bool:
-    return "FrozenBatchNorm" in type(module).__name__
+def _as_one(module: nn.Module) -> Callable[[Tensor], tuple[str, Work]] | None:
+    """How a module is counted whose operators say less than it does; None for all others."""
+    if "FrozenBatchNorm" in type(module).__name__:
+        # However it is written (two operators, one, a call to batch_norm), it is one frozen batch norm.
+        return lambda out: ("frozen_batch_norm", [("frozen_batch_norm", out.numel())])
+    if isinstance(module, MultiScaleRoIAlign):
+        # Each box is on one level, which only its values say.
+        return lambda out: ("torchvision::roi_align", roi_align_work(out, module.sampling_ratio))
+    return None
 
 
 def count(detector: nn.Module, height: int, width: int, outputs: str) -> Tally:

@@ -132,9 +132,13 @@ def _deformable_convolution(args: tuple[Any, ...], out: Tensor) -> Work:
 
 
 def _roi_align(args: tuple[Any, ...], out: Tensor) -> Work:
-    """torchvision's: so many samples a side of each output cell, and their mean; 0 depends on the size of the box."""
-    samples = out.numel() * args[5] ** 2
-    return [("grid_sample", samples), ("reduction", samples)] if args[5] > 0 else []
+    return roi_align_work(out, args[5])
+
+
+def roi_align_work(out: Tensor, side: int) -> Work:
+    """torchvision's: `side` x `side` samples of each output cell, and their mean; without it the size of boxes says."""
+    samples = out.numel() * side**2
+    return [("grid_sample", samples), ("reduction", samples)] if side > 0 else []
 
 
 def _key_aware_attention(args: tuple[Any, ...], out: Any) -> Work:

@@ -35,9 +35,9 @@ class _Booked:
 
     def take_back(self, tally: Tally) -> None:
         """Once, however many operators read what it made."""
-        for kind, units in self.work:
-            tally.units[self.scope, self.operator, kind] -= units
-        self.work = []
+        if self.work:
+            tally.take_back(self.scope, self.operator, self.work)
+            self.work = []
 
 
 @dataclass(frozen=True)

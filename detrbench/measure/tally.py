@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from detrbench.measure.rules import CountingRule
@@ -23,6 +23,12 @@ class Tally:
         """Take another one's work too."""
         self.units.update(other.units)
         self.calls.update(other.calls)
+
+    def take_back(self, scope: Scope, operator: str, work: Iterable[tuple[str, int]]) -> None:
+        """Forgets one call and its (kind, units), which turned out to be part of another operator."""
+        self.calls -= Counter({operator: 1})
+        for kind, units in work:
+            self.units[scope, operator, kind] -= units
 
     def gflops(self, rule: CountingRule, within: str = "") -> float:
         """The cost of all work, or of what ran while a module was running whose name starts with `within`."""
