@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.data.sizes import resized_size
@@ -49,6 +50,7 @@ class ExternalDetector:
             "class_embed": "heads", "bbox_embed": "heads"}`. What stands in none is "other".
         native: how the detector's own images come about: `Eval(shortest, longest)` keeps their proportions,
             `Stretch(height, width)` does not. AP is measured on such images, and cost under the protocol `native`.
+        multiple: the sides of an image have to be multiples of it; zeros at the right and the bottom fill up the rest.
         arguments: what the module is called with, from a batch of images.
         detections: what the module returned, and the (height, width) of the images that it was given -> for each image
             its detections: boxes x1, y1, x2, y2 in pixels of that image, scores, labels. None: AP is not measured.
@@ -60,6 +62,7 @@ class ExternalDetector:
     module: nn.Module
     parts: Mapping[str, str] = field(default_factory=dict)
     native: Eval | Stretch = field(default_factory=Eval)
+    multiple: int = 1
     arguments: Arguments = lambda images: (images,)
     detections: ToDetections | None = None
     category_ids: Mapping[int, int] | None = None
@@ -112,8 +115,18 @@ class Adapted(nn.Module):
         width, height = resized_size(4, 3, native.shortest, native.longest)
         return height, width
 
+    @property
+    def remark(self) -> str:
+        """What the rule that a figure carries says more of this detector; empty where that is nothing."""
+        multiple = self.external.multiple
+        return f"; sides filled up to multiples of {multiple} pixels" if multiple > 1 else ""
+
     def forward(self, images: Tensor, masks: Tensor | None = None, *, outputs: str | None = None) -> Any:
         """What the module returns for (B, 3, H, W) images without padding, whatever outputs a detector of ours had."""
+        height, width = images.shape[-2:]
+        down, right = (-side % self.external.multiple for side in (height, width))
+        if down or right:
+            images = F.pad(images, (0, right, 0, down))
         return self.module(*self.external.arguments(images))
 
     @torch.no_grad()
@@ -133,7 +146,8 @@ class Adapted(nn.Module):
         if self.external.detections is None:
             raise UsageError(f"{self.name}: its ExternalDetector has no `detections`, so there is no AP")
         height, width = images.shape[-2:]
-        found = list(self.external.detections(out, (height, width)))
+        multiple = self.external.multiple
+        found = list(self.external.detections(out, (height + -height % multiple, width + -width % multiple)))
         if len(found) != len(names):
             raise UsageError(f"{self.name}: detections: expected those of {len(names)} images, got {len(found)}")
         given = sizes.new_tensor([width, height, width, height])
@@ -150,3 +164,8 @@ class Adapted(nn.Module):
         order = found.scores.argsort(descending=True, stable=True)
         boxes = found.boxes.double() * scale.to(found.boxes.device)
         return Detections(found.scores[order], found.labels[order], boxes[order])
+
+
+def remark_of(detector: nn.Module) -> str:
+    """What the rule of a figure says more of a detector; empty for one of ours."""
+    return detector.remark if isinstance(detector, Adapted) else ""

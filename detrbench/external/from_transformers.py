@@ -40,6 +40,8 @@ _PARTS = {
 }
 # Types for which transformers knows no processor, with the one that their published repositories name.
 _PROCESSORS = {"rt_detr_v2": "RTDetrImageProcessor", "d_fine": "RTDetrImageProcessor"}
+# Types that take a pyramid apart and put it together again, by two each time.
+_MULTIPLES = {"rt_detr": 32, "rt_detr_v2": 32, "d_fine": 32, "deimv2": 32}
 TOP = 300  # detections that are taken of an image, as the protocol `common` does
 
 
@@ -60,6 +62,7 @@ def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
         module,
         parts=_parts(module),
         native=_native(source, processor),
+        multiple=_MULTIPLES.get(config.model_type, 1),
         detections=_detections(processor),
         category_ids=_category_ids(config.id2label),
         load_weights=_load_weights,

@@ -45,13 +45,13 @@ def measure(
     detector = _on_meta(create, protocol)
     protocol = _on_its_own(detector, protocol)
     total, trainable, parameters_by_part = parameters(detector)
-    weights, remark = protocol.inputs.sizes(), ""
+    weights, remark = protocol.inputs.sizes(), getattr(detector, "remark", "")
     try:
         tallies = counts(detector, weights, protocol.outputs)
     except RuntimeError:
         if not isinstance(detector, Adapted):
             raise
-        detector, remark = _detector(create, protocol), WITH_VALUES
+        detector, remark = _detector(create, protocol), remark + WITH_VALUES
         tallies = counts(detector, weights, protocol.outputs, noise)
     images = sum(weights.values())
     parts = _part_names(detector)
@@ -60,7 +60,9 @@ def measure(
         for part, gflops in tally.gflops_by_part(protocol.rule, parts).items():
             by_part[part] = by_part.get(part, 0.0) + gflops * weights[size] / images
     any_tally = next(iter(tallies.values()))
-    remark += bounds.REMARK if not remark and any(any_tally.calls[name] for name in bounds.OPERATORS) else ""
+    remark += (
+        bounds.REMARK if WITH_VALUES not in remark and any(any_tally.calls[name] for name in bounds.OPERATORS) else ""
+    )
     return Complexity(
         protocol=protocol.name,
         protocol_version=protocol.version,

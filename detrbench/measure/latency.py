@@ -105,7 +105,7 @@ def _record(
     return Latency(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=protocol.convention,
+        convention=protocol.convention + getattr(detector, "remark", ""),
         device=machine.name(parameter.device),
         dtype=str(parameter.dtype).removeprefix("torch."),
         batch_size=protocol.batch_size,

@@ -43,7 +43,7 @@ def measure(detector: nn.Module, protocol: MemoryProtocol, training: bool = True
     return Memory(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=f"{protocol.convention}; process: {_process_convention(images.device)}",
+        convention=f"{protocol.convention}{getattr(detector, 'remark', '')}; process: {_process_convention(images.device)}",
         device=device_name(images.device),
         batch_size=protocol.batch_size,
         height=protocol.height,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from detrbench.measures import COMMON
+from detrbench.measures import COMMON, NATIVE
 from detrbench.models.parts import KINDS
 from detrbench.report import labels
 from detrbench.report.entries import Entry, Figure, Record, number
@@ -224,6 +224,9 @@ def gflops(section: Section, named: bool = True) -> list[Column]:
         columns.append(Column("gflops.difference", "GFLOPs", "difference", difference))
     if section.is_measured("complexity"):
         columns.append(Column("gflops.common", "GFLOPs, common", "ours", common, switch="common GFLOPs"))
+    if NATIVE in section.protocols("complexity"):
+        native = _measured("complexity", 1, "gflops", protocol=lambda entry: NATIVE)
+        columns.append(Column("gflops.native", "GFLOPs, own image size", "ours", native, switch="own image size"))
     return columns
 
 

@@ -11,7 +11,7 @@ from detrbench.report.sections import Section
 def _keys(section: Section) -> list[str]:
     """Columns that say which row is which: the published ones, then options of the cells."""
     published = section.published.columns if section.published else ()
-    options = [key for entry in section.entries for key in entry.options]
+    options = [key for entry in section.entries if entry.source is None for key in entry.options]
     # Each threshold has columns of its own, see `query_columns`; whose conventions hold is no column of a paper.
     without = {"model", "threshold", *(("source",) if published else ())}
     keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in without]
@@ -23,7 +23,8 @@ def _differs(section: Section, key: str) -> bool:
 
     An option that a cell was not given is its default, another value; a published-only row does not know an option.
     """
-    knowing = [e for e in section.entries if e.cell is not None or key in (e.published.values if e.published else {})]
+    ours = [entry for entry in section.entries if entry.source is None]
+    knowing = [e for e in ours if e.cell is not None or key in (e.published.values if e.published else {})]
     return len({labels.shown(key, entry.option(key)) for entry in knowing}) > 1
 
 
@@ -63,8 +64,13 @@ def describing_columns(section: Section) -> list[Column]:
 
         return cell
 
+    def origin(entry: Entry) -> TableCell:
+        return TableCell(entry.source, "text", entry.source) if entry.source else EMPTY
+
     keys = [key for key in _keys(section) if _has_column(section, key)]
-    return [Column(key, "", _heading(section, key), cell_of(key), _is_numeric(section, key)) for key in keys]
+    elsewhere = any(entry.source for entry in section.entries)
+    origins = [Column("origin", "", "From elsewhere", origin, numeric=False)] if elsewhere else []
+    return origins + [Column(key, "", _heading(section, key), cell_of(key), _is_numeric(section, key)) for key in keys]
 
 
 def _is_numeric(section: Section, key: str) -> bool:

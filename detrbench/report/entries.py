@@ -9,7 +9,7 @@ from typing import Any
 
 from detrbench import statistics
 from detrbench.compare import differences
-from detrbench.measures import COMMON, EVALUATED, MEASURES
+from detrbench.measures import COMMON, EVALUATED, MEASURES, NATIVE
 from detrbench.published import PublishedRow
 from detrbench.report import identity
 from detrbench.report.identity import Identity
@@ -98,7 +98,7 @@ class Entry:
         """The protocol of this row's records that answers to the published table; None where only `common` is there."""
         if self.cell is None:
             return None
-        found = [name for name in self.cell.records.get(measure, {}) if name not in (COMMON, EVALUATED)]
+        found = [name for name in self.cell.records.get(measure, {}) if name not in (COMMON, EVALUATED, NATIVE)]
         listed = [name for name in self.cell.cell.get("protocols") or [] if name in found]
         return next(iter([*listed, *sorted(found)]), None)
 
@@ -159,6 +159,11 @@ class Entry:
         if not isinstance(counted, Mapping):
             return {}
         return {k: v for k, v in mapping(cell.get("options")).items() if k not in counted or counted[k] != v}
+
+    @property
+    def source(self) -> str | None:
+        """Where a detector from elsewhere comes from; None for one of ours, and for a published row."""
+        return self.cell.cell.get("source") if self.cell else None
 
     @property
     def weights_of(self) -> str | None:
