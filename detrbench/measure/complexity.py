@@ -11,7 +11,7 @@ from torch import nn
 
 from detrbench.data.transforms import Stretch
 from detrbench.errors import UsageError
-from detrbench.external.detector import Adapted
+from detrbench.external.detector import Adapted, remark_of
 from detrbench.measure import bounds
 from detrbench.measure.counters import count, counts, noise
 from detrbench.measure.inputs import Inputs
@@ -45,7 +45,7 @@ def measure(
     detector = _on_meta(create, protocol)
     protocol = _on_its_own(detector, protocol)
     total, trainable, parameters_by_part = parameters(detector)
-    weights, remark = protocol.inputs.sizes(), getattr(detector, "remark", "")
+    weights, remark = protocol.inputs.sizes(), remark_of(detector)
     try:
         tallies = counts(detector, weights, protocol.outputs)
     except RuntimeError:
@@ -60,9 +60,8 @@ def measure(
         for part, gflops in tally.gflops_by_part(protocol.rule, parts).items():
             by_part[part] = by_part.get(part, 0.0) + gflops * weights[size] / images
     any_tally = next(iter(tallies.values()))
-    remark += (
-        bounds.REMARK if WITH_VALUES not in remark and any(any_tally.calls[name] for name in bounds.OPERATORS) else ""
-    )
+    if WITH_VALUES not in remark and any(any_tally.calls[name] for name in bounds.OPERATORS):
+        remark += bounds.REMARK
     return Complexity(
         protocol=protocol.name,
         protocol_version=protocol.version,

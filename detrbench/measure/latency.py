@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from detrbench import statistics
+from detrbench.external.detector import remark_of
 from detrbench.measure import machine, timing
 from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.parts import modules_by_part
@@ -105,7 +106,7 @@ def _record(
     return Latency(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=protocol.convention + getattr(detector, "remark", ""),
+        convention=protocol.convention + remark_of(detector),
         device=machine.name(parameter.device),
         dtype=str(parameter.dtype).removeprefix("torch."),
         batch_size=protocol.batch_size,

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from detrbench.external.detector import remark_of
 from detrbench.measure.inference import evaluating
 from detrbench.measure.machine import name as device_name
 from detrbench.measure.protocols.memory import MemoryProtocol
@@ -43,7 +44,7 @@ def measure(detector: nn.Module, protocol: MemoryProtocol, training: bool = True
     return Memory(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=f"{protocol.convention}{getattr(detector, 'remark', '')}; process: {_process_convention(images.device)}",
+        convention=f"{protocol.convention}{remark_of(detector)}; process: {_process_convention(images.device)}",
         device=device_name(images.device),
         batch_size=protocol.batch_size,
         height=protocol.height,
