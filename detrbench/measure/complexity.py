@@ -14,11 +14,11 @@ from detrbench.errors import UsageError
 from detrbench.external.detector import Adapted, remark_of
 from detrbench.measure import bounds
 from detrbench.measure.counters import count, counts, noise
-from detrbench.measure.inputs import Inputs
+from detrbench.measure.inputs import Inputs, Size
 from detrbench.measure.other_counters import by_fvcore, by_torch
 from detrbench.measure.parts import modules_by_part
 from detrbench.measure.protocols.complexity import ComplexityProtocol
-from detrbench.measure.tally import OTHER
+from detrbench.measure.tally import OTHER, Tally
 from detrbench.measures import NATIVE
 from detrbench.results.records import Complexity, CrossCheck
 
@@ -45,14 +45,8 @@ def measure(
     detector = _on_meta(create, protocol)
     protocol = _on_its_own(detector, protocol)
     total, trainable, parameters_by_part = parameters(detector)
-    weights, remark = protocol.inputs.sizes(), remark_of(detector)
-    try:
-        tallies = counts(detector, weights, protocol.outputs)
-    except RuntimeError:
-        if not isinstance(detector, Adapted):
-            raise
-        detector, remark = _detector(create, protocol), remark + WITH_VALUES
-        tallies = counts(detector, weights, protocol.outputs, noise)
+    weights = protocol.inputs.sizes()
+    detector, tallies, remark = _counted(detector, create, protocol)
     images = sum(weights.values())
     parts = _part_names(detector)
     by_part: dict[str, float] = dict.fromkeys(parts.values(), 0.0)
@@ -60,12 +54,10 @@ def measure(
         for part, gflops in tally.gflops_by_part(protocol.rule, parts).items():
             by_part[part] = by_part.get(part, 0.0) + gflops * weights[size] / images
     any_tally = next(iter(tallies.values()))
-    if WITH_VALUES not in remark and any(any_tally.calls[name] for name in bounds.OPERATORS):
-        remark += bounds.REMARK
     return Complexity(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=protocol.convention + remark,
+        convention=protocol.convention + remark_of(detector) + remark,
         gflops=sum(by_part.values()),
         gflops_by_part=by_part,
         params_millions=total,
@@ -78,6 +70,25 @@ def measure(
         uncounted=any_tally.uncounted(protocol.rule),
         cross_check=_cross_check(_detector(create, protocol), protocol) if cross_check else {},
     )
+
+
+def _counted(
+    detector: nn.Module, create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol
+) -> tuple[nn.Module, dict[Size, Tally], str]:
+    """The work by size, the detector that did it, and what the rule says of work that depends on values.
+
+    One from elsewhere that meta tensors do not survive is counted in a forward on the CPU.
+    """
+    sizes = protocol.inputs.sizes()
+    try:
+        tallies = counts(detector, sizes, protocol.outputs)
+    except RuntimeError:
+        if not isinstance(detector, Adapted):
+            raise
+        detector = _detector(create, protocol)
+        return detector, counts(detector, sizes, protocol.outputs, noise), WITH_VALUES
+    bounded = any(tally.calls[name] for tally in tallies.values() for name in bounds.OPERATORS)
+    return detector, tallies, bounds.REMARK if bounded else ""
 
 
 def _on_its_own(detector: nn.Module, protocol: ComplexityProtocol) -> ComplexityProtocol:

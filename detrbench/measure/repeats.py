@@ -240,7 +240,7 @@ def _maker(value: Any, tensors: list[Tensor]) -> Maker:
         makers = [_maker(each, tensors) for each in value]
         collect = getattr(value, "_make", value.__class__)  # of a named tuple
         return lambda known: collect([make(known) for make in makers])
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type | dict):  # one that is both has fields twice
         kind, fields = value.__class__, {name: _maker(each, tensors) for name, each in vars(value).items()}
         return lambda known: _with_fields(kind, {name: make(known) for name, make in fields.items()})
     key_of(value)  # refuses what is more than a plain value
