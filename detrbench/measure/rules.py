@@ -61,6 +61,12 @@ FVCORE = CountingRule(
     },
 )
 
+PRODUCTS = CountingRule(
+    "products",
+    "1 a multiply-add of convolutions and matrix products; everything else 0",
+    {"matmul": 1, "convolution": 1},
+)
+
 # Lite DETR's key-aware attention samples keys and values one after the other, though they are the same; ours once.
 FVCORE_KEYS_APART = CountingRule(
     "fvcore_keys_apart",

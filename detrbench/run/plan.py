@@ -103,7 +103,8 @@ def work_items(
 
     Training is added for cells whose accuracy, DAM correlation or queries need trained weights. What takes days is
     planned only where `train` asks for it; otherwise the plan says what it would cost. Without data, random weights are
-    timed only if somebody `asked` for these very measures: whoever did not wants AP beside the latency.
+    timed only if somebody `asked` for these very measures, or for nothing that needs weights: whoever did not wants AP
+    beside the latency.
     """
     wanted = set(measures)
     estimate = _Estimates(store, conditions)
@@ -138,7 +139,7 @@ def _of_cell(
         if measure not in wanted and not (measure == "training" and weights.to_train):
             continue
         why = missing or weights.lacking(measure)
-        if not why and not asked and MEASURES[measure].timed and weights.why == NO_DATA:
+        if not why and not asked and weights.needed and MEASURES[measure].timed and weights.why == NO_DATA:
             why = UNTRAINED
         key = "" if why else _key(weights.cell, measure, now, weights)
         state: ItemState = "not_measured" if why else "todo"

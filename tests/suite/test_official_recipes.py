@@ -19,12 +19,12 @@ SAID = yaml12.load(FILE).value
 
 @functools.cache
 def cells() -> dict[str, Cell]:
-    """Rows that may be trained at the papers' scale: not those that are only counted."""
+    """Rows that may be trained at the papers' scale: not those that are only counted, or from elsewhere."""
     found = {}
     for name in suites.names():
         suite = shipped_suites.load(name).suite
         if "paper" in suite.scales and suite.measure != ["complexity"]:
-            found |= {f"{name}/{cell.id}": cell for cell in shipped_suites.cells(name, "paper") if cell.model}
+            found |= {f"{name}/{cell.id}": cell for cell in shipped_suites.cells(name, "paper") if cell.is_ours}
     return found
 
 

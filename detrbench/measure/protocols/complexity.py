@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from detrbench.measure.inputs import Inputs, detectron2_size
-from detrbench.measure.rules import DETREX, DETREX_SAMPLED, EVERY_OP, FVCORE, FVCORE_KEYS_APART, CountingRule
+from detrbench.measure.rules import (
+    DETREX,
+    DETREX_SAMPLED,
+    EVERY_OP,
+    FVCORE,
+    FVCORE_KEYS_APART,
+    PRODUCTS,
+    CountingRule,
+)
 from detrbench.measures import COMMON, EVALUATED, NATIVE
 
 
@@ -117,6 +125,13 @@ PROTOCOLS = {
             "all",
             source="fits one 800x1066 image within 1 %; the repository names no size",
             version=2,
+        ),
+        ComplexityProtocol(
+            "torchvision_table",
+            "torchvision's table of its detectors",
+            Inputs.single(800, 800),
+            PRODUCTS,
+            source="pytorch/vision@v0.29.1, `_ops` of the weights; found by matching digits",
         ),
         *(
             ComplexityProtocol(
