@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,26 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     """
     model: Any = module
     state, _ = checkpoints.read(path)
-    loaded, told = type(model).from_pretrained(None, config=model.config, state_dict=state, output_loading_info=True)
+    how: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}  # all differences at once
+    with _quietly():
+        loaded, told = type(model).from_pretrained(None, config=model.config, state_dict=state, **how)
     wrong = {kind: sorted(map(str, told.get(f"{kind}_keys") or ())) for kind in ("missing", "unexpected", "mismatched")}
     if any(wrong.values()):
         words = "; ".join(f"{len(names)} {kind}: {names[0]}, ..." for kind, names in wrong.items() if names)
         raise CheckpointError(f"{path}: weights of another {type(model).__name__}: {words}")
     model.load_state_dict(loaded.state_dict())
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without its own report of what differs, and without its bars."""
+    logging = transformers.utils.logging
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
