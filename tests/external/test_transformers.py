@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from detrbench import models
 from detrbench.data.coco_names import CATEGORIES
 from detrbench.errors import CheckpointError, UsageError
 from detrbench.external import loading, sources
 from detrbench.external.detector import Adapted
+from detrbench.measure import counters
+from detrbench.measure.rules import EVERY_OP
 from detrbench.weights import place
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "your-detector.md"
 RT_DETR = sources.parse("hf:rt_detr")
 SMALL: dict[str, Any] = {
     "num_labels": 5,
@@ -95,3 +101,28 @@ def test_a_repository_is_read_from_the_folder_of_weights(tmp_path: Path, monkeyp
     assert found.native_size == (96, 128)
     assert found.external.category_ids == dict(enumerate(CATEGORIES))
     assert torch.equal(found.module.model.enc_score_head.weight, made.module.model.enc_score_head.weight)
+
+
+def units(detector: nn.Module) -> Counter[str]:
+    """By kind, of one 800x1066 image with every auxiliary head."""
+    found: Counter[str] = Counter()
+    for (_, _, kind), number in counters.count(detector.to("meta").eval(), 800, 1066, "all").units.items():
+        found[kind] += number
+    return +found
+
+
+def test_deformable_detr_needs_what_ours_does() -> None:
+    """Every product, norm, softmax and sample; what else differs is said in the documentation, in these numbers."""
+    with torch.device("meta"):
+        ours = units(models.create("deformable_detr_r50", source="transformers"))
+        theirs = units(loading.load(sources.parse("hf:deformable_detr"), {"num_labels": 91}))
+    sampled = theirs.pop("grid_sample")
+    assert sampled == ours.pop("deformable_attention")
+    assert theirs.pop("reduction") - ours.pop("reduction") == sampled  # the weighting, which the op does by itself
+    resized, elementwise = theirs.pop("nearest"), ours.pop("elementwise") - theirs.pop("elementwise")
+    assert ours == theirs
+    total = sum(EVERY_OP.costs[kind] * number for kind, number in ours.items())
+    page = PAGE.read_text(encoding="utf-8")
+    for number in (ours["convolution"], ours["matmul"], sampled, resized, elementwise):
+        assert f"{number:,}" in page
+    assert total > 1e11
