@@ -206,16 +206,16 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
                 settings = _settings(suite, variant, scale).beside(_folder(loaded.document)).merged(changed)
                 settings.check()
                 paper = _settings(suite, variant, PAPER) if PAPER in suite.scales else settings
-                own = {**values, **_fill(variant.options, values)}
                 ours = variant.source is None  # defaults, and what a scale changes, are options of our detectors
-                options = {**suite.defaults, **own} if ours else own
+                defaults, of_scale = (suite.defaults, settings.model) if ours else ({}, {})
+                options = {**defaults, **values, **_fill(variant.options, values)}
                 cell = Cell(
                     id=_checked_name(str(_fill(variant.id, values))),
                     suite=suite.name,
                     scale=scale,
                     index=next(index),
                     model=variant.model,
-                    options={**options, **settings.model} if ours else options,
+                    options={**options, **of_scale},
                     complexity_options={**options, **paper.model} if ours else options,
                     settings=settings,
                     row=_row(suite, variant, values),

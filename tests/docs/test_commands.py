@@ -78,7 +78,7 @@ def named(values: dict[str, Any]) -> Iterator[str]:
 def ours() -> frozenset[str]:
     kinds = ("suites", "models", "parts", "results")
     written = (path.stem for path in (ROOT / "docs").glob("*.yaml"))
-    return frozenset([*suites.names(), *written, *models.names(), *catalogue.entries(), *kinds, "norm_score"])
+    return frozenset([*suites.names(), *written, *models.names(), *catalogue.entries(), *kinds, "norm_score", "coarse"])
 
 
 def is_known(name: str) -> bool:
