@@ -12,8 +12,10 @@ from rich.progress import Progress
 from detrbench.cli import output
 from detrbench.cli.output import Json
 from detrbench.errors import Findings, UsageError
+from detrbench.external import sources
 from detrbench.files import at_home
 from detrbench.suite import loading as suites
+from detrbench.suite.cells import Cell
 
 if TYPE_CHECKING:
     from detrbench.data.validate import Inspection
@@ -54,13 +56,22 @@ def _suite(target: str, as_json: bool) -> None:
     cells = {scale: loaded.rows(scale) for scale in loaded.suite.scales}
     built = set(models.names())
     missing = sorted({str(c.model) for group in cells.values() for c in group if c.is_ours and c.model not in built})
+    lacking = {c.source: why for group in cells.values() for c in group if (why := _lacking(c))}
     if as_json:
         counts = {scale: len(group) for scale, group in cells.items()}
-        output.print_json({"suite": loaded.suite.name, "cells": counts, "not_built_yet": missing})
+        named = {"not_built_yet": missing, "not_here": list(lacking.values())}
+        output.print_json({"suite": loaded.suite.name, "cells": counts, **named})
         return
     output.say(f"{loaded.document.path}: ok: {', '.join(f'{len(group)} cells at {s}' for s, group in cells.items())}")
     if missing:
         output.say(f"not built yet: {', '.join(missing)}")
+    if lacking:
+        output.say(*(f"not here: {why}" for why in lacking.values()))
+
+
+def _lacking(cell: Cell) -> str | None:
+    """Why a detector from elsewhere cannot be built on this machine."""
+    return None if cell.external is None else sources.lacking(cell.external, cell.options)
 
 
 def _data(path: Path, as_json: bool) -> None:

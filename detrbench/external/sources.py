@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from detrbench.environment import version
-from detrbench.errors import UsageError
+from detrbench.errors import DetrbenchError, UsageError
 from detrbench.files import sha256_once
 from detrbench.weights import named, store
 from detrbench.words import shown
@@ -54,7 +54,8 @@ class Source:
     @property
     def packages(self) -> tuple[str, ...]:
         """The packages that build it, on whose versions its figures depend."""
-        return _PACKAGES.get(self.kind, (self.name.partition(".")[0],))
+        own = self.name.partition(":")[0].partition(".")[0]
+        return _PACKAGES.get(self.kind, (own,))
 
 
 _PACKAGES = {"hub": ("transformers", "timm"), "hf": ("transformers", "timm"), "torchvision": ("torchvision",)}
@@ -87,6 +88,15 @@ def identity(source: Source, options: Mapping[str, Any]) -> list[Any]:
     """
     versions = {package: version(package) for package in source.packages}
     return [source.text, dict(options), versions, _CONTENT[source.kind](source)]
+
+
+def lacking(source: Source, options: Mapping[str, Any]) -> str | None:
+    """Why it cannot be built here, and what to do; None where it can."""
+    try:
+        identity(source, options)
+    except DetrbenchError as error:
+        return error.message
+    return None
 
 
 def _of_hub(source: Source) -> dict[str, str]:

@@ -16,7 +16,6 @@ from typing import Any, Literal
 from detrbench.data.spec import Split
 from detrbench.errors import DetrbenchError
 from detrbench.external import sources
-from detrbench.external.sources import Source
 from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES, TIMED
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
@@ -212,17 +211,9 @@ def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
     if cell.model is None:
         return "an external detector: score its predictions with detrbench evaluate"
     if cell.external:
-        return _elsewhere_lacks(cell.external, cell.options)
+        return sources.lacking(cell.external, cell.options)
     if cell.model not in now.built:
         return UNKNOWN
-    return None
-
-
-def _elsewhere_lacks(source: Source, options: Mapping[str, Any]) -> str | None:
-    try:
-        sources.identity(source, options)
-    except DetrbenchError as error:
-        return error.message
     return None
 
 

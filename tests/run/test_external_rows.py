@@ -126,6 +126,14 @@ def test_weights_of_the_file_are_those_that_are_scored(typed: Type) -> None:
     assert json.loads(path.read_text())["key"] != first
 
 
+def test_validate_says_what_is_not_here(typed: Type) -> None:
+    code, out, _ = typed("validate", "mixed.yaml")
+    assert code == 0
+    assert "not here: factory:no_such_module:build: no module 'no_such_module' can be imported" in out
+    code, out, _ = typed("validate", "mixed.yaml", "--json")
+    assert (code, len(json.loads(out)["not_here"]), json.loads(out)["not_built_yet"]) == (0, 1, [])
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
