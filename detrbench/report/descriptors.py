@@ -13,7 +13,8 @@ def _keys(section: Section) -> list[str]:
     published = section.published.columns if section.published else ()
     options = [key for entry in section.entries if entry.source is None for key in entry.options]
     # Each threshold has columns of its own, see `query_columns`; whose conventions hold is no column of a paper.
-    without = {"model", "threshold", *(("source",) if published else ())}
+    elsewhere = any(entry.source for entry in section.entries)
+    without = {"model", "threshold", *(("source",) if published or elsewhere else ())}
     keys = [key for key in [*published, *options] if key not in labels.FIGURES and key not in without]
     return list(dict.fromkeys(keys))
 

@@ -42,7 +42,9 @@ class Entry:
 
     @property
     def identity(self) -> Identity:
-        """Which detector this is: from its parts and options, else from its printed name."""
+        """Which detector this is: from its parts and options, else from its printed name or where it comes from."""
+        if self.source:
+            return identity.of_elsewhere(self.label, self.source)
         model = str(self.cell.cell.get("model")) if self.cell else ""
         found = identity.of_detector(model, self.options)
         return found or identity.of_printed(self.label, self.published.values if self.published else {})

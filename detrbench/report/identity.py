@@ -153,6 +153,13 @@ def kept(options: Mapping[str, Any]) -> float | None:
     return float(ratio) if isinstance(ratio, int | float) and not isinstance(ratio, bool) else None
 
 
+def of_elsewhere(name: str, source: str) -> Identity:
+    """A detector from elsewhere: its name with the library that it is of."""
+    kind, _, rest = source.partition(":")
+    library = {"hf": "transformers", "factory": rest.partition(":")[0]}.get(kind, kind)
+    return Identity(method=f"{name} ({library})", base=OTHER, known=False)
+
+
 def of_printed(name: str, values: Mapping[str, Any]) -> Identity:
     """A published row of which there is no detector here, by its printed name and columns."""
     method = next((called for pattern, called in _PRINTED if re.match(pattern, name)), name)

@@ -96,7 +96,8 @@ def _title(entry: Entry) -> str:
 
 
 def _model(entry: Entry) -> str:
-    return str(entry.cell.cell.get("model")) if entry.cell else ""
+    """As one would type it; a detector from elsewhere by its source."""
+    return entry.source or (str(entry.cell.cell.get("model")) if entry.cell else "")
 
 
 def _is_tiny(entry: Entry) -> bool:

@@ -19,19 +19,30 @@ def worth_comparing(section: Section) -> list[Pair]:
 
     Only rows on the same base are paired: the same decoder behind the same backbone. The baseline of a row is the dense
     detector that it was made from, wherever that stands in the table, else the first dense row, else the first; where
-    that has a keep ratio of its own, neighbouring ratios of one method are paired instead.
+    that has a keep ratio of its own, neighbouring ratios of one method are paired instead. Detectors from elsewhere are
+    on no base: they stand against the first dense detector of ours.
     """
     groups: dict[tuple[str, str] | None, list[Entry]] = {}
-    for entry in section.entries:
-        if entry.cell is not None and entry.cell.records:
+    measured = [entry for entry in section.entries if entry.cell is not None and entry.cell.records]
+    for entry in measured:
+        if entry.source is None:
             groups.setdefault(base(entry), []).append(entry)
     found = [pair for rows in groups.values() for pair in _same_weights(rows)]
     found += [pair for rows in groups.values() for pair in _same_ratio(rows)]
     found += [pair for rows in groups.values() for pair in _against_baseline(rows)]
+    found += _elsewhere(measured)
     seen: dict[frozenset[str], Pair] = {}
     for new, old in found:
         seen.setdefault(frozenset((new.id, old.id)), (new, old))
     return list(seen.values())
+
+
+def _elsewhere(rows: list[Entry]) -> Iterator[Pair]:
+    """Each detector from elsewhere against the first dense one of ours, else the first row."""
+    ours = [entry for entry in rows if entry.source is None]
+    dense = [entry for entry in ours if entry.identity.is_baseline]
+    for first in (dense or ours or rows)[:1]:
+        yield from ((entry, first) for entry in rows if entry.source is not None and entry is not first)
 
 
 def _same_weights(rows: list[Entry]) -> Iterator[Pair]:

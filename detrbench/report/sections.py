@@ -43,6 +43,13 @@ class Section:
         """The section's id in the page."""
         return f"{self.suite}-{self.scale}"
 
+    @cached_property
+    def tables(self) -> list[PublishedTable]:
+        """The published tables that rows answer to: the suite's own first."""
+        others = {entry.published.table for entry in self.entries if entry.published}
+        own = [self.published] if self.published else []
+        return own + [published.load(each) for each in sorted(others - {table.reference for table in own})]
+
     @property
     def title(self) -> str:
         return str(self.spec.get("title") or self.suite)

@@ -83,6 +83,8 @@ def main_table(section: Section) -> Table:
     ]
     apart = [column for column in made if column.apart]
     made = [column for column in made if column not in apart] + apart  # a block of its own, behind the paper's columns
+    if section.published is None:  # no paper's table, beside which ours is switched on
+        made = [replace(column, switch="") for column in made]
     caption = section.published.caption if section.published else section.title
     return fill("main", caption, section, made, section.entries, descriptors.folded(section))
 

@@ -94,7 +94,7 @@ def short_names(identities: list[Identity]) -> dict[tuple[str, ...], str]:
     """By series: the shortest of its names that no other series has."""
     ways: list[Callable[[Identity], str]] = [
         lambda i: i.method,
-        lambda i: i.base if i.is_baseline else f"{i.method} on {i.base}",
+        lambda i: f"{i.method} on {i.base}" if i.known and not i.is_baseline else i.method,
         lambda i: i.name,
         lambda i: f"{i.name}, {labels.shown('backbone', i.backbone)}",
     ]
