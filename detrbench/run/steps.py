@@ -46,7 +46,7 @@ from detrbench.measure.timing import Timed
 from detrbench.measures import COMMON, EVALUATED, MEASURES
 from detrbench.pictures import scene
 from detrbench.ranks import ALONE, Ranks
-from detrbench.results.records import BeganWith, Complexity
+from detrbench.results.records import Accuracy, BeganWith, Complexity
 from detrbench.run.parent import end_with_the_parent
 from detrbench.run.plan import WorkItem
 from detrbench.run.start import Start
@@ -245,7 +245,12 @@ def _accuracy(item: WorkItem, device: str, open_data: OpenData, report: Report, 
     matches = {name: each.matches for name, each in evaluations.items()}
     drawn = {name: each.drawn for name, each in evaluations.items()}
     write_atomic(item.folder.images, ap_images.pack(matches, dataset.image_ids, item.key, drawn))
-    return {name: each.record for name, each in evaluations.items()}
+    records = {name: each.record for name, each in evaluations.items()}
+    return records if item.cell.is_ours else {rule.name: _elsewhere_scored(records[rule.name], rule) for rule in rules}
+
+
+def _elsewhere_scored(record: Accuracy, rule: AccuracyProtocol) -> Accuracy:
+    return dataclasses.replace(record, convention=rule.convention_elsewhere)
 
 
 def _kept(item: WorkItem, rules: Sequence[AccuracyProtocol]) -> detections.Detections | None:

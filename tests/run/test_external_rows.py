@@ -101,6 +101,7 @@ def test_figures_of_all_kinds(typed: Type) -> None:
     scored = records("grid", "accuracy")
     assert set(scored) == {"common"}
     assert scored["common"]["num_images"] == 4
+    assert "the detector itself gives of images of its own size, the best 300" in scored["common"]["convention"]
     assert scored["common"]["ap"]["low"] is not None
     assert typed("compare", "mixed:grid", "mixed:wide")[0] == 0
     code, out, _ = typed("check", "mixed.yaml")

@@ -35,6 +35,14 @@ class AccuracyProtocol:
         kept = f"{kept}, no NMS" if self.nms is None else f"NMS within each class at IoU {self.nms}, then the {kept}"
         return f"COCO box AP (pycocotools), {kept}, maxDets {self.max_detections}"
 
+    @property
+    def convention_elsewhere(self) -> str:
+        """The rule in words for a detector from elsewhere, which has its own way from outputs to detections."""
+        return (
+            f"COCO box AP (pycocotools), of the detections that the detector itself gives of images of its own size, "
+            f"the best {self.top} of an image, maxDets {self.max_detections}"
+        )
+
 
 PROTOCOLS = {
     protocol.name: protocol
