@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from detrbench import models
+from detrbench import models, published
 from detrbench.data.coco_names import CATEGORIES
 from detrbench.errors import CheckpointError, UsageError
 from detrbench.external import loading, sources
 from detrbench.external.detector import Adapted
-from detrbench.measure import counters
+from detrbench.measure import complexity, counters, protocols
 from detrbench.measure.rules import EVERY_OP
+from detrbench.suite import loading as suites
 from detrbench.weights import place
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -126,3 +128,14 @@ def test_deformable_detr_needs_what_ours_does() -> None:
     for number in (ours["convolution"], ours["matmul"], sampled, resized, elementwise):
         assert f"{number:,}" in page
     assert total > 1e11
+
+
+def test_published_operations_of_d_fine_are_as_far_as_on_record() -> None:
+    """Counted as its authors count, 2 a multiply-add of 640x640 pixels, but not in the form that they deploy."""
+    (cell,) = (cell for cell in suites.load("peers").rows("paper") if cell.id == "d-fine-l")
+    row = published.load("d_fine/readme_coco").select(cell.row or {})
+    assert cell.external is not None
+    create = functools.partial(loading.load, cell.external, cell.options)
+    found = complexity.measure(create, protocols.get("complexity", "twice_640")).gflops
+    percent = 100 * (found / row.values["gflops"] - 1)
+    assert row.difference_percent["gflops"] == pytest.approx(percent, abs=0.01)

@@ -17,6 +17,7 @@ from detrbench.measure.rules import (
     FVCORE,
     FVCORE_KEYS_APART,
     PRODUCTS,
+    TWICE,
     CountingRule,
 )
 from detrbench.measures import COMMON, EVALUATED, NATIVE
@@ -51,7 +52,8 @@ class ComplexityProtocol:
         """The rule in words, as it is stored with each figure."""
         runs = "what inference needs" if self.outputs == "final" else "every output that the official code computes"
         changed = "".join(f", {key}={value}" for key, value in self.overrides.items())
-        return f"GFLOPs as multiply-adds, batch 1, no padding; {self.inputs.text}; {runs}{changed}; {self.rule.text}"
+        unit = "operations" if self.rule.costs["matmul"] == 2 else "multiply-adds"
+        return f"GFLOPs as {unit}, batch 1, no padding; {self.inputs.text}; {runs}{changed}; {self.rule.text}"
 
     def at(self, height: int, width: int) -> ComplexityProtocol:
         """The same rule on one image of that size, named after it."""
@@ -125,6 +127,13 @@ PROTOCOLS = {
             "all",
             source="fits one 800x1066 image within 1 %; the repository names no size",
             version=2,
+        ),
+        ComplexityProtocol(
+            "twice_640",
+            "tables of real-time detectors, of a detector from elsewhere",
+            Inputs.single(640, 640),
+            TWICE,
+            source="Peterande/D-FINE@4a1f73a tools/benchmark/get_info.py, by calflops",
         ),
         ComplexityProtocol(
             "torchvision_table",
