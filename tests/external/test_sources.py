@@ -8,7 +8,7 @@ import pytest
 
 from detrbench.errors import UsageError
 from detrbench.external import sources
-from detrbench.files import write_atomic
+from detrbench.files import sha256, write_atomic
 from detrbench.weights import place
 
 
@@ -76,5 +76,5 @@ def test_a_repository_is_identified_by_its_configuration(tmp_path: Path, monkeyp
     for name in sources.CONFIGURATION:
         write_atomic(tmp_path / "hub" / "someone" / "theirs" / name, f'{{"for": "{name}"}}')
     found = sources.identity(source, {})
-    assert [path.name for path in sources.configuration(source)] == list(found[-1])
-    assert len(set(found[-1].values())) == 2
+    assert found[-1] == {path.name: sha256(path) for path in sources.configuration(source)}
+    assert list(found[-1]) == list(sources.CONFIGURATION)

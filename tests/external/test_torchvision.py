@@ -46,6 +46,13 @@ def test_an_unknown_name_is_refused() -> None:
     assert "retinanet_resnet50_fpn" in str(caught.value.hint)
 
 
+def test_its_own_transform_leaves_the_size_alone() -> None:
+    """So that it is counted and timed on the images of all others."""
+    made = loading.load(sources.parse("torchvision:ssdlite320_mobilenet_v3_large"), {}, seed=0)
+    images, _ = made.module.transform([torch.rand(3, 64, 96)])
+    assert images.image_sizes == [(64, 96)]
+
+
 def test_boxes_are_in_pixels_of_the_stored_image() -> None:
     """Ours resizes, theirs does not; the boxes are those of the library on the resized image, scaled back."""
     made = loading.load(sources.parse("torchvision:ssdlite320_mobilenet_v3_large"), {}, seed=0)

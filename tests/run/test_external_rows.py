@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from coco_files import write_coco
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from detrbench import cli
 from detrbench.data import DataSpec, open_dataset
 from detrbench.external import loading, sources
+from detrbench.measure import detections
 
 SUITE = """\
 name: mixed
@@ -103,6 +105,8 @@ def test_figures_of_all_kinds(typed: Type) -> None:
     assert scored["common"]["num_images"] == 4
     assert "the detector itself gives of images of its own size, the best 300" in scored["common"]["convention"]
     assert scored["common"]["ap"]["low"] is not None
+    (kept,) = Path("results/mixed/smoke/cells").glob("grid-*/detections.json.gz")
+    assert len(detections.read_results(kept)) == 4 * cells  # one in each cell of its own images
     assert typed("compare", "mixed:grid", "mixed:wide")[0] == 0
     code, out, _ = typed("check", "mixed.yaml")
     assert (code, "learns" in out) == (1, True)
@@ -120,11 +124,13 @@ def test_weights_of_the_file_are_those_that_are_scored(typed: Type) -> None:
     """And another file makes the AP due again, whatever it is called."""
     assert typed("run", "mixed.yaml", "-k", "grid", "--data", "data", "--measure", "accuracy")[0] == 0
     (path,) = Path("results/mixed/smoke/cells").glob("grid-*/accuracy.json")
-    first = json.loads(path.read_text())["key"]
+    kept = path.with_name("detections.json.gz")
+    first, scores = json.loads(path.read_text())["key"], detections.read_results(kept).scores
     save_file(loading.load(GRID, {}, 6).module.state_dict(), "g.safetensors")
     code, out, _ = typed("run", "mixed.yaml", "-k", "grid", "--data", "data", "--measure", "accuracy", "--json")
     assert (code, [item["state"] for item in json.loads(out)["outcomes"]]) == (0, ["done"])
     assert json.loads(path.read_text())["key"] != first
+    assert not np.array_equal(detections.read_results(kept).scores, scores)
 
 
 def test_validate_says_what_is_not_here(typed: Type) -> None:
