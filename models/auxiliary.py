@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -27,18 +28,22 @@ class ProposalLoss(MatchedTerm):
 
     Args:
         class_agnostic: every label counts as class 0, so that the first logit becomes objectness.
+        by_anchor: what is matched is the box that each token's prediction starts at, not what is predicted (MS-DETR);
+            for proposals of all tokens.
     """
 
     learns_by = "encoder"
 
-    def __init__(self, class_agnostic: bool) -> None:
+    def __init__(self, class_agnostic: bool, by_anchor: bool = False) -> None:
         super().__init__()
-        self.class_agnostic = class_agnostic
+        self.class_agnostic, self.by_anchor = class_agnostic, by_anchor
 
     def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched:
         """The proposals."""
         assert out.queries.proposals is not None
-        return Unmatched(stacked([out.queries.proposals]), objects.as_one_class() if self.class_agnostic else objects)
+        anchors = in_full(out.tokens.proposals()[0].sigmoid())[None] if self.by_anchor else None
+        wanted = objects.as_one_class() if self.class_agnostic else objects
+        return Unmatched(stacked([out.queries.proposals]), wanted, anchors)
 
     def suffixes(self, layers: int) -> list[str]:
         """Of the one prediction."""
@@ -80,7 +85,7 @@ class ObjectnessLoss(MatchedTerm):
 class DamLoss(LossTerm):
     """Trains the token scores to name the tokens that the decoder attends to most (Sparse DETR, section 3.3)."""
 
-    weights: ClassVar[dict[str, float]] = {"loss_mask_prediction": 1.0}
+    weights = MappingProxyType({"loss_mask_prediction": 1.0})
 
     def forward(
         self,

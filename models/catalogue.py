@@ -256,6 +256,8 @@ ENCODERS = (
 
 # What queries hand to the decoder: an embedding of each query's place that holds for all layers, or a box it starts at.
 POSITIONS, BOXES = frozenset({"query positions"}), frozenset({"query boxes"})
+# What decoders hand to the part that reads their queries between the attentions of a layer.
+INNER = frozenset({"inner queries"})
 
 QUERIES = (
     Part(
@@ -283,6 +285,12 @@ QUERIES = (
                 OneOf("projected", "memory"),
             ),
             "mixed_selection": Option(False, "content is learned, by rank, instead (DINO, section 3.4; H-DETR)"),
+            "proposals_matched_by": Option(
+                "prediction",
+                "in training, objects are matched to each token's 'prediction', or to the 'anchor' that its box is "
+                "predicted from, whatever its class (MS-DETR)",
+                OneOf("prediction", "anchor"),
+            ),
         },
         gives=POSITIONS | BOXES,
     ),
@@ -311,6 +319,11 @@ QUERIES = (
 )
 
 _LOOK_TWICE = "a layer's box loss also trains the boxes of the layer before (DINO, section 3.5)"
+_ORDER = {
+    "self_attention_first": Option(
+        True, "queries see each other before they sample the memory; otherwise behind (MS-DETR)"
+    )
+}
 DECODERS = (
     Part(
         "decoder",
@@ -320,23 +333,28 @@ DECODERS = (
         {
             "refine_boxes": Option(False, "each layer corrects the boxes of the one before"),
             "look_forward_twice": Option(False, _LOOK_TWICE),
+            **_ORDER,
         },
         needs=POSITIONS,
+        gives=INNER,
     ),
     Part(
         "decoder",
         "dab",
         "detrbench.models.decoders.dab:DabDecoder",
         "DN-Deformable-DETR: query positions from the boxes of each layer, scaled by the content",
+        _ORDER,
         needs=BOXES,
+        gives=INNER,
     ),
     Part(
         "decoder",
         "dino",
         "detrbench.models.decoders.dino:DinoDecoder",
         "DINO: query positions from the boxes of each layer, look forward twice",
-        {"look_forward_twice": Option(True, _LOOK_TWICE)},
+        {"look_forward_twice": Option(True, _LOOK_TWICE), **_ORDER},
         needs=BOXES,
+        gives=INNER,
     ),
 )
 
@@ -412,6 +430,12 @@ DENOISING = (
     ),
 )
 
+_SEVERAL = {
+    "one_to_many_threshold": Option(
+        0.4, "least matching score of a query that answers for an object beside the best one", Real(0, 1)
+    ),
+    "one_to_many_top": Option(6, "most queries that answer for one object", Whole(1)),
+}
 AUXILIARY_DECODERS = (
     Part(
         "auxiliary_decoder",
@@ -424,12 +448,24 @@ AUXILIARY_DECODERS = (
         "collaborative",
         "detrbench.models.collaborative:CollaborativeDecoder",
         "DAC-DETR: the decoder runs again without self-attention, several queries for each object",
+        _SEVERAL,
+    ),
+    Part(
+        "auxiliary_decoder",
+        "mixed",
+        "detrbench.models.mixed_supervision:MixedSupervision",
+        "MS-DETR: each decoder layer predicts twice, the second time with several queries for each object",
         {
-            "one_to_many_threshold": Option(
-                0.4, "least matching score of a query that answers for an object beside the best one", Real(0, 1)
+            **_SEVERAL,
+            "one_to_many_class_weight": Option(2.0, "weight of their class losses", Real(0)),
+            "second_prediction": Option(
+                "inner_ffn",
+                "reads the queries between the attentions ('inner'), through a feed-forward network ('inner_ffn'), or "
+                "the layer's 'output' by class heads of its own",
+                OneOf("inner", "inner_ffn", "output"),
             ),
-            "one_to_many_top": Option(6, "most queries that answer for one object", Whole(1)),
         },
+        needs=INNER,
     ),
 )
 

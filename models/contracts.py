@@ -162,14 +162,21 @@ class Denoising(Trains, Protocol):
 
 
 class AuxiliaryDecoder(Trains, Protocol):
-    """In training, a second run beside the decoder."""
+    """In training, a second prediction of each decoder layer."""
 
-    __call__: Callable[..., Decoded | None]
+    __call__: Callable[..., list[Prediction] | None]
 
     def forward(
-        self, decoder: Decoder, queries: Queries, encoded: Encoded, tokens: Tokens, heads: Heads, outputs: Outputs
-    ) -> Decoded | None:
-        """Decode once more, or not at all."""
+        self,
+        decoder: Decoder,
+        queries: Queries,
+        encoded: Encoded,
+        tokens: Tokens,
+        heads: Heads,
+        outputs: Outputs,
+        decoded: Decoded,
+    ) -> list[Prediction] | None:
+        """What each layer predicts a second time, of another run of the decoder or of the one that was."""
         ...
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
@@ -27,10 +29,10 @@ class LossTerm(nn.Module):
     `num_boxes` is `Criterion.forward`'s: it may be below 1, which no loss is divided by.
 
     Attributes:
-        weights: by the stem of a loss's name (without its layer suffix), where the criterion has none for it.
+        weights: by the stem of a loss's name (its layer left out), where the criterion has none for it.
     """
 
-    weights: ClassVar[dict[str, float]] = {}
+    weights: Mapping[str, float] = MappingProxyType({})
 
     def unmatched(self, out: DetectorOutput, objects: Objects) -> Unmatched | None:
         """What is to be matched; None where nothing is, and then `matched` is None too."""
@@ -127,7 +129,8 @@ class Criterion(nn.Module):
         return losses
 
     def weight(self, name: str) -> float:
-        """The weight of a loss, by the longest stem of its name."""
+        """The weight of a loss, by the longest stem of its name without the number of its layer."""
+        name = re.sub(r"_\d+", "", name)
         return self.weights[max((stem for stem in self.weights if name.startswith(stem)), key=len)]
 
     def total(self, losses: Losses) -> Tensor:

@@ -30,6 +30,7 @@ from detrbench.models.contracts import (
 )
 from detrbench.models.criterion import Criterion, DecoderLoss
 from detrbench.models.dimensions import Dimensions
+from detrbench.models.heads import predictions
 from detrbench.models.parts import KINDS, TRAINING_KINDS, get_part
 from detrbench.models.proposals import ProposalHead
 from detrbench.models.spec import DetectorSpec
@@ -45,6 +46,16 @@ class Branch:
     layers: list[Prediction]
     noised: list[Prediction]
     one_to_many: list[Prediction]
+
+    @classmethod
+    def of(cls, layers: list[Prediction], queries: Queries) -> Branch:
+        """The groups of the queries that the layers were run with."""
+        ordinary = queries.ordinary
+        return cls(
+            layers=[layer.of(ordinary) for layer in layers],
+            noised=[layer.of(slice(0, ordinary.start)) for layer in layers] if queries.noised else [],
+            one_to_many=[layer.of(slice(ordinary.stop, None)) for layer in layers] if queries.one_to_many else [],
+        )
 
 
 @dataclass
@@ -156,12 +167,12 @@ class Detector(nn.Module):
             queries = self.one_to_many(queries)
             queries = self.denoising(queries, targets, self.queries)
         decoded = self.decoder(queries, encoded, tokens, self.heads, outputs)
-        branch = self._predict(decoded, queries)
-        decoded = decoded.of(queries.ordinary)
-        out = DetectorOutput(branch.layers, tokens, encoded, queries, decoded, branch.noised, branch.one_to_many)
+        branch = Branch.of(predictions(decoded, self.heads), queries)
+        ordinary = decoded.of(queries.ordinary)
+        out = DetectorOutput(branch.layers, tokens, encoded, queries, ordinary, branch.noised, branch.one_to_many)
         if targets is not None:
-            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads, outputs)
-            out.auxiliary = None if again is None else self._predict(again, queries)
+            again = self.auxiliary_decoder(self.decoder, queries, encoded, tokens, self.heads, outputs, decoded)
+            out.auxiliary = None if again is None else Branch.of(again, queries)
         if trace:
             out.trace = trace_of(out, recorder)
         return out
@@ -173,22 +184,7 @@ class Detector(nn.Module):
             out: of this detector, in inference.
         """
         decoded = self.decoder(out.queries, out.encoded, out.tokens, self.heads, "all", mixing_layers=0)
-        return self._predict(decoded, out.queries).layers
-
-    def _predict(self, decoded: Decoded, queries: Queries) -> Branch:
-        """What the heads say of each decoder layer that was returned, for each group of queries."""
-        first = self.spec.options["num_decoder_layers"] - len(decoded.states)
-        references = decoded.reference_points[-len(decoded.states) :]
-        layers = [
-            self.heads(first + index, state, reference)
-            for index, (state, reference) in enumerate(zip(decoded.states, references))
-        ]
-        ordinary = queries.ordinary
-        return Branch(
-            layers=[layer.of(ordinary) for layer in layers],
-            noised=[layer.of(slice(0, ordinary.start)) for layer in layers] if queries.noised else [],
-            one_to_many=[layer.of(slice(ordinary.stop, None)) for layer in layers] if queries.one_to_many else [],
-        )
+        return Branch.of(predictions(decoded, self.heads), out.queries).layers
 
 
 def build(spec: DetectorSpec) -> Detector:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class ForegroundLoss(LossTerm):
         intervals: see `foreground_labels`.
     """
 
-    weights: ClassVar[dict[str, float]] = {"loss_foreground": 1.5}
+    weights = MappingProxyType({"loss_foreground": 1.5})
 
     def __init__(self, intervals: Sequence[Sequence[float]]) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from detrbench.models.boxes import inverse_sigmoid
 from detrbench.models.contracts import Heads
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.layers import MLP, box_head, class_head
-from detrbench.models.tokens import Prediction
+from detrbench.models.tokens import Decoded, Prediction
 
 
 class DetectionHeads(nn.Module, Heads):
@@ -51,3 +53,15 @@ class DetectionHeads(nn.Module, Heads):
         """
         logits = self.class_embed[layer % len(self.class_embed)](state)
         return Prediction(logits, self.boxes(layer, state, reference_points))
+
+
+def predictions(decoded: Decoded, heads: Callable[[int, Tensor, Tensor], Prediction]) -> list[Prediction]:
+    """What heads say of each decoder layer that has a state.
+
+    Args:
+        decoded: states and references.
+        heads: called with a layer's index, state (B, Q, C) and reference (B, Q, 2 or 4).
+    """
+    first = len(decoded.reference_points) - len(decoded.states)
+    pairs = zip(decoded.states, decoded.reference_points[first:])
+    return [heads(first + index, state, reference) for index, (state, reference) in enumerate(pairs)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -104,11 +105,31 @@ class EncoderLayer(nn.Module):
         return self.attention_norm(query + F.dropout(sampled.output, self.dropout, self.training))
 
 
-class DecoderLayer(nn.Module):
-    """Self-attention among queries, sampled attention to the memory, a feed-forward network."""
+class Updated(NamedTuple):
+    """What a decoder layer makes of its queries.
 
-    def __init__(self, dimensions: Dimensions) -> None:
+    Attributes:
+        content: (N, Q, C).
+        inner: (N, Q, C) as they were between the two attentions.
+        points: where they sampled.
+    """
+
+    content: Tensor
+    inner: Tensor
+    points: SampledPoints
+
+
+class DecoderLayer(nn.Module):
+    """Self-attention among queries, sampled attention to the memory, a feed-forward network.
+
+    Args:
+        dimensions: widths.
+        self_attention_first: otherwise the two attentions change places.
+    """
+
+    def __init__(self, dimensions: Dimensions, self_attention_first: bool = True) -> None:
         super().__init__()
+        self.self_attention_first = self_attention_first
         self.self_attention = SelfAttention(dimensions)
         self.self_attention_norm = nn.LayerNorm(dimensions.hidden_dim)
         self.cross_attention = sampled_attention(dimensions)
@@ -125,17 +146,31 @@ class DecoderLayer(nn.Module):
         tokens: Tokens,
         blocked: Tensor | None = None,
         mixing: bool = True,
-    ) -> tuple[Tensor, SampledPoints]:
+    ) -> Updated:
         """Update (N, Q, C) content; where it sampled is returned for the decoder's attention map.
 
         Without `mixing` there is no self-attention: each query stays on its own.
         """
-        if mixing:
-            mixed = self.self_attention(content, position, blocked)
-            content = self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
+        if self.self_attention_first:
+            inner = self.mix(content, position, blocked) if mixing else content
+            content, points = self.sample(inner, position, reference_points, memory, tokens)
+        else:
+            inner, points = self.sample(content, position, reference_points, memory, tokens)
+            content = self.mix(inner, position, blocked) if mixing else inner
+        return Updated(self.feed_forward(content), inner, points)
+
+    def mix(self, content: Tensor, position: Tensor, blocked: Tensor | None) -> Tensor:
+        """Self-attention with its residual and norm; arguments as for `forward`."""
+        mixed = self.self_attention(content, position, blocked)
+        return self.self_attention_norm(content + F.dropout(mixed, self.dropout, self.training))
+
+    def sample(
+        self, content: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
+    ) -> tuple[Tensor, SampledPoints]:
+        """Attention to the memory with its residual and norm; arguments as for `forward`."""
         sampled = self.cross_attention(content + position, reference_points, memory, tokens)
         content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))
-        return self.feed_forward(content), sampled.points
+        return content, sampled.points
 
 
 def class_head(dimensions: Dimensions) -> nn.Linear:

@@ -32,10 +32,18 @@ class Unmatched:
     Attributes:
         prediction: logits (L, B, Q, K), boxes (L, B, Q, 4).
         objects: of the B images.
+        anchors: (L, B, Q, 4), boxes that are matched in place of the predicted ones, whatever the classes say.
     """
 
     prediction: Prediction
     objects: Objects
+    anchors: Tensor | None = None
+
+    def cost(self) -> Tensor:
+        """(L, T, Q) of each query of the object's image."""
+        if self.anchors is not None:
+            return box_cost(self.anchors, self.objects)
+        return matching_cost(self.prediction, self.objects)
 
 
 @dataclass(frozen=True)
@@ -47,12 +55,14 @@ class Matched:
         objects: of the B images.
         query: (L, T, R) queries of the object's image that answer for it.
         present: (L, T, R) bool, False where fewer answer than there is room for; such a query means nothing.
+        labelled: (L, T, R) bool, those of `present` whose query learns the object's label; None for all of them.
     """
 
     prediction: Prediction
     objects: Objects
     query: Tensor
     present: Tensor
+    labelled: Tensor | None = None
 
     def boxes(self) -> Tensor:
         """(L, T, R, 4) the predicted boxes."""
@@ -64,10 +74,10 @@ class Matched:
         return self.prediction.logits[place]
 
     def spread(self, values: Tensor) -> Tensor:
-        """(L, T, R) values -> (L, B, Q, K), each at the logit that it belongs to, 0 elsewhere."""
+        """(L, T, R) values -> (L, B, Q, K), each at the logit that is to learn it, 0 elsewhere."""
         layers, images, queries, classes = self.prediction.logits.shape
         spread = values.new_zeros(layers, images, queries + 1, classes)  # the last query is nobody's
-        query = torch.where(self.present, self.query, queries)
+        query = torch.where(self.present if self.labelled is None else self.labelled, self.query, queries)
         spread[self._layer(), self.objects.image[:, None], query, self.objects.labels[:, None]] = values
         return spread[:, :, :queries]
 
@@ -97,7 +107,7 @@ def match(asked: Sequence[Unmatched]) -> list[Matched]:
     """
     if not asked:
         return []
-    costs = [matching_cost(each.prediction, each.objects) for each in asked]
+    costs = [each.cost() for each in asked]
     values = torch.cat([cost.flatten() for cost in costs]).cpu().numpy()
     if not np.isfinite(values).all():
         raise Diverged("training diverged: predictions are not finite", "lower lr, or raise warmup_steps")
@@ -114,14 +124,24 @@ def match(asked: Sequence[Unmatched]) -> list[Matched]:
 
 def matching_cost(prediction: Prediction, objects: Objects) -> Tensor:
     """(L, B, Q, K) logits, (L, B, Q, 4) boxes, T objects -> (L, T, Q) cost of each query of the object's image."""
-    probability = label_logits(prediction.logits, objects).sigmoid()
+    return class_cost(prediction.logits, objects) + box_cost(prediction.boxes, objects)
+
+
+def class_cost(logits: Tensor, objects: Objects) -> Tensor:
+    """(L, B, Q, K) logits, T objects -> (L, T, Q) focal cost of each query of the object's image."""
+    probability = label_logits(logits, objects).sigmoid()
     eps = 1e-8
     positive = ALPHA * (1 - probability) ** GAMMA * -(probability + eps).log()
     negative = (1 - ALPHA) * probability**GAMMA * -(1 - probability + eps).log()
-    boxes, wanted = prediction.boxes[:, objects.image], objects.boxes[:, None]  # (L, T, Q, 4), (T, 1, 4)
+    return CLASS_COST * (positive - negative)
+
+
+def box_cost(boxes: Tensor, objects: Objects) -> Tensor:
+    """(L, B, Q, 4) boxes, T objects -> (L, T, Q) L1 and GIoU cost of each query of the object's image."""
+    boxes, wanted = boxes[:, objects.image], objects.boxes[:, None]  # (L, T, Q, 4), (T, 1, 4)
     distance = (boxes - wanted).abs().sum(-1)
     overlap = giou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted))
-    return CLASS_COST * (positive - negative) + L1_COST * distance - GIOU_COST * overlap
+    return L1_COST * distance - GIOU_COST * overlap
 
 
 def label_logits(logits: Tensor, objects: Objects) -> Tensor:

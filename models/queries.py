@@ -117,13 +117,18 @@ class EncoderQueries(nn.Module, QuerySelection):
             token itself and only the position is projected.
         mixed_selection: instead, content is learned, by rank (DINO, section 3.4; H-DETR). The projection still makes
             the other half too, as H-DETR's code does, and nothing reads it.
+        proposals_matched_by: in training, objects are matched to proposals by the "prediction", or by the "anchor" that
+            each token's box is predicted from (MS-DETR).
     """
 
     needs_projection = needs_prediction = True
 
-    def __init__(self, dimensions: Dimensions, ranking: str, content: str, mixed_selection: bool) -> None:
+    def __init__(
+        self, dimensions: Dimensions, ranking: str, content: str, mixed_selection: bool, proposals_matched_by: str
+    ) -> None:
         super().__init__()
         self.num_queries, self.ranking, self.content = dimensions.num_queries, ranking, content
+        self.matched_by = proposals_matched_by
         width = dimensions.hidden_dim
         self.embedding: nn.Parameter | None = None
         if mixed_selection:
@@ -161,7 +166,7 @@ class EncoderQueries(nn.Module, QuerySelection):
 
     def loss_terms(self) -> list[LossTerm]:
         """The proposal head is trained on all tokens."""
-        return [ProposalLoss(class_agnostic=self.ranking == "first_class")]
+        return [ProposalLoss(self.ranking == "first_class", self.matched_by == "anchor")]
 
 
 class MixedQueries(nn.Module, QuerySelection):

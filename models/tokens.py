@@ -232,11 +232,13 @@ class Decoded:
         states: (B, Q, C), for those layers that were asked for (the last one at least).
         reference_points: the reference that the layer's box is relative to, (B, Q, 2 or 4), for every layer.
         points: where the layer sampled the memory, for every layer.
+        inner: (B, Q, C), the queries between the layer's two attentions, for the layers that have states.
     """
 
     states: list[Tensor]
     reference_points: list[Tensor]
     points: list[SampledPoints]
+    inner: list[Tensor] = field(default_factory=list)
 
     @property
     def sampling_locations(self) -> list[Tensor]:
@@ -254,6 +256,7 @@ class Decoded:
             [state[:, queries] for state in self.states],
             [reference[:, queries] for reference in self.reference_points],
             [points.of(queries) for points in self.points],
+            [state[:, queries] for state in self.inner],
         )
 
 

@@ -22,8 +22,8 @@ from detrbench.data.loading import Batch
 from detrbench.data.transforms import Transform
 from detrbench.measure.inference import Progress, over_images
 from detrbench.measure.protocols.queries import QueriesProtocol
+from detrbench.models.assignment import matching_scores
 from detrbench.models.boxes import cxcywh_to_xyxy
-from detrbench.models.collaborative import matching_scores
 from detrbench.models.detector import Detector, DetectorOutput
 from detrbench.models.targets import Objects, Target
 from detrbench.models.tokens import Prediction

@@ -31,12 +31,15 @@ _ENCODERS = {
     "focus": "Focus-DETR",
     "lite": "Lite DETR",
 }
+# Of the second predictions of a decoder, which training alone makes.
+_TRAINING = {"collaborative": "DAC-DETR", "mixed": "MS-DETR"}
 # What papers print in front of, or as, the name of a method; the first that fits counts.
 _PRINTED = (
     (r".*\bFocus-DETR", "Focus-DETR"),
     (r".*\bSparse DETR", "Sparse DETR"),
     (r"Li(te|ght)-", "Lite DETR"),
     (r"DAC-DETR|dac_", "DAC-DETR"),
+    (r"MS-DETR", "MS-DETR"),
     (r"DINO", DINO),
     (r"H-(Deformable-)?DETR", "H-DETR"),
     (r"DN-Deformable", "DN-Deformable-DETR"),
@@ -122,7 +125,7 @@ def _resolved(model: str, options: str) -> Identity:
     spec = models.resolve(model, json.loads(options))
     parts, base = spec.parts, _base(spec)
     methods = [_ENCODERS.get(parts["encoder"], parts["encoder"])] if parts["encoder"] != "deformable" else []
-    methods += ["DAC-DETR"] if parts["auxiliary_decoder"] == "collaborative" else []
+    methods += [_TRAINING[parts["auxiliary_decoder"]]] if parts["auxiliary_decoder"] in _TRAINING else []
     return Identity(
         method=" + ".join(methods) or base,
         base=base,

@@ -18,6 +18,7 @@ from detrbench.environment import timing_identity
 from detrbench.external import sources
 from detrbench.measure import protocols
 from detrbench.measures import EVALUATED, MEASURES
+from detrbench.models import DetectorSpec
 from detrbench.run import start as starts
 from detrbench.run.start import Start
 from detrbench.suite.cells import Cell
@@ -157,12 +158,21 @@ def _settings(cell: Cell) -> dict[str, Any]:
 
 def _detector(cell: Cell) -> list[Any]:
     """The parts and all of their options: two names of one detector are equal, whoever wrote a default out."""
-    return _elsewhere(cell) or [cell.detector.parts, cell.detector.options]
+    return _elsewhere(cell) or _described(cell.detector)
 
 
 def _counted(cell: Cell) -> list[Any]:
     """The same of the detector whose operations are counted; from random weights, where they matter to that."""
-    return _elsewhere(cell) or [cell.counted.parts, cell.counted.options]
+    return _elsewhere(cell) or _described(cell.counted)
+
+
+# Options that parts had no choice of once: at these values they count as if they were not there.
+_BUILT_AS_EVER = {"self_attention_first": True, "proposals_matched_by": "prediction"}
+
+
+def _described(detector: DetectorSpec) -> list[Any]:
+    as_ever = _BUILT_AS_EVER.items()
+    return [detector.parts, {name: value for name, value in detector.options.items() if (name, value) not in as_ever}]
 
 
 def _elsewhere(cell: Cell) -> list[Any] | None:

@@ -1,6 +1,7 @@
 """Names of fundamentalvision/Deformable-DETR and of what was forked from it.
 
-These are kakaobrain/sparse-detr, IDEA-Research/DINO and IDEA-Research/Lite-DETR.
+These are kakaobrain/sparse-detr, IDEA-Research/DINO, IDEA-Research/Lite-DETR, HDETR/H-Deformable-DETR,
+huzhengdongcs/DAC-DETR and Atten4Vis/MS-DETR.
 """
 
 from __future__ import annotations
@@ -67,6 +68,9 @@ ADAPTER = Adapter(
         (_DECODER + r"norm2\.(.+)", r"decoder.layers.\1.self_attention_norm.\2"),
         (_DECODER + r"(linear[12]\..+)", r"decoder.layers.\1.feed_forward.\2"),
         (_DECODER + r"norm3\.(.+)", r"decoder.layers.\1.feed_forward.norm.\2"),
+        (_DECODER + r"linear3\.(.+)", r"auxiliary_decoder.feed_forward.\1.linear1.\2"),
+        (_DECODER + r"linear4\.(.+)", r"auxiliary_decoder.feed_forward.\1.linear2.\2"),
+        (_DECODER + r"norm4\.(.+)", r"auxiliary_decoder.feed_forward.\1.norm.\2"),
         (r"transformer\.reference_points\.(.+)", r"queries.reference_points.\1"),
         (r"query_embed\.weight", r"queries.embedding"),
         (r"transformer\.pos_trans\.(.+)", r"queries.position_projection.\1"),
@@ -83,5 +87,7 @@ ADAPTER = Adapter(
         (r"transformer\.enc_mask_predictor\.layer2\.(.+)", r"encoder.score_network.joint.\1"),
         (r"transformer\.encoder\." + HEAD, _encoder_head),
         (r"(?:transformer\.decoder\.)?" + HEAD, head),
+        (r"class_embed_o2m\.(.+)", r"auxiliary_decoder.class_embed.\1"),
+        (r"bbox_embed_o2m\.(.+)", r"heads.box_embed.\1"),
     ),
 )

@@ -12,10 +12,15 @@ from detrbench.models.tokens import Queries
 
 
 class DabDecoder(DeformableDecoder):
-    """Query positions follow the boxes of each layer and, after the first one, are scaled by the content."""
+    """Query positions follow the boxes of each layer and, after the first one, are scaled by the content.
 
-    def __init__(self, dimensions: Dimensions) -> None:
-        super().__init__(dimensions, refine_boxes=True)
+    Args:
+        dimensions: widths and the number of layers.
+        self_attention_first: see `DeformableDecoder`.
+    """
+
+    def __init__(self, dimensions: Dimensions, self_attention_first: bool) -> None:
+        super().__init__(dimensions, refine_boxes=True, self_attention_first=self_attention_first)
         width = dimensions.hidden_dim
         self.box_position = BoxPosition(dimensions)
         self.position_scale = MLP(width, width, width, 2).xavier()

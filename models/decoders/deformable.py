@@ -23,13 +23,22 @@ class DeformableDecoder(nn.Module, Decoder):
         refine_boxes: each layer's boxes, detached, are the next layer's reference.
         look_forward_twice: the boxes that a layer reports are relative to the boxes of the layer before as they were
             predicted, not detached, so that two layers learn from them (DINO, section 3.5).
+        self_attention_first: a layer's queries see each other before they sample the memory, not behind (MS-DETR).
     """
 
-    def __init__(self, dimensions: Dimensions, refine_boxes: bool, look_forward_twice: bool = False) -> None:
+    def __init__(
+        self,
+        dimensions: Dimensions,
+        refine_boxes: bool,
+        look_forward_twice: bool = False,
+        self_attention_first: bool = True,
+    ) -> None:
         super().__init__()
         self.refine_boxes, self.look_forward_twice = refine_boxes, look_forward_twice
         self.norm: nn.Module = nn.Identity()
-        self.layers = nn.ModuleList(DecoderLayer(dimensions) for _ in range(dimensions.num_decoder_layers))
+        self.layers = nn.ModuleList(
+            DecoderLayer(dimensions, self_attention_first) for _ in range(dimensions.num_decoder_layers)
+        )
 
     def forward(
         self,
@@ -59,12 +68,13 @@ class DeformableDecoder(nn.Module, Decoder):
             scaled = scale_reference_points(reference_points, tokens)
             position = self.query_position(index, queries, content, scaled)
             mixing = mixing_layers is None or index < mixing_layers
-            content, points = layer(content, position, scaled, encoded.memory, tokens, queries.blocked, mixing)
+            content, inner, points = layer(content, position, scaled, encoded.memory, tokens, queries.blocked, mixing)
             decoded.points.append(points)
             decoded.reference_points.append(reported)
             last = index == len(self.layers) - 1
             if outputs == "all" or last:
                 decoded.states.append(self.norm(content))
+                decoded.inner.append(inner)
             if self.refine_boxes and (outputs == "all" or not last):
                 reported = heads.boxes(index, content, reference_points)
                 reference_points = reported.detach()

@@ -21,10 +21,11 @@ class DinoDecoder(DeformableDecoder):
     Args:
         dimensions: widths and the number of layers.
         look_forward_twice: see `DeformableDecoder`.
+        self_attention_first: see there too.
     """
 
-    def __init__(self, dimensions: Dimensions, look_forward_twice: bool) -> None:
-        super().__init__(dimensions, True, look_forward_twice)
+    def __init__(self, dimensions: Dimensions, look_forward_twice: bool, self_attention_first: bool) -> None:
+        super().__init__(dimensions, True, look_forward_twice, self_attention_first)
         self.norm = nn.LayerNorm(dimensions.hidden_dim)
         self.box_position = BoxPosition(dimensions)
 

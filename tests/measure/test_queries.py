@@ -14,7 +14,7 @@ from detrbench.data import DataSpec, open_dataset
 from detrbench.data.transforms import Eval
 from detrbench.measure import accuracy, protocols, queries
 from detrbench.measure.protocols.queries import QueriesProtocol
-from detrbench.models.collaborative import IOU_SHARE
+from detrbench.models.assignment import IOU_SHARE
 from detrbench.results.records import QueryGathering, to_json
 
 OBJECT = [0.5, 0.5, 0.2, 0.2]
@@ -181,7 +181,9 @@ def test_trajectories(measured: tuple[Any, Any, QueryGathering]) -> None:
     assert to_json(record)["trajectories"][0]["queries"] == one.queries
 
 
-@pytest.mark.parametrize("name", ["deformable_detr_tiny", "dino_tiny", "dn_deformable_detr_tiny", "dac_detr_tiny"])
+@pytest.mark.parametrize(
+    "name", ["deformable_detr_tiny", "dino_tiny", "dn_deformable_detr_tiny", "dac_detr_tiny", "ms_detr_tiny"]
+)
 def test_without_self_attention_each_query_is_on_its_own(name: str) -> None:
     detector = tiny(name, num_encoder_layers=1, num_decoder_layers=2).double().eval()
     with torch.no_grad():

@@ -20,6 +20,7 @@ FAMILIES = (
     "focus_detr",
     "h_detr",
     "lite_dino",
+    "ms_detr",
     "sparse_detr",
 )
 

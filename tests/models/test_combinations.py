@@ -101,6 +101,7 @@ def test_one_to_many_supervision_goes_with_everything(chosen: dict[str, str], cl
     total.backward()
     assert any("_one2many" in name for name in losses) == (chosen["one_to_many"] == "hybrid")
     assert any("_cdecoder" in name for name in losses) == (chosen["auxiliary_decoder"] == "collaborative")
+    assert any("_o2m" in name for name in losses) == (chosen["auxiliary_decoder"] == "mixed")
     assert math.isfinite(total.item())
     assert all(torch.isfinite(p.grad).all() for p in detector.parameters() if p.grad is not None)
     with torch.no_grad():

@@ -14,9 +14,10 @@ from training_goldens import random_batch, tiny
 
 from detrbench import models
 from detrbench.models import positions
+from detrbench.models.assignment import assign, matching_scores
 from detrbench.models.backbones.resnet import first_stage
 from detrbench.models.backbones.tiny import Residual
-from detrbench.models.collaborative import CollaborativeLoss, assign, matching_scores
+from detrbench.models.collaborative import CollaborativeLoss
 from detrbench.models.decoders.dino import BoxPosition
 from detrbench.models.denoising import ContrastiveDenoising, DenoisingLoss, PlainDenoising
 from detrbench.models.encoders.dual_attention import ObjectTokens
@@ -127,14 +128,14 @@ def test_a_query_scores_by_its_box_and_its_class() -> None:
     ],
 )
 def test_who_answers_for_an_object(scores: list[float], threshold: float, top: int, queries: list[int]) -> None:
-    query, present = assign(torch.tensor([[scores]]), objects_of(target([0], LEFT)), threshold, top)
+    query, present = assign(torch.tensor([[scores]]), objects_of(target([0], LEFT)), threshold, top, 75)
     assert query[present].tolist() == queries
 
 
 def test_an_image_trains_75_queries_at_most() -> None:
     scores, objects = torch.full((2, 2, 300), 0.9), objects_of(target([0], LEFT), target([0], LEFT))
     scores[1, 1, 60:] = 0.1  # so many are left to this one, none of which is drawn away
-    _, present = assign(scores, objects, 0.5, 300)
+    _, present = assign(scores, objects, 0.5, 300, 75)
     assert present.sum(2).tolist() == [[75, 75], [75, 60]]
 
 
@@ -400,7 +401,7 @@ def selection(part: Any, outputs: Outputs) -> tuple[Queries, Tensor, Tensor, Any
 @pytest.mark.parametrize("outputs", ["final", "all"])
 @pytest.mark.parametrize("ranking", ["first_class", "max_class"])
 def test_tokens_are_ranked_as_asked_and_boxes_keep_no_gradient(ranking: str, outputs: Outputs) -> None:
-    part = EncoderQueries(DIMENSIONS, ranking, "memory", mixed_selection=False)
+    part = EncoderQueries(DIMENSIONS, ranking, "memory", mixed_selection=False, proposals_matched_by="prediction")
     found, logits, boxes, _, memory = selection(part, outputs)
     scores = logits[..., 0] if ranking == "first_class" else logits.amax(-1)
     best = scores.argsort(1, descending=True)[:, :3]

@@ -150,6 +150,13 @@ CASES: Mapping[str, Case] = {
     "focus_dn_deformable_detr": _case("focus_dn_deformable_detr", **FOCUS),
     "h_detr": _case("h_detr", **H_DETR),
     "h_detr_no_tricks": _case("h_detr", mixed_selection=False, look_forward_twice=False, **H_DETR),
+    "ms_detr": Case(
+        {"name": "ms_detr_tiny", "ffn_dim": 48, "one_to_many_threshold": 0.3}, objects=(MANY, MANY[:2], ())
+    ),
+    "ms_deformable_detr": _case("ms_deformable_detr", ffn_dim=48, second_prediction="inner", denoising="cdn", **CDN),
+    "ms_detr_output": _case(
+        "ms_detr", ffn_dim=48, self_attention_first=True, second_prediction="output", one_to_many_class_weight=0.7
+    ),
     "dac_detr": _case("dac_detr", **CDN),
     "dac_detr_focal": _case("dac_detr", class_loss="focal", denoising="none"),
     # So many queries are good enough that some are left out by lot.

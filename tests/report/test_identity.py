@@ -36,6 +36,8 @@ def known(model: str, **options: object) -> Identity:
         ("focus_dn_deformable_detr_r50", {}, "Focus-DETR on DN-Deformable-DETR", "Focus-DETR", "v"),
         ("h_detr_r50", {"encoder": "lite"}, "Lite DETR on H-DETR", "Lite DETR", "^"),
         ("dac_detr_r50", {}, "DAC-DETR on Deformable-DETR++", "DAC-DETR", "D"),
+        ("ms_detr_r50", {}, "MS-DETR on Deformable-DETR++", "Deformable DETR", "D"),
+        ("ms_deformable_detr_r50", {}, "MS-DETR on two-stage Deformable DETR", "Deformable DETR", "o"),
         ("dac_detr_r50", {"encoder": "focus"}, "Focus-DETR + DAC-DETR on Deformable-DETR++", "Focus-DETR", "D"),
     ],
 )  # fmt: skip

@@ -148,7 +148,7 @@ def test_every_smoke_cell_runs_forward_and_backward(name: str, tried: list[tuple
         targets: Any = [{"labels": torch.tensor([1, 4]), "boxes": boxes}] * 2
         with torch.no_grad():
             out = detector.eval()(images)
-        assert out.pred_boxes.shape == (2, min(30, out.pred_boxes.shape[1]), 4), cell.id
+        assert out.pred_boxes.shape == (2, min(spec.options["num_queries"], out.pred_boxes.shape[1]), 4), cell.id
         assert out.pred_logits.isfinite().all(), cell.id
         losses = detector.criterion(detector.train()(images, targets=targets), targets)
         total = detector.criterion.total(losses)
@@ -156,7 +156,13 @@ def test_every_smoke_cell_runs_forward_and_backward(name: str, tried: list[tuple
         assert total.isfinite(), cell.id
 
 
-PAPERS = {"Sparse DETR": "sparse_detr", "Focus-DETR": "focus_detr", "Lite DETR": "lite_detr", "DAC-DETR": "dac_detr"}
+PAPERS = {
+    "Sparse DETR": "sparse_detr",
+    "Focus-DETR": "focus_detr",
+    "Lite DETR": "lite_detr",
+    "DAC-DETR": "dac_detr",
+    "MS-DETR": "ms_detr",
+}
 COVERAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 
 

@@ -21,6 +21,7 @@ FAMILIES = {
     "focus_detr": ["matcher", "tokens"],
     "h_detr": ["matcher"],
     "lite_dino": ["matcher"],
+    "ms_detr": ["matcher"],
     "sparse_detr": ["matcher", "tokens"],
 }
 

@@ -28,6 +28,7 @@ FILES = {
     "dino_r50_5scale_official": "dino/r50_5scale_12ep",
     "lite_dino_H2L2_2p1x3_kda": "lite_detr/r50_h2l2_2x3",
     "dac_r50_deformplus_cdn_ice_ep12": "dac_detr/r50_cdn_ice_12ep",
+    "ms_r50_pp_300": "ms_detr/r50_pp_300q_12ep",
     "focus_detr_r50_4scale": "focus_detr/r50_12ep",
     "dino_r50_4scale": "detrex/dino_r50_4scale_12ep",
     "dn_deformable_detr_r50": "detrex/dn_deformable_detr_r50_50ep",
