@@ -43,6 +43,7 @@ MEANT = {
     "train MODEL": "train sparse_detr_tiny",
     "train sparse_detr_r50": "train sparse_detr_tiny",
     "--model deformable_detr_r50": "--model deformable_detr_tiny",
+    "SUITE:ID": "quickstart:sparse-0.3",
     "MODEL": "sparse_detr_r50",
     "--data DIR": "--data /data/cells",
     "validate DIR": "validate /data/cells",
