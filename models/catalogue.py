@@ -39,8 +39,8 @@ CRITERION: dict[str, Option] = {
     ),
     "class_loss": Option(
         "focal",
-        "'focal', or 'iou_aware': scores learn the quality of boxes (Align-DETR, DAC-DETR)",
-        OneOf("focal", "iou_aware"),
+        "'focal', or scores learn the quality of boxes: 'iou_aware' (Align-DETR, DAC-DETR), 'varifocal' (RT-DETR)",
+        OneOf("focal", "iou_aware", "varifocal"),
     ),
     "iou_eps": Option(
         0.0, "added to the areas that the GIoU loss divides by (1e-6 in detrex, DINO and Lite DETR)", Real(0, below=1)
@@ -136,6 +136,7 @@ NECKS = (
             "position_offset": Option(
                 -0.5, "added to the cell count before scaling; -0.5 means the cell's centre (0 in DINO)", Real(-1, 1)
             ),
+            "projection_bias": Option(True, "the convolutions add a bias in front of their norm"),
         },
         relations=(_multiple_of(32, "groups of the neck's norm"),),
     ),
@@ -172,12 +173,31 @@ _FOCUS = {
     "fine_tokens": Option(300, "tokens of the dual attention; all where there are fewer", Whole(1)),
     "category_score": Option(True, "class logits help to choose those tokens"),
 }
-_FOCUS_FITS = (
-    Relation(
-        "keep_ratios",
-        lambda given: len(given["keep_ratios"]) == given["num_encoder_layers"],
-        lambda given: f"{given['num_encoder_layers']} shares, one for each encoder layer",
+_SALIENCE = {
+    "level_ratios": Option(
+        [0.4, 0.8, 1.0, 1.0],
+        "share of each level's tokens that are kept, fine to coarse",
+        ListOf(Real(above=0, maximum=1)),
     ),
+    "layer_ratios": Option(
+        [1.0, 0.8, 0.6, 0.6, 0.4, 0.2],
+        "share of those tokens that each layer updates, the best of one ranking",
+        ListOf(Real(above=0, maximum=1)),
+    ),
+    "scale_intervals": Option(
+        [[-1, 64], [64, 128], [128, 256], [256, 99999]],
+        "(least, most] of each level: which boxes make its tokens salient, by the distance to the farthest side in "
+        "pixels",
+        ListOf(ListOf(Real(), length=2)),
+    ),
+    "fine_tokens": Option(300, "tokens of the dual attention; all where there are fewer", Whole(1)),
+    "background_embedding": Option(
+        True, "tokens that the last layer leaves out get a learned embedding of their place"
+    ),
+    "background_cells": Option(200, "rows and columns that it knows, and a level may have", Whole(1)),
+    "token_fusion": Option(True, "convolutions behind the layers, from coarse to fine and back (RepVGG, PANet)"),
+}
+_PAIRS_FIT = (
     Relation(
         "scale_intervals",
         lambda given: len(given["scale_intervals"]) == given["num_levels"],
@@ -188,6 +208,27 @@ _FOCUS_FITS = (
         lambda given: all(least < most for least, most in given["scale_intervals"]),
         lambda given: "pairs [least, most] with least below most",
     ),
+)
+_FOCUS_FITS = (
+    Relation(
+        "keep_ratios",
+        lambda given: len(given["keep_ratios"]) == given["num_encoder_layers"],
+        lambda given: f"{given['num_encoder_layers']} shares, one for each encoder layer",
+    ),
+    *_PAIRS_FIT,
+)
+_SALIENCE_FITS = (
+    Relation(
+        "level_ratios",
+        lambda given: len(given["level_ratios"]) == given["num_levels"],
+        lambda given: f"{given['num_levels']} shares, one for each level",
+    ),
+    Relation(
+        "layer_ratios",
+        lambda given: len(given["layer_ratios"]) == given["num_encoder_layers"],
+        lambda given: f"{given['num_encoder_layers']} shares, one for each encoder layer",
+    ),
+    *_PAIRS_FIT,
 )
 _LITE = {
     "high_levels": Option(3, "coarse levels that every layer updates: x of HxLy", Whole(1)),
@@ -245,6 +286,14 @@ ENCODERS = (
     ),
     Part(
         "encoder",
+        "salience",
+        "detrbench.models.encoders.salience:SalienceEncoder",
+        "Salience-DETR: salient tokens of each level, fewer from layer to layer, and levels fused behind the layers",
+        _SALIENCE,
+        relations=_SALIENCE_FITS,
+    ),
+    Part(
+        "encoder",
         "lite",
         "detrbench.models.encoders.lite:LiteEncoder",
         "Lite DETR: coarse levels are updated often, fine ones once a block",
@@ -259,6 +308,11 @@ POSITIONS, BOXES = frozenset({"query positions"}), frozenset({"query boxes"})
 # What decoders hand to the part that reads their queries between the attentions of a layer.
 INNER = frozenset({"inner queries"})
 
+_APART = {
+    "redundancy_removal": Option(
+        False, "of tokens side by side on a level only the best is chosen, while others are left (Salience-DETR)"
+    )
+}
 QUERIES = (
     Part(
         "queries",
@@ -291,6 +345,7 @@ QUERIES = (
                 "predicted from, whatever its class (MS-DETR)",
                 OneOf("prediction", "anchor"),
             ),
+            **_APART,
         },
         gives=POSITIONS | BOXES,
     ),
@@ -312,7 +367,8 @@ QUERIES = (
                 "in training, proposal boxes of 'all' tokens (DINO, in every mode) or of those 'selected' (Lite DETR); "
                 "what comes out is the same",
                 OneOf("all", "selected"),
-            )
+            ),
+            **_APART,
         },
         gives=BOXES,
     ),

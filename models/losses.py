@@ -20,6 +20,7 @@ from detrbench.models.matcher import ALPHA, GAMMA, Matched
 Losses = dict[str, Tensor]
 # IoU-aware classification: share of the probability in an object's target, least target, how fast ranks lose weight.
 PROBABILITY_SHARE, LEAST_QUALITY, RANK_DECAY = 0.25, 0.01, 1.5
+VARIFOCAL_ALPHA = 0.75  # weight of the negatives
 
 
 def set_losses(matched: Matched, num_boxes: float, iou_eps: float = 0.0) -> Losses:
@@ -81,6 +82,30 @@ def iou_aware_losses(matched: Matched, num_boxes: float, iou_eps: float = 0.0, r
     }
 
 
+def varifocal_losses(matched: Matched, num_boxes: float, iou_eps: float = 0.0) -> Losses:
+    """Classification by the overlap of the box (VarifocalNet, Zhang et al., 2021, as RT-DETR has it), L1, GIoU, (L,).
+
+    A matched query is to reach the IoU of its box, which is its weight too; everything else is pushed down by 0.75 p^2.
+
+    Args:
+        matched: who answers for what.
+        num_boxes: objects of a micro-batch, mean over those of the step, at least 1.
+        iou_eps: see `boxes.giou`.
+    """
+    logits = matched.prediction.logits
+    boxes, wanted = matched.boxes().detach(), matched.objects.boxes[:, None]
+    target = matched.spread(iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(wanted)))
+    positive = matched.spread(torch.ones_like(matched.query, dtype=logits.dtype))
+    weight = VARIFOCAL_ALPHA * logits.detach().sigmoid() ** GAMMA * (1 - positive) + target
+    entropy = F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
+    distance, overlap = box_losses(matched, iou_eps)
+    return {
+        "loss_ce": entropy.sum((1, 2, 3)) / num_boxes,
+        "loss_bbox": matched.sums(distance) / num_boxes,
+        "loss_giou": matched.sums(overlap) / num_boxes,
+    }
+
+
 @torch.no_grad()
 def box_quality(matched: Matched) -> Tensor:
     """(L, T, R) how good each pair is, from class and box together."""
@@ -103,7 +128,7 @@ class Supervision:
     """The losses of matched predictions, by who predicts; each is called as `set_losses` is.
 
     Attributes:
-        encoder: proposals and tokens, whatever the decoder learns by.
+        encoder: proposals and tokens.
         decoder: queries, one for each object.
         one_to_many: queries, of which several answer for an object.
     """
@@ -117,9 +142,11 @@ def supervision(class_loss: str, iou_eps: float) -> Supervision:
     """What the options `class_loss` and `iou_eps` ask for; an unknown class loss is a `UsageError`."""
     focal = partial(set_losses, iou_eps=iou_eps)
     aware = partial(iou_aware_losses, iou_eps=iou_eps)
+    varifocal = partial(varifocal_losses, iou_eps=iou_eps)
     known = {
         "focal": Supervision(focal, focal, focal),
         "iou_aware": Supervision(focal, aware, partial(aware, ranked=True)),
+        "varifocal": Supervision(varifocal, varifocal, varifocal),
     }
     if class_loss not in known:
         raise unknown_name("class_loss", class_loss, known)

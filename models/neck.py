@@ -26,6 +26,7 @@ class ProjectionNeck(nn.Module, Neck):
         in_channels: channels of the backbone's levels, fine to coarse.
         position_temperature: of the sine embedding.
         position_offset: see `grid_positions`.
+        projection_bias: whether the convolutions add a bias before their norm.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ProjectionNeck(nn.Module, Neck):
         in_channels: list[int],
         position_temperature: float,
         position_offset: float,
+        projection_bias: bool,
     ) -> None:
         super().__init__()
         width = dimensions.hidden_dim
@@ -43,9 +45,9 @@ class ProjectionNeck(nn.Module, Neck):
             position_offset,
         )
         extra = dimensions.num_levels - len(in_channels)
-        convolutions: list[nn.Conv2d] = [nn.Conv2d(channels, width, 1) for channels in in_channels]
+        convolutions = [nn.Conv2d(channels, width, 1, bias=projection_bias) for channels in in_channels]
         for channels in [in_channels[-1], *[width] * extra][:extra]:
-            convolutions.append(nn.Conv2d(channels, width, 3, stride=2, padding=1))
+            convolutions.append(nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=projection_bias))
         for convolution in convolutions:
             nn.init.xavier_uniform_(convolution.weight)
             if convolution.bias is not None:
@@ -101,6 +103,7 @@ class ProjectionNeck(nn.Module, Neck):
             padded=masks is not None,
             image_sizes=image_sizes.to(exact),
             finest_stride=level_stride(image_size, sizes[0]),
+            padded_size=(image_size[0], image_size[1]),
         )
 
     @staticmethod

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import nms
 
 from detrbench.models.auxiliary import ProposalLoss
 from detrbench.models.boxes import inverse_sigmoid
@@ -14,8 +15,13 @@ from detrbench.models.contracts import QuerySelection
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.positions import box_positions
+from detrbench.models.precision import in_full
 from detrbench.models.proposals import ProposalHead
 from detrbench.models.tokens import Encoded, Outputs, Prediction, Queries, Tokens, gather_tokens
+from detrbench.models.transfer import upload
+
+# Of so many times the tokens that are wanted, those that stand beside a better one are found (Salience-DETR).
+CANDIDATES = 4
 
 
 class LearnableQueries(nn.Module, QuerySelection):
@@ -82,7 +88,13 @@ class Selection(NamedTuple):
 
 
 def select_tokens(
-    memory: Tensor, tokens: Tokens, proposal_head: ProposalHead, count: int, ranking: str, boxes_of_all: bool
+    memory: Tensor,
+    tokens: Tokens,
+    proposal_head: ProposalHead,
+    count: int,
+    ranking: str,
+    redundancy_removal: bool,
+    boxes_of_all: bool,
 ) -> Selection:
     """Rank all tokens, keep the best (Deformable DETR, appendix A.4).
 
@@ -92,18 +104,69 @@ def select_tokens(
         proposal_head: scores and boxes.
         count: how many to keep; all where there are fewer.
         ranking: "first_class" or "max_class", see `EncoderQueries`.
+        redundancy_removal: see `best_apart`.
         boxes_of_all: predict boxes for all tokens, rather than for the selected ones.
     """
     proposals, excluded = tokens.proposals()
     projected = proposal_head.project(memory, excluded)
     logits = proposal_head.class_embed(projected)
     scores = logits[..., 0] if ranking == "first_class" else logits.amax(-1)
-    indices = scores.topk(min(count, scores.shape[1]), dim=1).indices
+    if redundancy_removal:
+        indices = best_apart(scores, tokens, count)
+    else:
+        indices = scores.topk(min(count, scores.shape[1]), dim=1).indices
     if boxes_of_all:
         box_logits = proposal_head.box_embed(projected) + proposals
         return Selection(indices, gather_tokens(box_logits, indices), Prediction(logits, box_logits.sigmoid()), logits)
     corrections = proposal_head.box_embed(gather_tokens(projected, indices))
     return Selection(indices, corrections + gather_tokens(proposals, indices), None, logits)
+
+
+@torch.no_grad()
+def best_apart(scores: Tensor, tokens: Tokens, count: int) -> Tensor:
+    """Rank tokens so that those right beside a better one come last ("redundancy removal" in Salience-DETR).
+
+    Each of the best candidates stands for a square of two cells a side on its level, and squares that overlap by more
+    than 0.3 with a better one give way: those of the four neighbours. Where fewer than `count` tokens are left, which
+    the official code cannot run, the best of the others fill up.
+
+    Args:
+        scores: (B, S).
+        tokens: whose places they are.
+        count: how many to find; all where there are fewer.
+
+    Returns:
+        (B, n) indices of tokens, best first.
+    """
+    candidates = scores.topk(min(CANDIDATES * count, scores.shape[1]), dim=1)
+    if scores.is_meta:  # which tokens are apart is no matter of shapes
+        return candidates.indices[:, :count]
+    column, row, level = (upload(places, scores.device)[candidates.indices] for places in cell_places(tokens.sizes))
+    squares = torch.stack([column - 1, row - 1, column + 1, row + 1], -1).to(in_full(scores))
+    # Levels and images lie side by side, too far apart to overlap, so that one suppression serves all of them.
+    image = torch.arange(len(scores), device=scores.device)[:, None]
+    squares = squares + ((level + len(tokens.sizes) * image) * (max(map(max, tokens.sizes)) + 2))[..., None]
+    apart = nms(squares.flatten(0, 1), in_full(candidates.values).flatten(), iou_threshold=0.3)
+    beside = torch.ones(candidates.indices.numel(), dtype=torch.bool, device=scores.device).index_fill(0, apart, False)
+    place = torch.arange(candidates.indices.shape[1], device=scores.device)
+    order = (beside.view_as(candidates.indices) * len(place) + place).sort(dim=1).indices
+    return candidates.indices.gather(1, order[:, :count])
+
+
+def cell_places(sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+    """(S,) column, row and level of each token of levels of these sizes (height, width)."""
+    places = [
+        torch.stack(
+            [
+                torch.arange(width).repeat(height),
+                torch.arange(height).repeat_interleave(width),
+                torch.full((height * width,), level),
+            ]
+        )
+        for level, (height, width) in enumerate(sizes)
+    ]
+    column, row, level = torch.cat(places, 1)
+    return column, row, level
 
 
 class EncoderQueries(nn.Module, QuerySelection):
@@ -119,16 +182,23 @@ class EncoderQueries(nn.Module, QuerySelection):
             the other half too, as H-DETR's code does, and nothing reads it.
         proposals_matched_by: in training, objects are matched to proposals by the "prediction", or by the "anchor" that
             each token's box is predicted from (MS-DETR).
+        redundancy_removal: see `best_apart`.
     """
 
     needs_projection = needs_prediction = True
 
     def __init__(
-        self, dimensions: Dimensions, ranking: str, content: str, mixed_selection: bool, proposals_matched_by: str
+        self,
+        dimensions: Dimensions,
+        ranking: str,
+        content: str,
+        mixed_selection: bool,
+        proposals_matched_by: str,
+        redundancy_removal: bool = False,
     ) -> None:
         super().__init__()
         self.num_queries, self.ranking, self.content = dimensions.num_queries, ranking, content
-        self.matched_by = proposals_matched_by
+        self.matched_by, self.redundancy_removal = proposals_matched_by, redundancy_removal
         width = dimensions.hidden_dim
         self.embedding: nn.Parameter | None = None
         if mixed_selection:
@@ -145,7 +215,8 @@ class EncoderQueries(nn.Module, QuerySelection):
         """Queries at the boxes of the best tokens, with "all" the prediction for every token, as its loss needs."""
         assert proposal_head is not None
         count = self.num_queries + further
-        selection = select_tokens(encoded.memory, tokens, proposal_head, count, self.ranking, outputs == "all")
+        how = self.ranking, self.redundancy_removal
+        selection = select_tokens(encoded.memory, tokens, proposal_head, count, *how, outputs == "all")
         reference_points = selection.box_logits.detach().sigmoid()
         embedding = self._embed(reference_points)
         position = embedding[..., : 2 * self.position_features]
@@ -176,13 +247,15 @@ class MixedQueries(nn.Module, QuerySelection):
         dimensions: widths and the number of queries.
         boxes_of: "all": in training the boxes of all tokens are computed before the selection, as DINO's code does in
             every mode; "selected": of the selected tokens only (Lite DETR). What comes out is the same.
+        redundancy_removal: see `best_apart`.
     """
 
     needs_projection = needs_prediction = True
 
-    def __init__(self, dimensions: Dimensions, boxes_of: str) -> None:
+    def __init__(self, dimensions: Dimensions, boxes_of: str, redundancy_removal: bool = False) -> None:
         super().__init__()
         self.num_queries, self.boxes_of = dimensions.num_queries, boxes_of
+        self.redundancy_removal = redundancy_removal
         rows = dimensions.num_queries + dimensions.further_queries
         self.content = nn.Parameter(torch.empty(rows, dimensions.hidden_dim))
         nn.init.xavier_uniform_(self.content)
@@ -194,7 +267,8 @@ class MixedQueries(nn.Module, QuerySelection):
         assert proposal_head is not None
         of_all = outputs == "all" and self.boxes_of == "all"
         count = self.num_queries + further
-        selection = select_tokens(encoded.memory, tokens, proposal_head, count, "max_class", of_all)
+        how = "max_class", self.redundancy_removal
+        selection = select_tokens(encoded.memory, tokens, proposal_head, count, *how, of_all)
         boxes = selection.box_logits.sigmoid()
         content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
         selected = Prediction(gather_tokens(selection.logits, selection.indices), boxes)

@@ -38,6 +38,7 @@ class Tokens:
         padded: False where the caller said that there is no padding.
         image_sizes: (B, 2) width and height of the part that is no padding, in pixels.
         finest_stride: pixels between cells of the first level; doubled on each coarser level.
+        padded_size: (height, width) of the padded images, in pixels.
     """
 
     features: Tensor
@@ -50,7 +51,8 @@ class Tokens:
     padded: bool
     image_sizes: Tensor
     finest_stride: int
-    _num_valid: list[int] | None = field(default=None, repr=False)
+    padded_size: tuple[int, int]
+    _valid_by_level: list[list[int]] | None = field(default=None, repr=False)
 
     @property
     def valid_ratios(self) -> Tensor:
@@ -58,14 +60,24 @@ class Tokens:
         return self.valid_sizes / self.spatial_shapes.flip(-1).to(self.valid_sizes)
 
     @property
-    def num_valid(self) -> list[int]:
-        """Tokens of each image that are no padding. Waits for the device once where there is padding."""
-        batch, total = self.padding.shape
+    def cells(self) -> list[int]:
+        """Tokens of each level, padding included."""
+        return [height * width for height, width in self.sizes]
+
+    @property
+    def valid_by_level(self) -> list[list[int]]:
+        """Tokens of each image and level that are no padding. Waits for the device once where there is padding."""
         if not self.padded:
-            return [total] * batch
-        if self._num_valid is None:
-            self._num_valid = (~self.padding).sum(1).tolist()
-        return self._num_valid
+            return [self.cells] * len(self.padding)
+        if self._valid_by_level is None:
+            counts = [level.sum(1) for level in (~self.padding).split(self.cells, 1)]
+            self._valid_by_level = torch.stack(counts, 1).tolist()
+        return self._valid_by_level
+
+    @property
+    def num_valid(self) -> list[int]:
+        """Tokens of each image that are no padding; waits as `valid_by_level` does."""
+        return [sum(levels) for levels in self.valid_by_level]
 
     def without_finest(self, levels: int) -> Tokens:
         """The pyramid without its first levels."""
@@ -80,7 +92,7 @@ class Tokens:
             level_start_index=self.level_start_index[levels:] - start,
             valid_sizes=self.valid_sizes[:, levels:],
             finest_stride=self.finest_stride * 2**levels,
-            _num_valid=None,
+            _valid_by_level=None,
         )
 
     def cell_centres(self) -> Tensor:
@@ -137,7 +149,7 @@ class Encoded:
         scores: (B, S) score by which tokens were kept, or None.
         auxiliary: predictions of the encoder's own auxiliary heads, by layer.
         objectness: what the head that ranks tokens predicts for all of them, where it is trained to detect.
-        foreground: (B, S) the scores as they were predicted, where they are trained as foreground.
+        foreground: (B, S) the scores as they were predicted, where they are trained with the objects' boxes.
         updated_from: for each layer the first token that is updated, where all behind it are too; None otherwise.
         tokens: the geometry of `memory` where that is not the whole pyramid.
     """

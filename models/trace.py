@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from detrbench.models.attention import DeformableAttention, KeyAwareAttention, Sampled
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class EncoderSampling(NamedTuple):
     """Where one encoder layer looked; its n queries are the tokens it updates, in the order of `Trace.kept_tokens`.
 
-    Behind an image's own tokens there may be surplus ones, which only the larger images of its batch keep.
+    Of a padded batch there are more: surplus ones, which only the larger images keep, and those on padding.
 
     Attributes:
         reference_points: (B, n, L, 2) the query's own place as a fraction of each padded level.
@@ -43,7 +44,8 @@ class Trace:
 
     Attributes:
         kept_tokens: `[encoder layer][image]` -> indices of the tokens that the image really keeps.
-        scores: (B, S) by which tokens were kept (Sparse DETR's scores, Focus-DETR's foreground), or None where all are.
+        scores: (B, S) by which tokens were kept (Sparse DETR's scores, Focus-DETR's foreground, Salience-DETR's
+            salience), or None where all are.
         sampling_locations: by decoder layer, (B, Q, M, L, P, 2) as a fraction of the padded level.
         attention_weights: by decoder layer, (B, Q, M, L, P).
         reference_points: by decoder layer, (B, Q, 2 or 4) of the valid area: where the layer's queries start.
@@ -102,22 +104,27 @@ class Recorder:
 
 def trace_of(out: DetectorOutput, recorder: Recorder) -> Trace:
     """The trace of a forward whose encoder the recorder watched."""
-    kept = out.encoded.kept_tokens
+    kept, padding = out.encoded.kept_tokens, out.tokens.padding
     if kept is None:
         starts = out.encoded.updated_from or []
-        kept = [[(~padding[start:]).nonzero()[:, 0] + start for padding in out.tokens.padding] for start in starts]
+        kept = [[torch.arange(start, padding.shape[1], device=padding.device)] * len(padding) for start in starts]
     return Trace(
-        kept_tokens=kept,
+        kept_tokens=[off_padding(layer, padding) for layer in kept],
         scores=out.encoded.scores,
         sampling_locations=out.decoded.sampling_locations,
         attention_weights=out.decoded.attention_weights,
         reference_points=out.decoded.reference_points,
         spatial_shapes=out.tokens.sizes,
-        padding=out.tokens.padding,
+        padding=padding,
         encoder_sampling=recorder.sampling,
         object_tokens=[
             # Rows past an image's own count are the surplus that larger images of its batch force on it.
-            [tokens[chosen[chosen < len(tokens)]] for tokens, chosen in zip(layer, rows)]
+            off_padding([tokens[chosen[chosen < len(tokens)]] for tokens, chosen in zip(layer, rows)], padding)
             for layer, rows in zip(kept, recorder.object_rows)
         ],
     )
+
+
+def off_padding(layer: list[Tensor], padding: Tensor) -> list[Tensor]:
+    """Of each image's tokens those that are not on padding (B, S), where some encoders update tokens too."""
+    return [indices[~row[indices]] for indices, row in zip(layer, padding)]

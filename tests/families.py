@@ -26,6 +26,7 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
     "focus": {"keep_ratios": [0.5, 0.3]},
     "h_detr": {"one_to_many_queries": 60, "one_to_many_repeats": 3},
     "lite": {"blocks": 1},
+    "salience": {"layer_ratios": [1.0, 0.5]},
 }
 FAMILIES = [name.removesuffix("_tiny") for name in models.names() if name.endswith("_tiny")]
 

@@ -155,7 +155,8 @@ def tiny(name: str, **options: Any) -> Any:
     torch.manual_seed(0)
     small = {"hidden_dim": 32, "num_heads": 4, "ffn_dim": 64, "num_queries": 20, "num_classes": 5, "width": 8}
     layers = {"num_encoder_layers": 3, "num_decoder_layers": 3}
-    ratios = {"keep_ratios": [0.5, 0.3, 0.1]} if name.startswith("focus") else {}
+    shares = {"focus": {"keep_ratios": [0.5, 0.3, 0.1]}, "salience": {"layer_ratios": [1.0, 0.6, 0.2]}}
+    ratios = shares.get(name.partition("_")[0], {})
     return models.create(name, **{"dropout": 0.0, **small, **layers, **ratios, **options})
 
 

@@ -19,7 +19,7 @@ from detrbench.errors import DetrbenchError
 DEFORMABLE, DINO = "Deformable DETR", "DINO"
 OTHER = "other"
 # Methods that have a colour of their own, in the order of the palette; dense bases without one share Deformable DETR's.
-METHODS = (DEFORMABLE, DINO, "Sparse DETR", "Focus-DETR", "Lite DETR", "DAC-DETR", OTHER)
+METHODS = (DEFORMABLE, DINO, "Sparse DETR", "Focus-DETR", "Lite DETR", "DAC-DETR", "Salience-DETR", OTHER)
 # Bases in the order of their shapes; a base that is not listed has the last one.
 SHAPES = {DEFORMABLE: "o", DINO: "s", "Deformable-DETR++": "D", "H-DETR": "^", "DN-Deformable-DETR": "v", OTHER: "X"}
 STAR = "*"
@@ -29,6 +29,7 @@ _ENCODERS = {
     "sparse_objectness": "Sparse DETR (objectness)",
     "sparse_random": "Sparse DETR (random)",
     "focus": "Focus-DETR",
+    "salience": "Salience-DETR",
     "lite": "Lite DETR",
 }
 # Of the second predictions of a decoder, which training alone makes.
@@ -37,6 +38,7 @@ _TRAINING = {"collaborative": "DAC-DETR", "mixed": "MS-DETR"}
 _PRINTED = (
     (r".*\bFocus-DETR", "Focus-DETR"),
     (r".*\bSparse DETR", "Sparse DETR"),
+    (r"Salience[- ]DETR", "Salience-DETR"),
     (r"Li(te|ght)-", "Lite DETR"),
     (r"DAC-DETR|dac_", "DAC-DETR"),
     (r"MS-DETR", "MS-DETR"),
@@ -148,7 +150,15 @@ def _base(spec: models.DetectorSpec) -> str:
 
 
 def kept(options: Mapping[str, Any]) -> float | None:
-    """The share of tokens that the encoder updates: one ratio, or the mean of a ratio for each layer."""
+    """The share of tokens that the encoder updates: one ratio, or the mean of a ratio for each layer.
+
+    Where levels have ratios too, each level counts with a quarter of the tokens of the one before, as strides double.
+    """
+    levels, layers = options.get("level_ratios"), options.get("layer_ratios")
+    if levels and layers:
+        cells = [4.0**-level for level in range(len(levels))]
+        share = sum(ratio * number for ratio, number in zip(levels, cells)) / sum(cells)
+        return round(share * sum(layers) / len(layers), 4)
     ratios = options.get("keep_ratios")
     if isinstance(ratios, list | tuple) and ratios:
         return round(sum(ratios) / len(ratios), 4)

@@ -167,7 +167,12 @@ def _counted(cell: Cell) -> list[Any]:
 
 
 # Options that parts had no choice of once: at these values they count as if they were not there.
-_BUILT_AS_EVER = {"self_attention_first": True, "proposals_matched_by": "prediction"}
+_BUILT_AS_EVER = {
+    "self_attention_first": True,
+    "proposals_matched_by": "prediction",
+    "projection_bias": True,
+    "redundancy_removal": False,
+}
 
 
 def _described(detector: DetectorSpec) -> list[Any]:

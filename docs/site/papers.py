@@ -13,7 +13,7 @@ from detrbench.suite import loading as suites
 from detrbench.suite.cells import LoadedSuite
 
 # The papers whose methods this is about, then those that they build on.
-FIRST = ("sparse_detr", "focus_detr", "lite_detr", "dac_detr", "ms_detr")
+FIRST = ("sparse_detr", "focus_detr", "lite_detr", "dac_detr", "ms_detr", "salience_detr")
 
 
 def tables() -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Rename = Callable[[re.Match[str], "Detector"], "str | None"]
 Rule = tuple[str, "str | Rename | None"]
+REVERSED = "[::-1]"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Adapter:
         rules: (pattern of a whole name, replacement), first match wins. A replacement is a template for
             `re.Match.expand`, a function of match and detector, or None for names that carry no weight, which
             the function may return too. A replacement that ends in `[i]` names the i-th of several pieces, which are
-            joined along the first dimension.
+            joined along the first dimension; one in `[::-1]` a tensor whose first dimension is counted from its end.
         shared: (pattern of our names, template of ours to copy) for tensors that a file may leave out, all together,
             because its model ties them to another one.
     """
@@ -57,6 +58,8 @@ class Adapter:
             if ours is None:
                 ignored.append(name)
                 continue
+            if ours.endswith(REVERSED):
+                ours, tensor = ours.removesuffix(REVERSED), tensor.flip(0)
             if ours in translated and not torch.equal(translated[ours], tensor):
                 raise CheckpointError(
                     f"{name} and {origin[ours]} are one tensor ({ours}) in this detector but differ in the file",

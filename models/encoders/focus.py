@@ -17,18 +17,19 @@ from detrbench.models.contracts import Encoder
 from detrbench.models.criterion import LossTerm
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.encoders.dual_attention import DualAttention
-from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts, write_back
+from detrbench.models.encoders.ranked import Ranking, update_ranked
+from detrbench.models.encoders.sparse import ScoreNetwork, keep_counts
 from detrbench.models.foreground import ForegroundLoss
 from detrbench.models.layers import EncoderLayer
 from detrbench.models.proposals import ProposalHead
-from detrbench.models.tokens import Encoded, Outputs, Tokens, gather_tokens
+from detrbench.models.tokens import Encoded, Outputs, Tokens
 
 
 class FocusEncoder(nn.Module, Encoder):
     """Updates a share of the tokens that falls from layer to layer.
 
-    Every layer samples the neck's features, not the tokens that the layers before have updated, as in the official
-    code; and images of a batch share the cascade of the largest one, from their own count in the first layer on.
+    Images of a batch share the cascade of the largest one, from their own count in the first layer on, as in the
+    official code. See `update_ranked` for what the layers sample.
 
     Args:
         dimensions: widths and the number of layers.
@@ -79,23 +80,9 @@ class FocusEncoder(nn.Module, Encoder):
         foreground = self.selector(proposal_head.project(tokens.features + tokens.positions, excluded), tokens.sizes)
         scores = foreground.masked_fill(tokens.padding, foreground.min()) if tokens.padded else foreground
         own, kept = cascade(tokens.num_valid, self.keep_ratios)
-        ranked = scores.topk(max(kept), dim=1).indices
-        positions, ranked_scores = gather_tokens(tokens.positions, ranked), scores.gather(1, ranked)
-        reference_points = gather_tokens(tokens.encoder_reference_points().flatten(2), ranked)
-        reference_points = reference_points.unflatten(-1, (len(tokens.sizes), 2))
-
-        memory = tokens.features
-        kept_tokens = []
-        for index, (layer, count) in enumerate(zip(self.layers, kept)):
-            position = positions[:, :count]
-            query = gather_tokens(memory, ranked[:, :count])
-            if self.dual_attention:
-                attend = self.dual_attention[index]
-                query = attend(query, position, ranked_scores[:, :count], proposal_head)
-            query = layer(query, position, reference_points[:, :count], tokens.features, tokens)
-            counts = [min(count, most) for most in own]
-            memory = write_back(memory, query, ranked[:, :count], counts)
-            kept_tokens.append([row[:number] for row, number in zip(ranked, counts)])
+        best = scores.topk(max(kept), dim=1)
+        ranking = Ranking(best.indices, best.values, own, kept)
+        memory, kept_tokens = update_ranked(ranking, self.layers, self.dual_attention, tokens, proposal_head)
         return Encoded(memory, kept_tokens, scores, foreground=foreground)
 
     def loss_terms(self) -> list[LossTerm]:

@@ -223,14 +223,14 @@ def write_back(memory: Tensor, updated: Tensor, indices: Tensor, counts: list[in
 
     Args:
         memory: (B, S, C).
-        updated: (B, n, C), for the largest of the images.
+        updated: (B, n, C).
         indices: (B, n) where they came from.
         counts: of each image, at most n.
 
     Returns:
         (B, S, C).
     """
-    most = max(counts)
+    most = updated.shape[1]
     if min(counts) < most:
         own = upload(torch.tensor(counts), memory.device)
         surplus = torch.arange(most, device=memory.device) >= own[:, None]

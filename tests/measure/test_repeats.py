@@ -42,6 +42,7 @@ def whole(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]
 SMALL: dict[str, dict[str, Any]] = {
     "sparse_detr_tiny": {"num_encoder_layers": 2, "num_decoder_layers": 2},
     "focus_detr_tiny": {"num_encoder_layers": 2, "keep_ratios": [0.5, 0.3], "num_decoder_layers": 2},
+    "salience_detr_tiny": {"num_encoder_layers": 2, "layer_ratios": [1.0, 0.5], "num_decoder_layers": 2},
     "lite_dino_tiny": {"blocks": 2, "num_decoder_layers": 2},
     "dn_deformable_detr_tiny": {"num_encoder_layers": 2, "num_decoder_layers": 2},
     "dino_swin_t": {"num_encoder_layers": 2, "num_decoder_layers": 2},

@@ -45,6 +45,7 @@ CASES = {
     "deformable_detr_tiny": {},
     "sparse_detr_tiny": {"keep_ratio": 0.3},
     "focus_detr_tiny": {"keep_ratios": [0.5, 0.3, 0.1], "fine_tokens": 4},
+    "salience_detr_tiny": {"layer_ratios": [1.0, 0.6, 0.2], "fine_tokens": 4},
     "lite_dino_tiny": {"high_levels": 2, "high_updates": 2, "blocks": 1},
 }
 
@@ -81,6 +82,8 @@ def test_kept_tokens_of_each_encoder(dataset: Dataset) -> None:
     assert len(set(kept["sparse_detr_tiny"][0])) == 1
     focus = kept["focus_detr_tiny"][0]
     assert focus[0] > focus[1] > focus[2] > 0
+    salience = kept["salience_detr_tiny"][0]
+    assert salience[0] > salience[1] > salience[2] > 0
     high = int(first.levels[2:].prod(1).sum())
     assert kept["lite_dino_tiny"][0] == [high, first.kept.shape[1]]
 

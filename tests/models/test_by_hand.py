@@ -294,6 +294,7 @@ def tokens(valid: list[list[int]], sizes: list[tuple[int, int]] | None = None, s
         True,
         torch.tensor([valid[0]], dtype=torch.float64) * stride,
         stride,
+        (sizes[0][0] * stride, sizes[0][1] * stride),
     )
 
 

@@ -22,7 +22,8 @@ LAYERS = {"num_encoder_layers": 2, "num_decoder_layers": 2}
 
 
 def small(name: str = "sparse_detr_tiny", **overrides: Any) -> Detector:
-    ratios = {"keep_ratios": [0.5, 0.3]} if name.startswith("focus") else {}
+    shares = {"focus": {"keep_ratios": [0.5, 0.3]}, "salience": {"layer_ratios": [1.0, 0.5]}}
+    ratios = shares.get(name.partition("_")[0], {})
     return models.create(name, **{**SMALL, **LAYERS, **ratios, **overrides})
 
 

@@ -66,6 +66,8 @@ def test_runs_and_takes_a_training_step(chosen: dict[str, str]) -> None:
     options: dict[str, Any] = {**chosen, **SMALL}
     if chosen["encoder"] == "focus":
         options["keep_ratios"] = [0.5, 0.2]
+    if chosen["encoder"] == "salience":
+        options["layer_ratios"] = [1.0, 0.4]
     detector = tiny("dino_tiny", **options)
     images, targets = random_batch(size=64)
     with torch.no_grad():

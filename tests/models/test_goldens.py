@@ -17,9 +17,10 @@ from detrbench import models
 from detrbench.models.dam import corr, decoder_attention_map, kept_mask
 from detrbench.models.detector import Detector, DetectorOutput
 
-# Lite DETR's code has the query projections of key-aware attention in all twelve layers, used or not; ours has not.
-WITH_UNUSED = ("lite_dino_plain", "lite_dino_H3L1_2p1x3_nokda")
-UNUSED = 12 * (256 * 256 + 256)
+# Parameters of the official code that nothing reads, or that move nothing, and that ours has not: the query projections
+# of key-aware attention in all of Lite DETR's twelve layers, a bias before each softmax of Salience-DETR's fusion.
+UNUSED = dict.fromkeys(("lite_dino_plain", "lite_dino_H3L1_2p1x3_nokda"), 12 * (256 * 256 + 256))
+UNUSED["salience_detr_r50"] = 18
 # Logged by the original code, not trained on.
 LOGGED = ("class_error", "cardinality_error")
 
@@ -42,7 +43,7 @@ def test_every_file_has_a_detector() -> None:
 def test_the_official_model(name: str, tmp_path: Path) -> None:
     recorded, detector = golden(name), official_detector(name, tmp_path)
     parameters = list(detector.parameters())
-    unused = UNUSED if name in WITH_UNUSED else 0
+    unused = UNUSED.get(name, 0)
     total = (sum(p.numel() for p in parameters) + unused) / 1e6
     trainable = (sum(p.numel() for p in parameters if p.requires_grad) + unused) / 1e6
     assert total == pytest.approx(recorded["params_millions"], abs=1e-6)
@@ -162,6 +163,21 @@ def check_focus(run: Case) -> None:
             assert {name: float(value) for name, value in ours.items()} == pytest.approx(expected, rel=1e-8, abs=1e-9)
 
 
+def check_salience(run: Case) -> None:
+    """Salience-DETR: scores by level, which tokens each layer updates, best first, and which become queries."""
+    trace, recorded, out = run.out.trace, run.case["salience"], run.out
+    assert trace is not None
+    assert out.encoded.foreground is not None
+    assert [list(shape) for shape in trace.spatial_shapes] == recorded["spatial_shapes"]
+    assert [len(tokens) for tokens in out.encoded.kept_tokens[0]] == recorded["token_nums"]
+    assert [[len(tokens) for tokens in layer] for layer in trace.kept_tokens] == recorded["updated_off_padding"]
+    assert [sorted(tokens.tolist()) for tokens in trace.kept_tokens[0]] == recorded["first_layer_sorted"]
+    assert [tokens.tolist() for tokens in trace.kept_tokens[-1]] == recorded["last_layer_order"]
+    sums = [level.flatten(1).sum(1).tolist() for level in trace.by_level(out.encoded.foreground)]
+    for ours, theirs in zip(sums, recorded["score_sum_per_level"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-8)
+
+
 CHECKS: dict[str, Callable[[Case], None]] = {
     "aux": check_layers,
     "decoder_per_layer_sum": check_states,
@@ -171,6 +187,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "sparse": check_sparse,
     "dam": check_dam,
     "focus": check_focus,
+    "salience": check_salience,
 }
 # What the run is made of, is read together with another figure, belongs to a decoder that only training runs
 # (tests/models/test_dac.py), or says how far the official ranking is from a tie.

@@ -33,6 +33,10 @@ WITH: dict[str, dict[str, Any]] = {
         )
     },
     "dual_attention": {"encoder": "focus"},
+    **{
+        key: {"encoder": "salience"}
+        for key in ("level_ratios", "layer_ratios", "background_embedding", "background_cells", "token_fusion")
+    },
     **{key: {"encoder": "lite"} for key in ("high_levels", "high_updates", "blocks", "low_updates")},
     **{key: {"queries": "encoder"} for key in ("ranking", "content", "mixed_selection", "proposals_matched_by")},
     "boxes_of": {"queries": "mixed"},
@@ -56,6 +60,10 @@ FLAGS = [
     "self_attention_first",
     "shared_heads",
     "no_object_row",
+    "background_embedding",
+    "token_fusion",
+    "redundancy_removal",
+    "projection_bias",
 ]
 COUNTS = [
     "num_heads",
@@ -74,6 +82,7 @@ COUNTS = [
     "denoising_groups",
     "denoising_queries",
     "one_to_many_top",
+    "background_cells",
 ]
 # Option: the values at its edges that it takes, and those behind them that it does not.
 EDGES: dict[str, tuple[list[Any], list[Any]]] = {
@@ -85,7 +94,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     "logit_eps": ([1e-9, 0.49], [0.0, 0.5, -1e-5]),
     "class_weight": ([0.0, 3], [-0.1, "2"]),
     "proposal_class_weight": ([None, 0.0, 2], [-0.1, "none", True]),
-    "class_loss": (["focal", "iou_aware"], ["fokal", None, 1]),
+    "class_loss": (["focal", "iou_aware", "varifocal"], ["fokal", None, 1]),
     "iou_eps": ([0.0, 1e-6], [-1e-6, 1.0]),
     "finest_stride": ([8, 16, 32], [2, 12, 64, 8.0, "8", True]),
     "frozen_stages": ([0, 5], [-1, 6]),
@@ -98,6 +107,8 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
         [[1.0, 1, 0.5, 0.3, 0.2, 0.1]],
         [[], [0.5] * 5, [0.5] * 7, [0.5] * 5 + [0], [0.5] * 5 + [1.1], [0.5] * 5 + ["a"], (0.5,) * 6, 0.5],
     ),
+    "level_ratios": ([[0.1, 1, 1.0, 0.5]], [[], [0.5] * 3, [0.5] * 5, [0.5] * 3 + [0], [0.5] * 3 + [1.1], 0.5]),
+    "layer_ratios": ([[1.0, 1, 0.5, 0.3, 0.2, 0.1]], [[], [0.5] * 5, [0.5] * 7, [0.5] * 5 + [0], [0.5] * 5 + [1.1]]),
     "modulation": (["top_down", "bottom_up", "none"], ["sideways", None]),
     "scale_intervals": (
         [[[-1, 64], [64, 256], [128, 512], [256.5, 999999]]],
@@ -166,6 +177,8 @@ def test_the_noise_of_dn_has_its_own_bounds() -> None:
         ("focus_detr_r50", {"num_encoder_layers": 3}, "'keep_ratios': expected 3 shares, one for each .*, got "),
         ("focus_detr_r50", {"num_levels": 5}, "'scale_intervals': expected 5 pairs, one for each level, got "),
         ("dino_5scale_r50", {"encoder": "focus"}, "'scale_intervals': expected 5 pairs"),
+        ("salience_detr_r50", {"num_encoder_layers": 3}, "'layer_ratios': expected 3 shares, one for each .*, got "),
+        ("salience_detr_r50", {"num_levels": 5}, "'level_ratios': expected 5 shares, one for each level, got "),
         ("dino_2scale_r50", {"encoder": "lite"}, "'high_levels': expected 1 to 1, .*, got 3"),
         ("dino_2scale_r50", {"finest_stride": 8}, "'num_levels': expected 3 or more, .*, got 2"),
         ("dino_r50", {"finest_stride": 4, "num_levels": 3}, "'num_levels': expected 4 or more, .*, got 3"),

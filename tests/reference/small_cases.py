@@ -47,6 +47,12 @@ FOCUS: Mapping[str, Any] = {
     "scale_intervals": [[-1, 16], [16, 32], [32, 64], [64, 999]],
     "fine_tokens": 20,
 }
+SALIENCE: Mapping[str, Any] = {
+    "layer_ratios": [1.0, 0.5],
+    "scale_intervals": [[-1, 16], [16, 32], [32, 64], [64, 999]],
+    "fine_tokens": 20,
+    "background_cells": 16,
+}
 H_DETR: Mapping[str, Any] = {"one_to_many_queries": 15, "one_to_many_repeats": 3, "one_to_many_weight": 0.5}
 LITE: Mapping[str, Any] = {"high_updates": 2, "blocks": 2}
 CDN: Mapping[str, Any] = {"denoising_queries": 13}  # two groups of six
@@ -148,6 +154,17 @@ CASES: Mapping[str, Case] = {
     "focus_deformable_detr": _case("focus_deformable_detr", **FOCUS),
     "focus_efficient_detr": _case("focus_efficient_detr", **FOCUS),
     "focus_dn_deformable_detr": _case("focus_dn_deformable_detr", **FOCUS),
+    "salience_detr": _case("salience_detr", **SALIENCE, **CDN),
+    "salience_detr_plain": _case(
+        "salience_detr",
+        background_embedding=False,
+        token_fusion=False,
+        redundancy_removal=False,
+        class_loss="focal",
+        **SALIENCE,
+        **CDN,
+    ),
+    "salience_dac_detr": _case("dac_detr", encoder="salience", redundancy_removal=True, **SALIENCE, **CDN),
     "h_detr": _case("h_detr", **H_DETR),
     "h_detr_no_tricks": _case("h_detr", mixed_selection=False, look_forward_twice=False, **H_DETR),
     "ms_detr": Case(

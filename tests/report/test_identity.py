@@ -34,6 +34,7 @@ def known(model: str, **options: object) -> Identity:
          "Sparse DETR", "o"),
         ("focus_detr_r50", {}, "Focus-DETR on DINO", "Focus-DETR", "s"),
         ("focus_dn_deformable_detr_r50", {}, "Focus-DETR on DN-Deformable-DETR", "Focus-DETR", "v"),
+        ("salience_detr_r50", {}, "Salience-DETR on DINO", "Salience-DETR", "s"),
         ("h_detr_r50", {"encoder": "lite"}, "Lite DETR on H-DETR", "Lite DETR", "^"),
         ("dac_detr_r50", {}, "DAC-DETR on Deformable-DETR++", "DAC-DETR", "D"),
         ("ms_detr_r50", {}, "MS-DETR on Deformable-DETR++", "Deformable DETR", "D"),
@@ -54,6 +55,13 @@ def test_a_ratio_for_each_layer_counts_as_their_mean() -> None:
     assert known("dino_r50").kept is None
 
 
+def test_shares_of_levels_count_by_their_tokens() -> None:
+    """Of 64, 16, 4 and 1 tokens a half, all, all and all, on average over the layers three quarters of these."""
+    levels, layers = [0.5, 1.0, 1.0, 1.0], [1.0, 1.0, 0.75, 0.75, 0.5, 0.5]
+    found = known("salience_detr_r50", level_ratios=levels, layer_ratios=layers)
+    assert found.kept == round((32 + 16 + 4 + 1) / 85 * 0.75, 4)
+
+
 def test_every_variant_has_a_method_with_a_colour() -> None:
     for model in models.names():
         assert known(model).family != OTHER, model
@@ -62,7 +70,8 @@ def test_every_variant_has_a_method_with_a_colour() -> None:
 def test_what_is_not_known_here_goes_by_its_printed_name() -> None:
     assert of_detector("nobody_knows_it", {}) is None
     for name, family in (("DINO (mixed) + Sparse DETR", "Sparse DETR"), ("Lite-DINO H2L2-(2+1)x3", "Lite DETR"),
-                         ("DAB-Deformable-DETR", OTHER), ("DAC-DETR + Align", "DAC-DETR")):  # fmt: skip
+                         ("DAB-Deformable-DETR", OTHER), ("Salience DETR", "Salience-DETR"),
+                         ("DAC-DETR + Align", "DAC-DETR")):  # fmt: skip
         assert of_printed(name, {}).family == family, name
 
 

@@ -200,7 +200,8 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients(family: str, pr
         kept.append(kept_for_the_gradient(detector))
     assert found[0][0] == found[1][0]
     assert all(torch.equal(gradient, found[1][1][name]) for name, gradient in found[0][1].items())
-    assert kept[1] < 0.6 * kept[0]
+    # The fusion of levels is kept: computed twice, its norms would count a batch twice.
+    assert kept[1] < (0.8 if family == "salience_detr" else 0.6) * kept[0]
 
 
 def test_an_encoder_without_layers_has_nothing_to_recompute() -> None:

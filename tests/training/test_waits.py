@@ -1,4 +1,4 @@
-"""A training step hardly waits for its device: at most three times, whatever is trained."""
+"""A training step hardly waits for its device: three times at most, four where queries are to stand apart."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ FAMILIES = {
     "h_detr": ["matcher"],
     "lite_dino": ["matcher"],
     "ms_detr": ["matcher"],
+    "salience_detr": ["matcher", "queries", "tokens"],
     "sparse_detr": ["matcher", "tokens"],
 }
 

@@ -30,6 +30,7 @@ FILES = {
     "dac_r50_deformplus_cdn_ice_ep12": "dac_detr/r50_cdn_ice_12ep",
     "ms_r50_pp_300": "ms_detr/r50_pp_300q_12ep",
     "focus_detr_r50_4scale": "focus_detr/r50_12ep",
+    "salience_detr_r50": "salience_detr/r50_12ep",
     "dino_r50_4scale": "detrex/dino_r50_4scale_12ep",
     "dn_deformable_detr_r50": "detrex/dn_deformable_detr_r50_50ep",
     "hf_deformable_detr_r50_two_stage": "transformers/deformable_detr_two_stage_r50",
