@@ -6,7 +6,8 @@ Shapes: B images, S tokens, T objects of all images.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ class SalienceLoss(LossTerm):
         intervals: see `salience`.
     """
 
-    weights: ClassVar[dict[str, float]] = {"loss_salience": 2.0}
+    weights = MappingProxyType({"loss_salience": 2.0})
 
     def __init__(self, intervals: Sequence[Sequence[float]]) -> None:
         super().__init__()
