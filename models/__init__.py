@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from detrbench.models import ops
     from detrbench.models.checkpoints import LoadReport
-    from detrbench.models.detections import Detections
-    from detrbench.models.detector import Detector, DetectorOutput
+    from detrbench.models.detections import Detections, Predicts
+    from detrbench.models.detector import Detector
     from detrbench.models.inference import Kind
 
 __all__ = [
@@ -154,7 +154,7 @@ def export_onnx(
 
 
 def postprocess(
-    out: DetectorOutput, sizes: Tensor | Sequence[tuple[int, int]], top: int = 100, nms: float | None = None
+    out: Predicts, sizes: Tensor | Sequence[tuple[int, int]], top: int = 100, nms: float | None = None
 ) -> list[Detections]:
     """The best `top` (query, class) pairs of each image, in pixels; arguments as for `detections.detections`."""
     from detrbench.models.detections import detections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,8 +13,15 @@ from torchvision.ops import batched_nms
 from detrbench.errors import NotFinite
 from detrbench.models.boxes import cxcywh_to_xyxy
 
-if TYPE_CHECKING:
-    from detrbench.models.detector import DetectorOutput
+
+class Predicts(Protocol):
+    """A detector's output, as far as detections follow from it: logits (B, Q, K), boxes (B, Q, 4) cx, cy, w, h."""
+
+    @property
+    def pred_logits(self) -> Tensor: ...
+
+    @property
+    def pred_boxes(self) -> Tensor: ...
 
 
 @dataclass
@@ -28,7 +35,7 @@ class Detections:
 
 @torch.no_grad()
 def detections(
-    out: DetectorOutput, sizes: Tensor | Sequence[tuple[int, int]], top: int, nms: float | None
+    out: Predicts, sizes: Tensor | Sequence[tuple[int, int]], top: int, nms: float | None
 ) -> list[Detections]:
     """The best (query, class) pairs of each image.
 
@@ -60,7 +67,7 @@ def detections(
 
 
 @torch.no_grad()
-def check_finite(out: DetectorOutput, names: Sequence[object]) -> None:
+def check_finite(out: Predicts, names: Sequence[object]) -> None:
     """Refuse predictions that are no numbers: comparisons with them are false, so scoring would take them for hits.
 
     Args:

@@ -13,6 +13,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,6 @@ from torch import Tensor, nn
 
 from detrbench.errors import CheckpointError, EnvironmentLacking
 from detrbench.models.ops import reference, registration
-from detrbench.models.tokens import Prediction
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
@@ -118,6 +118,14 @@ def _written_out(sizes: list[tuple[int, int]]) -> dict[Any, Callable[..., Any]]:
     return {registration.MSDA: msda, registration.FROM_OFFSETS: from_offsets, registration.KEY_AWARE: key_aware}
 
 
+@dataclass(frozen=True)
+class Exported:
+    """What a file predicts: (B, Q, K) logits and (B, Q, 4) boxes, as those of a detector's output."""
+
+    pred_logits: Tensor
+    pred_boxes: Tensor
+
+
 class OnnxDetector:
     """An ONNX file of `export_onnx` in ONNX Runtime on the CPU, called as a detector is.
 
@@ -153,10 +161,10 @@ class OnnxDetector:
         prefix = "detrbench."
         self.about = {key[len(prefix) :]: json.loads(value) for key, value in found.items() if key.startswith(prefix)}
 
-    def __call__(self, images: Tensor) -> Prediction:
+    def __call__(self, images: Tensor) -> Exported:
         """(B, 3, H, W) of the file's size -> what the detector predicts of them."""
         logits, boxes = self._session.run(OUTPUTS, {"images": images.numpy()})
-        return Prediction(torch.from_numpy(logits), torch.from_numpy(boxes))
+        return Exported(torch.from_numpy(logits), torch.from_numpy(boxes))
 
 
 @torch.no_grad()
@@ -176,7 +184,7 @@ def differences(detector: Detector, exported: OnnxDetector, images: Tensor) -> T
     """
     out, found = detector.eval()(images), exported(images)
     wanted = torch.cat([out.pred_logits.sigmoid(), out.pred_boxes], -1)  # (B, Q, K + 4)
-    other = torch.cat([found.logits.sigmoid(), found.boxes], -1)
+    other = torch.cat([found.pred_logits.sigmoid(), found.pred_boxes], -1)
     return torch.cdist(wanted, other, p=float("inf")).amin(-1)
 
 

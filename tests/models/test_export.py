@@ -15,7 +15,6 @@ from detrbench import models
 from detrbench.errors import CheckpointError, EnvironmentLacking
 from detrbench.models import export
 from detrbench.models.detector import Detector
-from detrbench.models.tokens import Prediction
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -44,7 +43,7 @@ def largest(detector: Detector, path: Path) -> float:
     found = export.OnnxDetector(path, threads=1)(IMAGES)
     with torch.no_grad():
         out = detector(IMAGES)
-    assert (found.logits.shape, found.boxes.shape) == (out.pred_logits.shape, out.pred_boxes.shape)
+    assert (found.pred_logits.shape, found.pred_boxes.shape) == (out.pred_logits.shape, out.pred_boxes.shape)
     return float(export.differences(detector, export.OnnxDetector(path, threads=1), IMAGES).max())
 
 
@@ -86,10 +85,10 @@ def test_another_detector_is_told_apart(sparse: tuple[Detector, Path]) -> None:
 def test_queries_may_stand_in_another_order() -> None:
     detector = small("deformable_detr", 5)
 
-    def turned(images: Tensor) -> Prediction:
+    def turned(images: Tensor) -> export.Exported:
         with torch.no_grad():
             out = detector.eval()(images)
-        return Prediction(out.pred_logits.flip(1), out.pred_boxes.flip(1))
+        return export.Exported(out.pred_logits.flip(1), out.pred_boxes.flip(1))
 
     found: Any = turned
     assert float(export.differences(detector, found, IMAGES).max()) == 0.0
