@@ -13,7 +13,8 @@ from typing import Any
 
 from detrbench import models, published
 from detrbench.errors import UsageError
-from detrbench.measures import EVALUATED
+from detrbench.external import sources
+from detrbench.measures import EVALUATED, NATIVE
 from detrbench.published import PublishedRow, PublishedTable
 from detrbench.run.keys import count_keys
 from detrbench.suite import loading as suites
@@ -105,19 +106,29 @@ def _figures(what: str | None) -> list[_Figure]:
 
 
 def _of_suite(loaded: suites.LoadedSuite, other: PublishedTable | None) -> Iterable[_Figure]:
-    """The figures of a suite's cells; `other` takes the place of the suite's own table where it is the same paper's."""
-    if loaded.suite.published is None:
-        return
-    table = other or published.load(loaded.suite.published)
-    if table.reference.partition("/")[0] != loaded.suite.published.partition("/")[0]:
+    """The figures of a suite's cells; `other` takes the place of the table of a cell where it is the same paper's."""
+    if not any([loaded.suite.published, *(variant.published for variant in loaded.suite.variants)]):
         return
     for cell in loaded.cells(loaded.suite.pick_scale(None, has_data=True)):
-        row = _row(table, cell)
-        if row is None or cell.model not in models.names():
+        table = _table(cell.published or loaded.suite.published, other)
+        row = _row(table, cell) if table else None
+        if table is None or row is None or not _can_be_counted(cell):
             continue
         for column in PARTS:
             if row.values.get(column) is not None:
                 yield _Figure(cell, table, row, column)
+
+
+def _table(own: str | None, other: PublishedTable | None) -> PublishedTable | None:
+    if own is None or other is None:
+        return published.load(own) if own else None
+    return other if other.reference.partition("/")[0] == own.partition("/")[0] else None
+
+
+def _can_be_counted(cell: Cell) -> bool:
+    if cell.external is not None:
+        return sources.lacking(cell.external, cell.options) is None
+    return cell.model in models.names()
 
 
 def _row(table: PublishedTable, cell: Cell) -> PublishedRow | None:
@@ -129,7 +140,7 @@ def _row(table: PublishedTable, cell: Cell) -> PublishedRow | None:
 
 def _compare(figure: _Figure, counted: Count) -> PublishedCount:
     common, *others = figure.cell.protocols_of("complexity")
-    own = [name for name in others if name != EVALUATED]
+    own = [name for name in others if name not in (EVALUATED, NATIVE)]
     row, column = figure.row, figure.column
     return PublishedCount(
         suite=figure.cell.suite,

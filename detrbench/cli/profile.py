@@ -94,8 +94,12 @@ def _published(what: str | None, results_folder: Path, as_json: bool) -> None:
         if protocol in found:
             return found[protocol].envelope["records"][protocol]
         output.note(f"counting {cell.suite}:{cell.id} under {protocol}")
-        rule = protocols.get("complexity", protocol)
-        return records.to_json(counting.count(str(cell.model), cell.complexity_options, rule))
+        if cell.external is None:
+            rule = protocols.get("complexity", protocol)
+            return records.to_json(counting.count(str(cell.model), cell.complexity_options, rule))
+        from detrbench.run import steps
+
+        return records.to_json(steps.count(cell, protocol))
 
     rows = published_counts.compare(what, count)
     if not rows:

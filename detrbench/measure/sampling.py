@@ -130,14 +130,14 @@ def _mark_of(tensor: Any, scope: Scope, kind: str | None = None) -> _Mark | None
 
 @contextlib.contextmanager
 def compiled(book: Callable[[str, Work], None]) -> Iterator[None]:
-    """Counts compiled deformable attention inside the block: on meta tensors in its place, else beside it.
+    """Counts compiled deformable attention inside the block, in its place: there is none for meta tensors, or a CPU.
 
     Args:
         book: takes the name of what ran, and its work.
     """
     found = [each for each in _heirs(torch.autograd.Function) if each.__name__ in COMPILED]
     for function in found:
-        function.apply = _counted(function.__name__, function.apply, book)
+        function.apply = _counted(function.__name__, book)
     try:
         yield
     finally:
@@ -145,15 +145,13 @@ def compiled(book: Callable[[str, Work], None]) -> Iterator[None]:
             del function.apply
 
 
-def _counted(name: str, apply: Callable[..., Tensor], book: Callable[..., None]) -> Callable[..., Tensor]:
-    """The function as it is called: value (N, S, M, D), shapes, starts, locations (N, Q, M, L, P, 2), weights, ..."""
+def _counted(name: str, book: Callable[[str, Work], None]) -> Callable[..., Tensor]:
+    """Takes value (N, S, M, D), shapes, starts, locations (N, Q, M, L, P, 2), ...; gives zeros (N, Q, M * D)."""
 
     def counted(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, *further: Any) -> Tensor:
         book(name, [("deformable_attention", sampled_channels(value.shape, locations.shape))])
-        if not value.is_meta:
-            return apply(value, shapes, starts, locations, *further)
         images, queries, heads = locations.shape[:3]
-        return value.new_empty(images, queries, heads * value.shape[-1])
+        return value.new_zeros(images, queries, heads * value.shape[-1])
 
     return counted
 

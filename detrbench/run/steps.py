@@ -120,11 +120,12 @@ def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
-        records[name] = _count_one(cell, name, item.anew)
+        records[name] = count(cell, name, item.anew)
     return records
 
 
-def _count_one(cell: Cell, name: str, anew: bool) -> Complexity:
+def count(cell: Cell, name: str, anew: bool = False) -> Complexity:
+    """The complexity of a cell under a protocol; `anew` even where the user's caches know it."""
     if cell.external:
         return complexity.measure(functools.partial(_elsewhere, cell), _counting(cell, name))
     options = cell.options if name == EVALUATED else cell.complexity_options
