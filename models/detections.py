@@ -18,10 +18,14 @@ class Predicts(Protocol):
     """A detector's output, as far as detections follow from it: logits (B, Q, K), boxes (B, Q, 4) cx, cy, w, h."""
 
     @property
-    def pred_logits(self) -> Tensor: ...
+    def pred_logits(self) -> Tensor:
+        """(B, Q, K)."""
+        ...
 
     @property
-    def pred_boxes(self) -> Tensor: ...
+    def pred_boxes(self) -> Tensor:
+        """(B, Q, 4)."""
+        ...
 
 
 @dataclass
