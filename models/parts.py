@@ -14,10 +14,10 @@ import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from detrbench.errors import UsageError, unknown_name
+from detrbench.errors import EnvironmentLacking, UsageError, unknown_name
 from detrbench.models.options import Option, Relation
 
 KINDS = ("backbone", "neck", "encoder", "queries", "decoder", "heads")
@@ -80,9 +80,31 @@ def register_part(part: Part) -> None:
 
 @functools.cache
 def load_plugins() -> None:
-    """Import what installed packages name in the group `detrbench.models`; they register parts and variants."""
+    """Import what installed packages name in the group `detrbench.models`; they register parts and variants.
+
+    Raises:
+        EnvironmentLacking: one of them cannot be imported, or what it registers is refused.
+    """
     for entry in entry_points(group="detrbench.models"):
-        entry.load()
+        try:
+            entry.load()
+        except Exception as error:  # code of others: nobody knows what it raises
+            raise _broken(entry, error) from error
+
+
+def _broken(entry: EntryPoint, error: Exception) -> EnvironmentLacking:
+    package = entry.dist.name if entry.dist else entry.value
+    why = (str(error).strip().splitlines() or ["no message"])[0]
+    return EnvironmentLacking(
+        f"plug-in {entry.name!r} of the package {package!r} cannot be loaded: {type(error).__name__}: {why}",
+        hint=f"mend it, or do without it: pip uninstall {package}",
+    )
+
+
+def plugin_names() -> list[str]:
+    """`name (package version)` of all plug-ins that are installed, without loading them."""
+    found = entry_points(group="detrbench.models")
+    return sorted(f"{entry.name} ({entry.dist.name} {entry.dist.version})" for entry in found if entry.dist)
 
 
 def get_part(kind: str, name: str) -> Part:

@@ -66,6 +66,7 @@ def _checks(data: Path | None) -> Iterator[Check]:
     yield _cuda(torch)
     yield _compiler()
     yield from _op()
+    yield _plugins()
     yield from _weights()
     yield _data(data)
 
@@ -112,6 +113,18 @@ def _op() -> Iterator[Check]:
             yield Check(f"op on {device}", "note", kernels["why"])
         else:
             yield Check(f"op on {device}", "missing", f"slow reference: {kernels['why']}", kernels["install"])
+
+
+def _plugins() -> Check:
+    """Parts and variants that other packages have brought."""
+    from detrbench.models import parts
+
+    names = ", ".join(parts.plugin_names()) or "none"
+    try:
+        parts.load_plugins()
+    except EnvironmentLacking as error:
+        return Check("plug-ins", "missing", names, f"{error.message}; {error.hint}")
+    return Check("plug-ins", "ok", names)
 
 
 def _weights() -> Iterator[Check]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
-import sys
+import sysconfig
+import venv
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +20,7 @@ INSTALL = "pip install --editable ."
 # All that the page types up to the trial on two images, and then what it does with the figures, on those of the trial.
 WITH_TRIAL = "--results trial"
 
-pytestmark = pytest.mark.full
+Type = Callable[[str], str]
 
 
 def commands() -> list[str]:
@@ -35,24 +38,47 @@ def on_the_trial(command: str) -> str | None:
     return None if command.startswith("detrbench run") else f"{command} {WITH_TRIAL}"
 
 
-def test_the_page_is_true(tmp_path: Path) -> None:
+@pytest.fixture
+def typed(tmp_path: Path) -> Type:
+    """Types a line in the folder of the page's files and returns what it prints; its environment is a clean one.
+
+    What detrbench builds on is seen through a path file, as in `.ci/run`; so nothing is downloaded. The package of the
+    page is where pip installs it, and nowhere else.
+    """
     for name, text in FILE.findall(PAGE.read_text()):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    place = tmp_path / "installed"
-    environment = {**os.environ, "PYTHONPATH": f"{place}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
+    place = tmp_path / "venv"
+    venv.create(place, symlinks=True)
+    paths = {name: Path(path) for name, path in sysconfig.get_paths(vars={"base": str(place)}).items()}
+    (paths["purelib"] / "tested.pth").write_text(f"{ROOT}\n{sysconfig.get_paths()['purelib']}\n")
+    first = {"python": "python", "pip": "python -m pip", "detrbench": "python -m detrbench"}
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    offline = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_QUIET": "1"}
+    environment = {**clean, **offline, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
-    def typed(*words: str) -> str:
-        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    def type_(line: str) -> str:
+        command, *words = shlex.split(line)
+        python, *before = first[command].split()
+        whole = (str(paths["scripts"] / python), *before, *words)
+        done = subprocess.run(whole, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation")
-    typed(*pip, "--target", str(place), ".")  # as `--editable`, but into a folder of this test
-    assert "35 tokens kept" in typed(sys.executable, "try.py")
-    said = {}
-    for command in filter(None, map(on_the_trial, commands())):
-        said[command] = typed(sys.executable, "-m", *command.split())
+    return type_
+
+
+def test_the_package_is_listed_once_it_is_installed(typed: Type) -> None:
+    assert "feature norm" not in typed("detrbench list parts")
+    typed(INSTALL)
+    assert "updates the tokens with the largest feature norm" in typed("detrbench list parts")
+
+
+@pytest.mark.full
+def test_the_page_is_true(typed: Type, tmp_path: Path) -> None:
+    typed(INSTALL)
+    assert "35 tokens kept" in typed("python try.py")
+    said = {command: typed(command) for command in filter(None, map(on_the_trial, commands()))}
     assert "updates the tokens with the largest feature norm" in said["detrbench list parts"]
     assert "5 cells at smoke" in said["detrbench validate norm_score.yaml"]
     assert re.search(r"no_dearer.* ok|ok +no_dearer", said[f"detrbench check norm_score.yaml {WITH_TRIAL}"])
