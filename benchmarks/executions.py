@@ -22,11 +22,12 @@ import torch
 from training_step import batch_of, detector_of, parser_of, words_of
 
 from detrbench.data.loading import Batch
-from detrbench.measure.memory import MIB, peak
+from detrbench.measure.memory import MIB
 from detrbench.training import optimiser
 from detrbench.training.execution import Precision, prepare
 from detrbench.training.recipe import BF16, Recipe
 from detrbench.training.step import Part, train_step
+from detrbench.worker.peak import peak
 
 FLOAT32 = Recipe()
 WAYS: Mapping[str, Recipe] = {

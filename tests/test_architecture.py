@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import detrbench
 HOUSE = Path(detrbench.__file__).resolve().parent
 # From the ground up; what stands on one floor may know its neighbours.
 FLOORS = (
-    {"errors", "measures", "files", "yaml12", "environment", "words", "ranks", "renamed"},
+    {"errors", "measures", "files", "yaml12", "environment", "words", "ranks", "renamed", "worker"},
     {"models"},
     {"weights"},
     {"results"},
@@ -75,3 +76,13 @@ def test_a_module_that_climbs_would_be_seen(tmp_path: Path) -> None:
     module.write_text("def later():\n    from detrbench.cli import output\n\nfrom detrbench import compare\n")
     assert set(imported(module)) == {"cli", "compare"}
     assert FLOOR["measure"] < FLOOR["compare"] < FLOOR["cli"]
+
+
+def test_the_worker_runs_where_nothing_of_the_house_is() -> None:
+    """It imports the standard library, PyTorch and its own modules, in the words of Python 3.9."""
+    allowed = {*sys.stdlib_module_names, "torch"}
+    for path in sorted((HOUSE / "worker").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+        found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        found |= {str(n.module) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and not n.level}
+        assert {name.partition(".")[0] for name in found} <= allowed, path.name

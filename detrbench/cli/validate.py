@@ -56,7 +56,7 @@ def _suite(target: str, as_json: bool) -> None:
     cells = {scale: loaded.rows(scale) for scale in loaded.suite.scales}
     built = set(models.names())
     missing = sorted({str(c.model) for group in cells.values() for c in group if c.is_ours and c.model not in built})
-    lacking = {c.source: why for group in cells.values() for c in group if (why := _lacking(c))}
+    lacking = {(c.source, c.python): why for group in cells.values() for c in group if (why := _lacking(c))}
     if as_json:
         counts = {scale: len(group) for scale, group in cells.items()}
         named = {"not_built_yet": missing, "not_here": list(lacking.values())}
@@ -71,7 +71,7 @@ def _suite(target: str, as_json: bool) -> None:
 
 def _lacking(cell: Cell) -> str | None:
     """Why a detector from elsewhere cannot be built on this machine."""
-    return None if cell.external is None else sources.lacking(cell.external, cell.options)
+    return None if cell.external is None else sources.lacking(cell.external, cell.options, cell.python)
 
 
 def _data(path: Path, as_json: bool) -> None:

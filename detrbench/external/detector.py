@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detrbench.data.sizes import resized_size
@@ -17,6 +16,7 @@ from detrbench.errors import CheckpointError, NotFinite, UsageError
 from detrbench.models import checkpoints
 from detrbench.models.detections import Detections
 from detrbench.words import shown
+from detrbench.worker.building import called, filled
 
 Arguments = Callable[[Tensor], tuple[Any, ...]]
 ToDetections = Callable[[Any, tuple[int, int]], Sequence[Detections]]
@@ -69,15 +69,6 @@ class ExternalDetector:
     load_weights: Callable[[nn.Module, Path], None] = load_state
 
 
-def _called(module: nn.Module) -> Iterator[nn.Module]:
-    """What runs of a module: a list of modules never does, those in it do."""
-    if isinstance(module, nn.ModuleList | nn.ModuleDict):
-        for child in module.children():  # each once, however often it is listed
-            yield from _called(child)
-    else:
-        yield module
-
-
 class Adapted(nn.Module):
     """An external detector as measures meet it: called, split into parts and moved as a detector of ours.
 
@@ -103,7 +94,7 @@ class Adapted(nn.Module):
         """The modules of each part, by its name."""
         found: dict[str, list[nn.Module]] = {}
         for inner, part in self.external.parts.items():
-            found.setdefault(part, []).extend(_called(self.module.get_submodule(inner)))
+            found.setdefault(part, []).extend(called(self.module.get_submodule(inner)))
         return found
 
     @property
@@ -123,11 +114,7 @@ class Adapted(nn.Module):
 
     def forward(self, images: Tensor, masks: Tensor | None = None, *, outputs: str | None = None) -> Any:
         """What the module returns for (B, 3, H, W) images without padding, whatever outputs a detector of ours had."""
-        height, width = images.shape[-2:]
-        down, right = (-side % self.external.multiple for side in (height, width))
-        if down or right:
-            images = F.pad(images, (0, right, 0, down))
-        return self.module(*self.external.arguments(images))
+        return self.module(*self.external.arguments(filled(images, self.external.multiple)))
 
     @torch.no_grad()
     def detections(self, out: Any, images: Tensor, sizes: Tensor, names: Sequence[object]) -> list[Detections]:

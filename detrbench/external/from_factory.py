@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from detrbench.errors import UsageError
-from detrbench.external import sources
 from detrbench.external.detector import ExternalDetector
 from detrbench.external.sources import Source
+from detrbench.worker import identity
 
 
 def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
@@ -19,7 +19,7 @@ def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
     Raises:
         UsageError: there is no such function, or it returns something else.
     """
-    sources.look_here()
+    identity.look_here()
     module, _, function = source.name.partition(":")
     found = importlib.import_module(module)
     if not callable(getattr(found, function, None)):

@@ -10,11 +10,19 @@ from typing import Any
 import torch
 
 from detrbench.errors import DetrbenchError, UsageError
+from detrbench.external import remote
 from detrbench.external.detector import Adapted, ExternalDetector
 from detrbench.external.sources import Source
 
 
-def load(source: Source, options: Mapping[str, Any], seed: int = 0, weights: Path | None = None) -> Adapted:
+def load(
+    source: Source,
+    options: Mapping[str, Any],
+    seed: int = 0,
+    weights: Path | None = None,
+    python: str | None = None,
+    patience: float | None = None,
+) -> Adapted:
     """A detector from elsewhere in eval mode, on the CPU, or on the device that is the default.
 
     Args:
@@ -22,11 +30,16 @@ def load(source: Source, options: Mapping[str, Any], seed: int = 0, weights: Pat
         options: of the row; see `sources`.
         seed: of its random weights.
         weights: a file that fills it.
+        python: the interpreter that runs it, if that is another one.
+        patience: seconds that one there has for each answer; None: as many as it takes.
 
     Raises:
         UsageError: it cannot be built, or is none; the message names the source.
         CheckpointError: the file is not of this detector.
+        WorkerFailed: the other interpreter cannot build it.
     """
+    if python is not None:
+        return Adapted(remote.detector(python, source.name, options, seed, weights, patience), source.text).eval()
     torch.manual_seed(seed)
     build: Callable[..., ExternalDetector] = importlib.import_module(_BUILDERS[source.kind]).build
     try:

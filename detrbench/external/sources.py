@@ -11,12 +11,7 @@ network: of what is not here it is said how it comes.
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.util
-import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +19,14 @@ from typing import Any
 
 from detrbench.environment import version
 from detrbench.errors import DetrbenchError, UsageError
+from detrbench.external import interpreter
 from detrbench.files import sha256_once
 from detrbench.weights import named, store
 from detrbench.words import shown
+from detrbench.worker import identity as worker
 
 FORMS = "hf:ORGANISATION/REPOSITORY, hf:TYPE, torchvision:NAME or factory:PACKAGE.MODULE:FUNCTION"
+FACTORY = "factory"
 CONFIGURATION = ("config.json", "preprocessor_config.json")  # files of a repository that say what its detector is
 
 
@@ -80,20 +78,28 @@ def parse(text: str) -> Source:
     return Source(text, kind, name)
 
 
-def identity(source: Source, options: Mapping[str, Any]) -> list[Any]:
+def identity(source: Source, options: Mapping[str, Any], python: str | None = None) -> list[Any]:
     """What figures of it depend on, its weights apart: source, options, versions, and the content of its files.
 
+    Args:
+        source: where it comes from.
+        options: of the row.
+        python: the interpreter that runs it, if that is another one.
+
     Raises:
-        UsageError: it cannot be built here; the message says what is missing and how it comes.
+        UsageError: it cannot be built there; the message says what is missing and how it comes.
     """
+    if python is not None:
+        found = interpreter.describe(python, source.packages[0])
+        return [source.text, dict(options), found["versions"], found["sources"]]
     versions = {package: version(package) for package in source.packages}
     return [source.text, dict(options), versions, _CONTENT[source.kind](source)]
 
 
-def lacking(source: Source, options: Mapping[str, Any]) -> str | None:
-    """Why it cannot be built here, and what to do; None where it can."""
+def lacking(source: Source, options: Mapping[str, Any], python: str | None = None) -> str | None:
+    """Why it cannot be built, here or in another interpreter, and what to do; None where it can."""
     try:
-        identity(source, options)
+        identity(source, options, python)
     except DetrbenchError as error:
         return error.message
     return None
@@ -127,34 +133,17 @@ def _of_torchvision(source: Source) -> None:
 
 
 def _of_factory(source: Source) -> str:
-    return _sources_of(source.name.partition(":")[0].partition(".")[0], source.text)
+    package = source.packages[0]
+    try:
+        return worker.sources_of(package)
+    except ModuleNotFoundError:
+        hint = "install it, or set PYTHONPATH"
+        raise UsageError(f"{source.text}: no module {package!r} can be imported ({hint})") from None
 
 
 def _require(source: Source, package: str, hint: str) -> None:
     if version(package) is None:
         raise UsageError(f"{source.text}: needs the package {package} ({hint})")
-
-
-def look_here() -> None:
-    """Lets Python find modules in the working folder too, behind all others, as `python -m` does."""
-    here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
-        sys.path.append(here)
-
-
-@functools.cache
-def _sources_of(package: str, source: str) -> str:
-    """A hash of all Python sources of the package, or of the module, that a factory lies in."""
-    look_here()
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise UsageError(f"{source}: no module {package!r} can be imported (install it, or set PYTHONPATH)")
-    origin = Path(spec.origin)
-    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(f"\0{path.relative_to(origin.parent)}\0".encode() + path.read_bytes())
-    return digest.hexdigest()
 
 
 _CONTENT: Mapping[str, Callable[[Source], Any]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 
 import torch
@@ -11,8 +11,9 @@ from torch import nn
 
 from detrbench.data.transforms import Stretch
 from detrbench.errors import UsageError
+from detrbench.external import remote
 from detrbench.external.detector import Adapted, remark_of
-from detrbench.measure import bounds
+from detrbench.measure import recorded
 from detrbench.measure.counters import count, counts, noise
 from detrbench.measure.inputs import Inputs, Size
 from detrbench.measure.other_counters import by_fvcore, by_torch
@@ -21,6 +22,7 @@ from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.measure.tally import OTHER, Tally
 from detrbench.measures import NATIVE
 from detrbench.results.records import Complexity, CrossCheck
+from detrbench.worker import bounds
 
 # Other counters need a real forward. This size is quick, and on four levels has tokens enough for DINO's 900 queries.
 CROSS_CHECK_SIZE = (192, 256)
@@ -44,11 +46,16 @@ def measure(
     """
     detector = _on_meta(create, protocol)
     protocol = _on_its_own(detector, protocol)
-    total, trainable, parameters_by_part = parameters(detector)
-    weights = protocol.inputs.sizes()
-    detector, tallies, remark = _counted(detector, create, protocol)
+    weights, elsewhere = protocol.inputs.sizes(), remote.of(detector)
+    if elsewhere is None:
+        total, trainable, parameters_by_part = parameters(detector)
+        detector, tallies, on_values = _counted(detector, create, protocol)
+        parts: Mapping[str, str] = _part_names(detector)
+    else:
+        total, trainable, parameters_by_part = recorded.parameters(elsewhere)
+        tallies, on_values = recorded.counts(elsewhere, list(weights))
+        parts = elsewhere.part_names
     images = sum(weights.values())
-    parts = _part_names(detector)
     by_part: dict[str, float] = dict.fromkeys(parts.values(), 0.0)
     for size, tally in tallies.items():
         for part, gflops in tally.gflops_by_part(protocol.rule, parts).items():
@@ -57,7 +64,7 @@ def measure(
     return Complexity(
         protocol=protocol.name,
         protocol_version=protocol.version,
-        convention=protocol.convention + remark_of(detector) + remark,
+        convention=protocol.convention + remark_of(detector) + _of_values(tallies, on_values),
         gflops=sum(by_part.values()),
         gflops_by_part=by_part,
         params_millions=total,
@@ -74,21 +81,26 @@ def measure(
 
 def _counted(
     detector: nn.Module, create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityProtocol
-) -> tuple[nn.Module, dict[Size, Tally], str]:
-    """The work by size, the detector that did it, and what the rule says of work that depends on values.
+) -> tuple[nn.Module, dict[Size, Tally], bool]:
+    """The detector that did the work, its work by size, and whether it ran on values.
 
     One from elsewhere that meta tensors do not survive is counted in a forward on the CPU.
     """
     sizes = protocol.inputs.sizes()
     try:
-        tallies = counts(detector, sizes, protocol.outputs)
+        return detector, counts(detector, sizes, protocol.outputs), False
     except RuntimeError:
         if not isinstance(detector, Adapted):
             raise
-        detector = _detector(create, protocol)
-        return detector, counts(detector, sizes, protocol.outputs, noise), WITH_VALUES
-    bounded = any(tally.calls[name] for tally in tallies.values() for name in bounds.OPERATORS)
-    return detector, tallies, bounds.REMARK if bounded else ""
+    detector = _detector(create, protocol)
+    return detector, counts(detector, sizes, protocol.outputs, noise), True
+
+
+def _of_values(tallies: Mapping[Size, Tally], on_values: bool) -> str:
+    """What the rule says of work that depends on values."""
+    if on_values:
+        return WITH_VALUES
+    return bounds.REMARK if any(tally.calls[name] for tally in tallies.values() for name in bounds.OPERATORS) else ""
 
 
 def _on_its_own(detector: nn.Module, protocol: ComplexityProtocol) -> ComplexityProtocol:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,14 +20,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
-from torchvision.ops import MultiScaleRoIAlign
 
-from detrbench.measure import bounds, sampling
+from detrbench.measure import sampling
 from detrbench.measure.inputs import Size
-from detrbench.measure.operations import Work, roi_align_work, work
+from detrbench.measure.operations import Work, as_one, work
 from detrbench.measure.repeats import MEMORY, Call, Forms
 from detrbench.measure.shapes import META_OUTPUTS, NotRemembered
 from detrbench.measure.tally import Tally
+from detrbench.worker import bounds, functions
 
 
 class OperationCounter(TorchDispatchMode):
@@ -63,12 +63,11 @@ class OperationCounter(TorchDispatchMode):
             sampling.follow(name, args, out, tuple(self._scope), done or [], self.tally)
         return out
 
-    def _book(self, operator: str, done: list[tuple[str, int]] | None) -> None:
-        if done is None:
-            return
-        self.tally.calls[operator] += 1
-        for kind, units in done:
-            self.tally.units[tuple(self._scope), operator, kind] += units
+    def _book(self, operator: str, done: Work | None) -> None:
+        self.tally.book(tuple(self._scope), operator, done)
+
+    def _book_compiled(self, name: str, args: Sequence[Any]) -> None:
+        self._book(name, sampling.compiled_work(args))
 
     def _before(self, module: nn.Module, args: Any) -> None:
         if id(module) in self._names:
@@ -89,7 +88,7 @@ class OperationCounter(TorchDispatchMode):
         """Count what runs inside the block; the detector must not be changed there."""
         hooks = register_module_forward_pre_hook(self._before), register_module_forward_hook(self._after)
         try:
-            with self._remembering(), sampling.compiled(self._book), bounds.nms_of_all_classes(), self:
+            with self._remembering(), functions.watched(self._book_compiled), bounds.nms_of_all_classes(), self:
                 yield self.tally
         finally:
             for hook in hooks:
@@ -141,13 +140,8 @@ def _is_composite(func: Any) -> bool:
 
 def _as_one(module: nn.Module) -> Callable[[Tensor], tuple[str, Work]] | None:
     """How a module is counted whose operators say less than it does; None for all others."""
-    if "FrozenBatchNorm" in type(module).__name__:
-        # However it is written (two operators, one, a call to batch_norm), it is one frozen batch norm.
-        return lambda out: ("frozen_batch_norm", [("frozen_batch_norm", out.numel())])
-    if isinstance(module, MultiScaleRoIAlign):
-        # Each box is on one level, which only its values say.
-        return lambda out: ("torchvision::roi_align", roi_align_work(out, module.sampling_ratio))
-    return None
+    counted = as_one(type(module).__name__)
+    return None if counted is None else functools.partial(counted, vars(module))
 
 
 def count(detector: nn.Module, height: int, width: int, outputs: str) -> Tally:

@@ -6,10 +6,8 @@ processes, not between rounds, so intervals count processes where there are seve
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detrbench import statistics
+from detrbench.external import remote
 from detrbench.external.detector import remark_of
 from detrbench.measure import machine, timing
 from detrbench.measure.inference import Progress, evaluating
@@ -24,6 +23,7 @@ from detrbench.measure.parts import modules_by_part
 from detrbench.measure.protocols.latency import LatencyProtocol
 from detrbench.measure.timing import Samples, Timed
 from detrbench.results.records import Estimate, Latency
+from detrbench.worker import clock
 
 PART_ROUNDS = 3
 NOISE_MARGIN = 0.01  # a detector timed against itself should agree this well
@@ -49,6 +49,7 @@ def measure(
     Raises:
         ValueError: detectors on different devices.
         EnvironmentLacking: a mode that this device does not have.
+        CannotBeTimed: one of them failed; the others can be timed without it.
     """
     found = [timing.time_together(detectors, protocol, progress)]
     found += [others(number) for number in range(1, protocol.processes)] if others is not None else []
@@ -56,10 +57,12 @@ def measure(
     machines = [each.machine for each in found]
     remarks = list(dict.fromkeys(remark for each in machines for remark in machine.remarks(each)))
     remarks += _noise_remark(noise)
-    return {
-        name: _record(detector, protocol, [each.samples[name] for each in found], session, noise, remarks, machines)
-        for name, detector in detectors.items()
-    }
+    records = {}
+    for name, detector in detectors.items():
+        samples = [each.samples[name] for each in found]
+        with timing.blaming(name):
+            records[name] = _record(detector, protocol, samples, session, noise, remarks, machines)
+    return records
 
 
 def _self_ratio(found: list[Timed]) -> Estimate:
@@ -165,50 +168,9 @@ def _parts_of(detector: nn.Module, protocol: LatencyProtocol) -> dict[str, float
 
 
 def by_part(detector: nn.Module, images: Tensor, rounds: int = PART_ROUNDS) -> dict[str, float]:
-    """Median milliseconds of each part, and "other" for what runs outside of all, in passes of their own.
-
-    A part that runs inside another (heads in the decoder, say) counts for the outer one. On a GPU every border between
-    parts waits for the device, so the sum exceeds an uninstrumented forward somewhat.
-    """
-    taken = []
-    for _ in range(rounds):
-        with evaluating(detector), _stopwatches(detector, images.device) as times:
-            start = _now(images.device)
-            detector(images, None)
-            times["other"] = _now(images.device) - start - sum(times.values())
-        taken.append(times)
-    return {part: 1000 * float(np.median([times[part] for times in taken])) for part in taken[0]}
-
-
-@contextmanager
-def _stopwatches(detector: nn.Module, device: torch.device) -> Iterator[dict[str, float]]:
-    """Seconds by part of what runs inside the block; the dictionary fills as it runs."""
-    parts = modules_by_part(detector)
-    times = dict.fromkeys((part for part, _ in parts), 0.0)
-    running: list[float] = []  # when each part that is running now began, outermost first
-
-    def before(module: nn.Module, args: object) -> None:
-        running.append(_now(device))
-
-    def after(part: str) -> Callable[[nn.Module, object, object], None]:
-        def stop(module: nn.Module, args: object, out: object) -> None:
-            began = running.pop()
-            if not running:
-                times[part] += _now(device) - began
-
-        return stop
-
-    hooks = [module.register_forward_pre_hook(before) for _, module in parts]
-    hooks += [module.register_forward_hook(after(part)) for part, module in parts]
-    try:
-        yield times
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _now(device: torch.device) -> float:
-    """Seconds, once the device has caught up."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+    """Median milliseconds of each part, and "other"; see `worker.clock.by_part`."""
+    elsewhere = remote.of(detector)
+    if elsewhere is not None:
+        return elsewhere.by_part(images, rounds)
+    with evaluating(detector):
+        return clock.by_part(lambda: detector(images, None), modules_by_part(detector), images.device, rounds)

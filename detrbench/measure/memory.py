@@ -6,23 +6,19 @@ process's or allocator's highest total. On a CPU the allocator is followed by th
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import os
-import resource
-import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from detrbench.external import remote
 from detrbench.external.detector import remark_of
 from detrbench.measure.inference import evaluating
 from detrbench.measure.machine import name as device_name
 from detrbench.measure.protocols.memory import MemoryProtocol
 from detrbench.results.records import Memory
+from detrbench.worker.peak import peak, process_peak, reset_process_peak
 
 MIB = 2**20
 
@@ -38,9 +34,14 @@ def measure(detector: nn.Module, protocol: MemoryProtocol, training: bool = True
     parameter = next(detector.parameters())
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(protocol.batch_size, 3, protocol.height, protocol.width, generator=generator).to(parameter)
-    _reset_process_peak(images.device)
-    forward = peak(lambda: _forward(detector, images), images.device)
-    step = _training_peak(detector, images, protocol, generator) if training else None
+    elsewhere = remote.of(detector)
+    if elsewhere is None:
+        reset_process_peak(images.device)
+        forward = peak(lambda: _forward(detector, images), images.device)
+        step = _training_peak(detector, images, protocol, generator) if training else None
+        process = process_peak(images.device)
+    else:
+        (forward, process), step = elsewhere.peaks(images), None
     return Memory(
         protocol=protocol.name,
         protocol_version=protocol.version,
@@ -51,7 +52,7 @@ def measure(detector: nn.Module, protocol: MemoryProtocol, training: bool = True
         width=protocol.width,
         forward_mib=forward / MIB,
         training_step_mib=None if step is None else step / MIB,
-        process_peak_mib=_process_peak(images.device) / MIB,
+        process_peak_mib=process / MIB,
     )
 
 
@@ -80,51 +81,6 @@ def _target(detector: Any, objects: int, images: Tensor, generator: torch.Genera
     """Random objects: labels (n,) int64, boxes (n, 4) cx, cy, w, h."""
     boxes = 0.25 + 0.5 * torch.rand(objects, 4, generator=generator)
     return {"labels": torch.zeros(objects, dtype=torch.int64, device=images.device), "boxes": boxes.to(images)}
-
-
-def peak(run: Callable[[], Any], device: torch.device) -> float:
-    """Bytes that the allocator handed out at the highest point, above what it held before."""
-    if device.type != "cuda":
-        return _cpu_peak(run)
-    torch.cuda.synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    torch.cuda.synchronize(device)
-    return float(torch.cuda.max_memory_allocated(device) - before)
-
-
-def _cpu_peak(run: Callable[[], Any]) -> float:
-    """The highest running total of the allocations and releases that the profiler saw, in their order in time."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # read at its first use; it reports a missing GPU as an error
-    with torch.autograd.profiler.profile(profile_memory=True) as profile:
-        run()
-    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
-    held = highest = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        highest = max(highest, held)
-    return float(highest)
-
-
-def _reset_process_peak(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak starts again from now
-
-
-def _process_peak(device: torch.device) -> float:
-    """Bytes: reserved by the allocator on a GPU, else the process's highest resident size."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_reserved(device))
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * float(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
-    except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return float(peak if sys.platform == "darwin" else 1024 * peak)
 
 
 def _process_convention(device: torch.device) -> str:

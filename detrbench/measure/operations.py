@@ -7,7 +7,7 @@ Formulas read shapes only, so they work on meta tensors. What a unit costs is th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
@@ -19,7 +19,7 @@ from detrbench.models.ops.flops import sampled_channels
 Work = list[tuple[str, int]]  # (kind, units)
 Formula = Callable[[tuple[Any, ...], Any], Work]  # (arguments, output) -> work
 
-# Neither arithmetic nor traffic: new views and uninitialised memory. They are not even listed.
+# Neither arithmetic nor traffic: new views, uninitialised memory, questions. They are not even listed.
 FREE = {
     "aten::_unsafe_view",
     "aten::detach",
@@ -28,6 +28,7 @@ FREE = {
     "aten::empty_strided",
     "aten::new_empty",
     "aten::lift_fresh",
+    "aten::promote_types",
     "prim::device",
 }
 
@@ -52,14 +53,25 @@ def work(func: torch._ops.OpOverload, args: tuple[Any, ...], out: Any) -> Work |
     return None if formula is None else formula(args, out)
 
 
+def work_of(name: str, overload: str, is_view: bool, pointwise: bool, args: tuple[Any, ...], out: Any) -> Work | None:
+    """The work of one call that another PyTorch has made; that one's word counts where ours has no such operation."""
+    namespace, _, operator = name.partition("::")
+    func = getattr(getattr(getattr(torch.ops, namespace), operator, None), overload or "default", None)
+    formula = _formula_of(name, is_view, pointwise) if func is None else _formula(func)
+    return None if formula is None else formula(args, out)
+
+
 @functools.cache
 def _formula(func: torch._ops.OpOverload) -> Formula | None:
-    name = func._schema.name
-    if func.is_view or name in FREE:
+    return _formula_of(func._schema.name, func.is_view, torch.Tag.pointwise in func.tags)
+
+
+def _formula_of(name: str, is_view: bool, pointwise: bool) -> Formula | None:
+    if is_view or name in FREE:
         return None
     if name in _FORMULAS:
         return _FORMULAS[name]
-    if torch.Tag.pointwise in func.tags and name not in _NOT_ARITHMETIC:
+    if pointwise and name not in _NOT_ARITHMETIC:
         return _elementwise
     return lambda args, out: []
 
@@ -132,10 +144,10 @@ def _deformable_convolution(args: tuple[Any, ...], out: Tensor) -> Work:
 
 
 def _roi_align(args: tuple[Any, ...], out: Tensor) -> Work:
-    return roi_align_work(out, args[5])
+    return _roi_align_work(out, args[5])
 
 
-def roi_align_work(out: Tensor, side: int) -> Work:
+def _roi_align_work(out: Tensor, side: int) -> Work:
     """torchvision's: `side` x `side` samples of each output cell, and their mean; without it the size of boxes says."""
     samples = out.numel() * side**2
     return [("grid_sample", samples), ("reduction", samples)] if side > 0 else []
@@ -210,3 +222,26 @@ _FORMULAS: dict[str, Formula] = {
         _input("reduction"),
     ),
 }
+
+
+def _frozen_batch_norm(said: Mapping[str, Any], out: Tensor) -> tuple[str, Work]:
+    """However it is written (two operators, one, a call to batch_norm), it is one frozen batch norm."""
+    return "frozen_batch_norm", [("frozen_batch_norm", out.numel())]
+
+
+def _multi_scale_roi_align(said: Mapping[str, Any], out: Tensor) -> tuple[str, Work]:
+    """Each box is on one level, which only its values say."""
+    return "torchvision::roi_align", _roi_align_work(out, said["sampling_ratio"])
+
+
+AS_ONE: Mapping[str, Callable[[Mapping[str, Any], Tensor], tuple[str, Work]]] = {
+    "FrozenBatchNorm": _frozen_batch_norm,
+    "MultiScaleRoIAlign": _multi_scale_roi_align,
+}
+"""What the name of a module's class contains -> from its attributes and its output, what it is counted as, since its
+operators say less."""
+
+
+def as_one(kind: str) -> Callable[[Mapping[str, Any], Tensor], tuple[str, Work]] | None:
+    """How a module of that class is counted as one; None for all others."""
+    return next((counted for part, counted in AS_ONE.items() if part in kind), None)

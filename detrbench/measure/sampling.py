@@ -12,18 +12,15 @@ Three ways are common beside the op of ours:
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from detrbench.measure.tally import Scope, Tally
 from detrbench.models.ops.flops import sampled_channels
 
-COMPILED = ("MSDeformAttnFunction", "MultiScaleDeformableAttnFunction")  # by the names of the autograd functions
 Work = list[tuple[str, int]]  # (kind, units)
 
 
@@ -128,36 +125,6 @@ def _mark_of(tensor: Any, scope: Scope, kind: str | None = None) -> _Mark | None
     return mark if mark is not None and mark.scope == scope and kind in (None, mark.kind) else None
 
 
-@contextlib.contextmanager
-def compiled(book: Callable[[str, Work], None]) -> Iterator[None]:
-    """Counts compiled deformable attention inside the block, in its place: there is none for meta tensors, or a CPU.
-
-    Args:
-        book: takes the name of what ran, and its work.
-    """
-    found = [each for each in _heirs(torch.autograd.Function) if each.__name__ in COMPILED]
-    for function in found:
-        function.apply = _counted(function.__name__, book)
-    try:
-        yield
-    finally:
-        for function in found:
-            del function.apply
-
-
-def _counted(name: str, book: Callable[[str, Work], None]) -> Callable[..., Tensor]:
-    """Takes value (N, S, M, D), shapes, starts, locations (N, Q, M, L, P, 2), ...; gives zeros (N, Q, M * D)."""
-
-    def counted(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, *further: Any) -> Tensor:
-        book(name, [("deformable_attention", sampled_channels(value.shape, locations.shape))])
-        images, queries, heads = locations.shape[:3]
-        return value.new_zeros(images, queries, heads * value.shape[-1])
-
-    return counted
-
-
-def _heirs(kind: type) -> Iterator[Any]:
-    heir: Any
-    for heir in kind.__subclasses__():
-        yield heir
-        yield from _heirs(heir)
+def compiled_work(args: Sequence[Any]) -> Work:
+    """The work of a compiled function, by what it is called with; see `worker.functions`."""
+    return [("deformable_attention", sampled_channels(args[0].shape, args[3].shape))]

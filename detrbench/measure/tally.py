@@ -24,6 +24,14 @@ class Tally:
         self.units.update(other.units)
         self.calls.update(other.calls)
 
+    def book(self, scope: Scope, operator: str, work: Iterable[tuple[str, int]] | None) -> None:
+        """Adds one call and its (kind, units); None is no call that anybody counts."""
+        if work is None:
+            return
+        self.calls[operator] += 1
+        for kind, units in work:
+            self.units[scope, operator, kind] += units
+
     def take_back(self, scope: Scope, operator: str, work: Iterable[tuple[str, int]]) -> None:
         """Forgets one call and its (kind, units), which turned out to be part of another operator."""
         self.calls -= Counter({operator: 1})

@@ -10,7 +10,7 @@ import contextlib
 import random
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from detrbench import models
 from detrbench.errors import EnvironmentLacking
+from detrbench.external import remote
 from detrbench.external.detector import Adapted
 from detrbench.measure import machine
 from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.inputs import Size, detr_size, val2017_first_100
-from detrbench.measure.protocols.latency import LatencyProtocol
+from detrbench.measure.protocols.latency import MODES, LatencyProtocol
 from detrbench.models.export import OnnxDetector, differences, export_onnx
+from detrbench.worker import clock
 
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
@@ -44,6 +46,29 @@ RETAKES = 5  # how often such a sample is taken again at once
 Run = Callable[[Tensor], Any]
 # Writing one takes half a minute: what was tried is what is timed.
 _EXPORTED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], OnnxDetector]] = WeakKeyDictionary()
+Window = Callable[[Tensor, float], tuple[float, float, float, int]]  # (images, seconds) -> see `worker.clock.window`
+
+
+class CannotBeTimed(Exception):
+    """One of several detectors failed while they were timed together, or got ready for that.
+
+    Args:
+        name: of that one.
+        error: what it raised.
+    """
+
+    def __init__(self, name: str, error: Exception) -> None:
+        super().__init__(name, error)
+        self.name, self.error = name, error
+
+
+@contextlib.contextmanager
+def blaming(name: str) -> Iterator[None]:
+    """Whatever a detector of that name raises inside the block is a `CannotBeTimed`."""
+    try:
+        yield
+    except Exception as error:
+        raise CannotBeTimed(name, error) from error
 
 
 @dataclass
@@ -99,6 +124,7 @@ def time_together(
     Raises:
         ValueError: detectors on different devices.
         EnvironmentLacking: a mode that this device does not have.
+        CannotBeTimed: one of them failed; the others can be timed without it.
     """
     device = common_device(detectors)
     samples, twin_of = {name: Samples(device.type == "cuda") for name in detectors}, next(iter(detectors))
@@ -109,16 +135,18 @@ def time_together(
             stack.enter_context(evaluating(detector))
         # The inputs of a round are made before it is timed; a graph or a compiled detector has one fixed input.
         inputs = [_images(detectors, protocol, device, index) for index in range(_num_sizes(protocol))]
-        runs = {name: _runner(detector, inputs[0][name], protocol) for name, detector in detectors.items()}
-        for name, run in runs.items():
-            _warm_up(run, inputs[0][name], protocol)
+        windows = {name: _window(detector, inputs[0][name], protocol) for name, detector in detectors.items()}
+        for name, window in windows.items():
+            with blaming(name):
+                _warm_up(window, inputs[0][name], protocol)
         watch = machine.Watch(device)
-        order: list[str | None] = [*runs, None]
+        order: list[str | None] = [*windows, None]
         for done in range(protocol.rounds):
             rng.shuffle(order)
             for slot in order:
                 name, into = (twin_of, twin) if slot is None else (slot, samples[slot])
-                _time_one(runs[name], inputs[done % len(inputs)][name], protocol, watch, into)
+                with blaming(name):
+                    _time_one(windows[name], inputs[done % len(inputs)][name], protocol, watch, into)
             watch.again()
             if progress is not None:
                 progress(done + 1, protocol.rounds)
@@ -165,6 +193,17 @@ def noise(batch_size: int, height: int, width: int, seed: int) -> Tensor:
     return torch.randn(batch_size, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+def _window(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> Window:
+    """What times forwards of a detector, where it runs: here, or in another interpreter."""
+    elsewhere = remote.of(detector)
+    if elsewhere is None:
+        run = _runner(detector, images, protocol)
+        return lambda images, seconds: clock.window(lambda: run(images), images.device, seconds)
+    if protocol.mode != "eager":
+        raise EnvironmentLacking(f"in another interpreter nothing is timed {MODES[protocol.mode]}")
+    return elsewhere.window
+
+
 def _runner(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> Run:
     """The detector as the protocol's mode runs it."""
     detector = in_form(detector, protocol)
@@ -189,7 +228,7 @@ def try_mode(detector: nn.Module, protocol: LatencyProtocol) -> None:
         parameter = next(detector.parameters())
         images = noise(protocol.batch_size, *size_of(detector, protocol), protocol.seed).to(parameter)
         with evaluating(detector):
-            _runner(detector, images, protocol)(images)
+            _window(detector, images, protocol)(images, 0.0)
 
 
 def _graphed(detector: nn.Module, images: Tensor) -> Run:
@@ -232,11 +271,11 @@ def _exported(module: nn.Module, images: Tensor) -> Run:
     return exported
 
 
-def _warm_up(run: Run, images: Tensor, protocol: LatencyProtocol) -> None:
+def _warm_up(window: Window, images: Tensor, protocol: LatencyProtocol) -> None:
     """Run for the protocol's time and until the time settles, within a bound."""
     began, before = time.perf_counter(), float("inf")
     while True:
-        now = float(np.median([_forward(run, images)[1] for _ in range(SETTLING)]))
+        now = float(np.median([window(images, 0.0)[1] for _ in range(SETTLING)]))
         elapsed = time.perf_counter() - began
         settled = elapsed >= protocol.warmup_seconds and abs(now - before) <= STABLE * before
         if settled or elapsed >= LONGEST_WARMUP * protocol.warmup_seconds:
@@ -244,51 +283,24 @@ def _warm_up(run: Run, images: Tensor, protocol: LatencyProtocol) -> None:
         before = now
 
 
-def _time_one(run: Run, images: Tensor, protocol: LatencyProtocol, watch: machine.Watch, into: Samples) -> None:
+def _time_one(window: Window, images: Tensor, protocol: LatencyProtocol, watch: machine.Watch, into: Samples) -> None:
     """One sample: a forward, or the mean forward of a window. One that lost its CPU to others is taken again."""
     for _ in range(RETAKES):
-        _take(run, images, protocol, watch, into)
+        _take(window, images, protocol, watch, into)
         if into.on_gpu or not disturbed(into.share)[-1]:
             return
         for values in (into.device_ms, into.host_ms, into.cpu_ms):
             values.pop()
         into.retaken += 1
-    _take(run, images, protocol, watch, into)
+    _take(window, images, protocol, watch, into)
 
 
-def _take(run: Run, images: Tensor, protocol: LatencyProtocol, watch: machine.Watch, into: Samples) -> None:
+def _take(window: Window, images: Tensor, protocol: LatencyProtocol, watch: machine.Watch, into: Samples) -> None:
     before = watch.joules() if protocol.window_seconds is not None else None
-    device_ms, host_ms, cpu_ms, forwards = _window(run, images, protocol.window_seconds or 0.0)
+    device_ms, host_ms, cpu_ms, forwards = window(images, protocol.window_seconds or 0.0)
     after = watch.joules() if before is not None else None
     if before is not None and after is not None:
         into.joules.append((after - before) / forwards / protocol.batch_size)
     into.device_ms.append(device_ms)
     into.host_ms.append(host_ms)
     into.cpu_ms.append(cpu_ms)
-
-
-def _forward(run: Run, images: Tensor) -> tuple[float, float, float]:
-    """(device, host, CPU) milliseconds of one forward, the device idle before and after."""
-    device_ms, host_ms, cpu_ms, _ = _window(run, images, 0.0)
-    return device_ms, host_ms, cpu_ms
-
-
-def _window(run: Run, images: Tensor, seconds: float) -> tuple[float, float, float, int]:
-    """(device, host, CPU milliseconds a forward, forwards) of forwards that follow each other for so long."""
-    forwards = 0
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if images.is_cuda else []
-    if events:
-        torch.cuda.synchronize(images.device)
-        events[0].record()
-    wall, cpu = time.perf_counter(), time.process_time()
-    while forwards == 0 or time.perf_counter() - wall < seconds:
-        run(images)
-        forwards += 1
-        if events and forwards % 16 == 0:  # the queue must not run ahead of the clock by more than this
-            torch.cuda.synchronize(images.device)
-    if events:
-        events[1].record()
-        torch.cuda.synchronize(images.device)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    device_ms = events[0].elapsed_time(events[1]) if events else 1000 * wall
-    return device_ms / forwards, 1000 * wall / forwards, 1000 * cpu / forwards, forwards

@@ -66,7 +66,11 @@ def describing_columns(section: Section) -> list[Column]:
         return cell
 
     def origin(entry: Entry) -> TableCell:
-        return TableCell(entry.source, "text", entry.source) if entry.source else EMPTY
+        if not entry.source:
+            return EMPTY
+        torch = entry.interpreter.get("torch")
+        text = f"{entry.source}, PyTorch {torch}" if torch else entry.source
+        return TableCell(text, "text", text)
 
     keys = [key for key in _keys(section) if _has_column(section, key)]
     elsewhere = any(entry.source for entry in section.entries)

@@ -168,6 +168,14 @@ class Entry:
         return self.cell.cell.get("source") if self.cell else None
 
     @property
+    def interpreter(self) -> Mapping[str, Any]:
+        """The versions in the interpreter that ran it, where that was another one than detrbench's."""
+        environments = (
+            mapping(each.get("environment")) for each in (self.cell.envelopes if self.cell else {}).values()
+        )
+        return next((mapping(each["interpreter"]) for each in environments if "interpreter" in each), {})
+
+    @property
     def weights_of(self) -> str | None:
         """The row whose weights this one is measured with, where it was not trained itself."""
         return self.cell.cell.get("weights_of") if self.cell else None

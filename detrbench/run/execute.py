@@ -77,10 +77,8 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     for item in items:
         if item.measure == "training" and item.state == "todo":
             item.cell.settings.recipe.check_shared(options.gpus)
-    items = [
-        dataclasses.replace(item, batch_size=options.batch_size, skip=options.skip, tensorboard=options.tensorboard)
-        for item in items
-    ]
+    asked = {name: getattr(options, name) for name in ("batch_size", "skip", "tensorboard", "time_limit")}
+    items = [dataclasses.replace(item, **asked) for item in items]
     return PreparedRun(loaded, scale, cells, items, store, environment, options)
 
 

@@ -51,6 +51,8 @@ def folder_name(cell: Cell) -> str:
         parts.append(folder_name(cell.weights_of))
     if cell.source is not None:
         parts.append(cell.source)
+    if cell.python is not None:
+        parts.append(cell.python)
     return f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', cell.id)}-{_digest(parts)[:8]}"
 
 
@@ -182,7 +184,7 @@ def _described(detector: DetectorSpec) -> list[Any]:
 
 def _elsewhere(cell: Cell) -> list[Any] | None:
     """What a detector from elsewhere is; None for one of ours."""
-    return sources.identity(cell.external, cell.options) if cell.external else None
+    return sources.identity(cell.external, cell.options, cell.python) if cell.external else None
 
 
 def _digest(value: Any) -> str:

@@ -56,7 +56,7 @@ class WorkItem:
     their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
     released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
     the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights. `tensorboard`:
-    training writes for that too.
+    training writes for that too. `time_limit`: seconds that another interpreter has for each answer; 0: no limit.
     """
 
     cell: Cell
@@ -76,6 +76,7 @@ class WorkItem:
     batch_size: int = 1
     identity: str = ""
     tensorboard: bool = False
+    time_limit: float = 0.0
 
     @property
     def name(self) -> str:
@@ -211,7 +212,7 @@ def _cell_lacks(cell: Cell, now: Conditions) -> str | None:
     if cell.model is None:
         return "an external detector: score its predictions with detrbench evaluate"
     if cell.external:
-        return sources.lacking(cell.external, cell.options)
+        return sources.lacking(cell.external, cell.options, cell.python)
     if cell.model not in now.built:
         return UNKNOWN
     return None

@@ -46,7 +46,7 @@ from detrbench.measure.timing import Timed
 from detrbench.measures import COMMON, EVALUATED, MEASURES
 from detrbench.pictures import scene
 from detrbench.ranks import ALONE, Ranks
-from detrbench.results.records import Accuracy, BeganWith, Complexity
+from detrbench.results.records import Accuracy, BeganWith, Complexity, Latency
 from detrbench.run.parent import end_with_the_parent
 from detrbench.run.plan import WorkItem
 from detrbench.run.start import Start
@@ -73,7 +73,7 @@ def take(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks
 def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     """The cell's detector in eval mode, with the weights that the plan names."""
     if item.cell.external:
-        return _elsewhere(item.cell, item.weights).to(device)
+        return _elsewhere(item, item.weights).to(device)
     detector = _create(item, open_data if item.weights == "trained" else None)
     if item.weights == "checkpoint":
         models.load_checkpoint(detector, Path(str(item.cell.checkpoint)))
@@ -85,11 +85,13 @@ def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     return detector.to(device).eval()
 
 
-def _elsewhere(cell: Cell, weights: str = "random") -> external.Adapted:
+def _elsewhere(item: WorkItem, weights: str = "random") -> external.Adapted:
     """A detector from elsewhere, with random weights from the recipe's seed or those of its checkpoint."""
+    cell = item.cell
     assert cell.external is not None
     file = Path(str(cell.checkpoint)) if weights == "checkpoint" else None
-    return external.load(cell.external, cell.options, cell.settings.recipe.seed, file)
+    seed, patience = cell.settings.recipe.seed, item.time_limit or None
+    return external.load(cell.external, cell.options, seed, file, cell.python, patience)
 
 
 def _refuse_other_classes(detector: Any, item: WorkItem, open_data: OpenData) -> None:
@@ -120,16 +122,16 @@ def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
-        records[name] = count(cell, name, item.anew)
+        records[name] = _count_one(item, name)
     return records
 
 
-def count(cell: Cell, name: str, anew: bool = False) -> Complexity:
-    """The complexity of a cell under a protocol; `anew` even where the user's caches know it."""
+def _count_one(item: WorkItem, name: str) -> Complexity:
+    cell = item.cell
     if cell.external:
-        return complexity.measure(functools.partial(_elsewhere, cell), _counting(cell, name))
+        return complexity.measure(functools.partial(_elsewhere, item), _counting(cell, name))
     options = cell.options if name == EVALUATED else cell.complexity_options
-    return counting.count(str(cell.model), options, _counting(cell, name), anew=anew)
+    return counting.count(str(cell.model), options, _counting(cell, name), anew=item.anew)
 
 
 def _counting(cell: Cell, name: str) -> ComplexityProtocol:
@@ -322,8 +324,10 @@ def take_latency(
     report: Report,
     open_data: OpenData,
     processes: int | None = None,
-) -> dict[str, dict[str, Any]]:
-    """Latency of several cells, interleaved: {cell id: records by protocol}.
+) -> dict[str, dict[str, Any] | Exception]:
+    """Latency of several cells, interleaved: {cell id: records by protocol, or what kept it from being timed}.
+
+    Where one fails, the others are timed anew without it: what had been timed beside it had its rounds disturbed.
 
     Args:
         ready: cell id -> item and detector.
@@ -332,22 +336,44 @@ def take_latency(
         open_data: as for `load`, in the processes that repeat the timing.
         processes: in place of the protocol's number.
     """
-    records: dict[str, dict[str, Any]] = {name: {} for name in ready}
+    records: dict[str, Any] = {name: {} for name in ready}
     wanted = dict.fromkeys(name for item, _ in ready.values() for name in item.cell.protocols_of("latency"))
     for name in wanted:
-        group = {id_: pair for id_, pair in ready.items() if name in pair[0].cell.protocols_of("latency")}
-        protocol = _sized(protocols.get("latency", name), next(iter(group.values()))[0])
-        protocol = dataclasses.replace(protocol, processes=processes or protocol.processes)
-        group = _able(group, protocol, report)
-        if not group:
-            continue
-        items = {id_: item for id_, (item, _) in group.items()}
-        others = functools.partial(_time_in_a_fresh_process, items, device, open_data, protocol)
-        detectors = {id_: detector for id_, (_, detector) in group.items()}
-        found = latency.measure(detectors, protocol, _count(report, name, "rounds"), others)
-        for id_, record in found.items():
-            records[id_][name] = record
+        while True:
+            group = {id_: pair for id_, pair in ready.items() if _is_due(records[id_], pair[0], name)}
+            try:
+                for id_, record in _timed(group, name, device, report, open_data, processes).items():
+                    records[id_][name] = record
+                break
+            except timing.CannotBeTimed as failed:
+                records[failed.name] = failed.error
     return records
+
+
+def _is_due(records: Any, item: WorkItem, protocol: str) -> bool:
+    return not isinstance(records, Exception) and protocol in item.cell.protocols_of("latency")
+
+
+def _timed(
+    group: Mapping[str, tuple[WorkItem, Any]],
+    name: str,
+    device: str,
+    report: Report,
+    open_data: OpenData,
+    processes: int | None,
+) -> dict[str, Latency]:
+    """Latency of all of a group under one protocol."""
+    if not group:
+        return {}
+    protocol = _sized(protocols.get("latency", name), next(iter(group.values()))[0])
+    protocol = dataclasses.replace(protocol, processes=processes or protocol.processes)
+    able = _able(group, protocol, report)
+    if not able:
+        return {}
+    items = {id_: item for id_, (item, _) in able.items()}
+    others = functools.partial(_time_in_a_fresh_process, items, device, open_data, protocol)
+    detectors = {id_: detector for id_, (_, detector) in able.items()}
+    return latency.measure(detectors, protocol, _count(report, name, "rounds"), others)
 
 
 def _able(
@@ -408,7 +434,10 @@ def _time_anew(
     threads: int,
 ) -> Timed:
     torch.set_num_threads(threads)
-    detectors = {id_: load(item, device, open_data) for id_, item in items.items()}
+    detectors = {}
+    for id_, item in items.items():
+        with timing.blaming(id_):
+            detectors[id_] = load(item, device, open_data)
     return timing.time_together(detectors, protocol, process=number)
 
 

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
 from detrbench.errors import DetrbenchError
+from detrbench.external import interpreter
+from detrbench.external.interpreter import WorkerFailed
 from detrbench.files import Unwritable, write_atomic
 from detrbench.measures import TIMED
 from detrbench.ranks import RankLost
@@ -29,6 +31,7 @@ from detrbench.run.plan import WorkItem
 from detrbench.run.reuse import KnownRecord, KnownRecords
 from detrbench.run.team import Team
 from detrbench.run.time_limit import Expired
+from detrbench.suite.cells import Cell
 from detrbench.training.checkpoint import STATES
 
 
@@ -222,8 +225,11 @@ def _start(item: WorkItem, listener: Listener) -> float:
 
 
 def _note_failure(item: WorkItem, error: Exception) -> Outcome:
-    """Marks an item failed; must be called while the exception is being handled."""
-    return mark_failed(item, explain(error), traceback.format_exc())
+    """Marks an item failed."""
+    details = "".join(traceback.format_exception(error))
+    if isinstance(error, WorkerFailed):
+        details += error.details
+    return mark_failed(item, explain(error), details)
 
 
 def _note_expired(item: WorkItem, late: Expired) -> Outcome:
@@ -295,7 +301,11 @@ def _time_together(items: list[WorkItem], context: RunContext, listener: Listene
     except Exception as error:
         return outcomes + [_tell(listener, _note_failure(item, error)) for item, _ in ready.values()]
     seconds = (time.monotonic() - started) / len(ready)
-    return outcomes + [_tell(listener, _keep(item, records[id_], context, seconds)) for id_, (item, _) in ready.items()]
+    for id_, (item, _) in ready.items():
+        found = records[id_]
+        outcome = _note_failure(item, found) if isinstance(found, Exception) else _keep(item, found, context, seconds)
+        outcomes.append(_tell(listener, outcome))
+    return outcomes
 
 
 def _keep(
@@ -311,9 +321,17 @@ def _keep(
         extra["official"] = item.official
     if item.batch_size > 1 and item.measure == "accuracy":
         extra["batch_size"] = item.batch_size
-    item.folder.write_envelope(item.measure, item.key, records, environment or context.environment, seconds, **extra)
+    taken_in = {**(environment or context.environment), **_of_interpreter(item.cell)}
+    item.folder.write_envelope(item.measure, item.key, records, taken_in, seconds, **extra)
     _mark_done(item)
     return Outcome(item, "done", None, seconds)
+
+
+def _of_interpreter(cell: Cell) -> Mapping[str, Any]:
+    """What the environment of a figure holds more, where another interpreter runs the detector: its versions."""
+    if cell.external is None or cell.python is None:
+        return {}
+    return {"interpreter": interpreter.describe(cell.python, cell.external.packages[0])["versions"]}
 
 
 def _mark_done(item: WorkItem) -> None:

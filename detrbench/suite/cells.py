@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import os
 import string
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from pydantic import ValidationError
 from detrbench import models, published, yaml12
 from detrbench.errors import DetrbenchError, UsageError, unknown_name
 from detrbench.external import sources as external
+from detrbench.files import at_home
 from detrbench.measure import protocols
 from detrbench.measures import CHOSEN, COMMON, EVALUATED, MEASURES
 from detrbench.models.spec import DetectorSpec
@@ -41,7 +43,8 @@ class Cell:
     `weights_of` is the cell whose training gives the weights, where it is not this one; `official` the released weights
     that may stand in for that training, at the papers' own scale. `first` is the cell of which this one is another
     training, with another seed: `sparse-0.3#1` of `sparse-0.3`. A detector from elsewhere has a `source` and options of
-    its own, and is counted as it is evaluated. `published` is the table of `row`, where that is not the suite's.
+    its own, and is counted as it is evaluated; `python` is the interpreter that runs it, if that is another one.
+    `published` is the table of `row`, where that is not the suite's.
     """
 
     id: str
@@ -61,6 +64,7 @@ class Cell:
     official: str | None = None
     first: Cell | None = None
     source: str | None = None
+    python: str | None = None
     published: str | None = None
     origins: sources.Origins = sources.NOBODY
 
@@ -112,7 +116,7 @@ class Cell:
     def describe(self) -> dict[str, Any]:
         """cell.yaml."""
         left_out = ["settings", "origins", "first"]
-        left_out += [name for name in ("source", "published") if getattr(self, name) is None]
+        left_out += [name for name in ("source", "python", "published") if getattr(self, name) is None]
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         values |= {"protocols": list(self.protocols), "resolved": self.settings.resolved()}
         values["weights_of"] = self.weights_of.id if self.weights_of else None
@@ -223,6 +227,7 @@ def _expand(loaded: LoadedSuite, scale: str, changed: Scale) -> Iterator[Cell]:
                     protocols=_protocols(suite, variant),
                     checkpoint=_checkpoint(loaded.document, variant, values),
                     source=_fill(variant.source, values),
+                    python=_python(loaded.document, variant, values),
                     published=variant.published,
                     published_only=variant.published_only,
                     official=_official(variant, values, {**options, **settings.model}) if scale == PAPER else None,
@@ -387,6 +392,13 @@ def _checkpoint(document: yaml12.Document, variant: SuiteVariant, values: Mappin
         source = _fill(variant.source, values)
         return external.parse(source).weights if source is not None else None
     return named.beside(_folder(document), str(_fill(variant.checkpoint, values)))
+
+
+def _python(document: yaml12.Document, variant: SuiteVariant, values: Mapping[str, Any]) -> str | None:
+    """Another interpreter. A link stays one: that of an environment leads to what knows nothing of it."""
+    if variant.python is None:
+        return None
+    return os.path.abspath(_folder(document) / at_home(str(_fill(variant.python, values))))
 
 
 def _folder(document: yaml12.Document) -> Path:

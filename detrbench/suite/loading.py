@@ -15,6 +15,7 @@ from pydantic import ValidationError
 import detrbench
 from detrbench import renamed, yaml12
 from detrbench.errors import SuiteError, UsageError, unknown_name
+from detrbench.external.sources import FACTORY
 from detrbench.files import at_home
 from detrbench.suite import expressions
 from detrbench.suite.cells import LoadedSuite, located
@@ -81,6 +82,9 @@ def read(document: yaml12.Document) -> LoadedSuite:
             raise document.error(("variants", i, "model"), problem)
         if (variant.model == EXTERNAL) != (variant.source is not None):
             raise document.error(("variants", i, "source"), f"expected `model: {EXTERNAL}` together with a `source`")
+        if variant.python is not None and not str(variant.source).startswith(f"{FACTORY}:"):
+            hint = "the function need not know detrbench: docs/your-detector.md"
+            raise document.error(("variants", i, "python"), f"expected a source {FACTORY}:...", hint)
         for key in ("weights_of", "official"):
             if variant.source is not None and getattr(variant, key) is not None:
                 hint = "name its weights as `checkpoint`"

@@ -177,6 +177,8 @@ class SuiteVariant(Strict):
         source: where a detector from elsewhere comes from: `hf:ORGANISATION/REPOSITORY[@REVISION]`, `hf:TYPE` (a model
             type of transformers at its default configuration), `torchvision:NAME`, or
             `factory:PACKAGE.MODULE:FUNCTION`. It is measured, never trained.
+        python: the interpreter of another environment that runs a detector from elsewhere (`/envs/x/bin/python`), with
+            its own PyTorch and without detrbench; found from the suite's folder.
         published_only: show what the paper prints; run nothing.
         matrix: options with several values each; there is one row for each combination.
         options: options of the model, parts among them (`encoder: sparse`), on top of the suite's `defaults`. Of a
@@ -198,6 +200,7 @@ class SuiteVariant(Strict):
     id: str = Field(min_length=1)
     model: str | None = None
     source: str | None = None
+    python: str | None = None
     published_only: bool = False
     matrix: dict[str, list[Any]] = {}
     options: dict[str, Any] = {}

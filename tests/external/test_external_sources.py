@@ -10,6 +10,7 @@ from detrbench.errors import UsageError
 from detrbench.external import sources
 from detrbench.files import sha256, write_atomic
 from detrbench.weights import place
+from detrbench.worker import identity
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_a_factory_is_identified_by_its_sources(tmp_path: Path, monkeypatch: pyt
     source, found = sources.parse("factory:forked.models:build"), []
     for text in ("", "WIDTH = 3\n"):
         (tmp_path / "forked" / "models.py").write_text(text)
-        sources._sources_of.cache_clear()
+        identity.sources_of.cache_clear()
         found.append(sources.identity(source, {}))
     assert found[0] != found[1]
     with pytest.raises(UsageError, match="no module 'nowhere' can be imported"):

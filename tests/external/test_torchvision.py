@@ -14,7 +14,8 @@ from detrbench import published
 from detrbench.data import Sample, Target
 from detrbench.errors import UsageError
 from detrbench.external import loading, sources
-from detrbench.measure import bounds, complexity, protocols
+from detrbench.measure import complexity, protocols
+from detrbench.worker import bounds
 
 ROWS = {
     "Faster R-CNN": "fasterrcnn_resnet50_fpn",

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from detrbench.measure import memory, protocols
+from detrbench.worker.peak import peak
 
 MIB = 2**20
+CPU = torch.device("cpu")
 PROTOCOL = protocols.get("memory").at(64, 64)
 
 
@@ -56,8 +58,8 @@ def test_training_step_holds_gradient_and_moments() -> None:
 
 def test_what_was_held_before_does_not_count() -> None:
     held = torch.zeros(64 * MIB // 4)
-    assert memory._cpu_peak(lambda: held.add_(1)) < MIB
-    assert memory._cpu_peak(lambda: held + 1) == pytest.approx(64 * MIB, rel=0.01)
+    assert peak(lambda: held.add_(1), CPU) < MIB
+    assert peak(lambda: held + 1, CPU) == pytest.approx(64 * MIB, rel=0.01)
 
 
 def test_released_memory_is_not_added_up() -> None:
@@ -65,4 +67,4 @@ def test_released_memory_is_not_added_up() -> None:
         for _ in range(5):
             torch.zeros(MIB)
 
-    assert memory._cpu_peak(run) == pytest.approx(4 * MIB, rel=0.01)
+    assert peak(run, CPU) == pytest.approx(4 * MIB, rel=0.01)

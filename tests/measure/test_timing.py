@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detrbench import models
 from detrbench.errors import EnvironmentLacking
 from detrbench.measure import latency, protocols, timing
+from detrbench.worker.clock import window
 
 PROTOCOL = protocols.get("latency").at(8, 8, rounds=7)
 
@@ -211,7 +212,12 @@ def test_warm_up_lasts_its_time_and_is_bounded(slower: float, longest: float) ->
         time.sleep(0.001 + slower * len(runs))
 
     began = time.perf_counter()
-    timing._warm_up(run, torch.zeros(1, 3, 8, 8), dataclasses.replace(PROTOCOL, warmup_seconds=0.03))
+    images = torch.zeros(1, 3, 8, 8)
+    timing._warm_up(
+        lambda images, seconds: window(lambda: run(images), images.device, seconds),
+        images,
+        dataclasses.replace(PROTOCOL, warmup_seconds=0.03),
+    )
     assert 0.03 <= time.perf_counter() - began <= 2 * longest
 
 
@@ -284,7 +290,8 @@ def test_energy_is_of_an_image() -> None:
 
     into = timing.Samples()
     protocol = dataclasses.replace(PROTOCOL, batch_size=4, window_seconds=1e-9)
-    timing._take(lambda images: None, torch.zeros(4, 3, 8, 8), protocol, Meter(), into)  # type: ignore[arg-type]
+    times = window(lambda: None, torch.device("cpu"), 0.0)
+    timing._take(lambda images, seconds: times, torch.zeros(4, 3, 8, 8), protocol, Meter(), into)  # type: ignore[arg-type]
     assert into.joules == [3.0]  # 12 joules, one forward, four images
 
 
@@ -336,13 +343,12 @@ def test_warm_up_ends_when_time_is_up_and_the_time_has_settled(
     clock, taken = Clock(monkeypatch), iter(milliseconds)
     seen: list[float] = []
 
-    def forward(run: object, images: object) -> tuple[float, float, float]:
+    def forward(images: object, seconds: float) -> tuple[float, float, float, int]:
         clock.now += 0.5
         seen.append(next(taken))
-        return 0.0, seen[-1], 0.0
+        return 0.0, seen[-1], 0.0, 1
 
-    monkeypatch.setattr(timing, "_forward", forward)
-    timing._warm_up(lambda images: None, torch.zeros(1), dataclasses.replace(PROTOCOL, warmup_seconds=3.0))
+    timing._warm_up(forward, torch.zeros(1), dataclasses.replace(PROTOCOL, warmup_seconds=3.0))
     assert len(seen) == forwards
 
 
@@ -365,3 +371,16 @@ def test_protocols_are_what_their_names_say() -> None:
     assert [name for name, rule in rules.items() if rule.window_seconds] == ["sustained"]
     assert [name for name, rule in rules.items() if rule.sizes == "val2017"] == ["val2017"]
     assert {(rule.height, rule.width) for rule in rules.values()} == {(800, 1066)}
+
+
+def test_one_that_fails_is_named_and_the_others_can_be_timed() -> None:
+    class Failing(Sleeper):
+        def forward(self, images: Tensor, masks: Tensor | None) -> SimpleNamespace:
+            if len(self.log) > 20:
+                raise ValueError("no more")
+            return super().forward(images, masks)
+
+    log: list[str] = []
+    with pytest.raises(timing.CannotBeTimed) as failed:
+        latency.measure({"A": Failing(log, "A", 0.0), "B": Sleeper([], "B", 0.0)}, PROTOCOL)
+    assert (failed.value.name, str(failed.value.error)) == ("A", "no more")

@@ -17,6 +17,7 @@ from detrbench import cli
 from detrbench.data import DataSpec, open_dataset
 from detrbench.external import loading, sources
 from detrbench.measure import detections
+from detrbench.worker import identity
 
 SUITE = """\
 name: mixed
@@ -44,7 +45,7 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """Types a command in a folder with the suite, images, and weights that are seeded."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "external"))
-    sources._sources_of.cache_clear()
+    identity.sources_of.cache_clear()
     Path("mixed.yaml").write_text(SUITE)
     for split in ("train", "val"):
         write_coco(

@@ -56,7 +56,7 @@ def keys_of(cells: list[suites.Cell]) -> dict[str, str]:
     return {name: " ".join(keys) for name, keys in found.items()}
 
 
-def identity(source: sources.Source, options: Mapping[str, Any]) -> list[Any]:
+def identity(source: sources.Source, options: Mapping[str, Any], python: str | None) -> list[Any]:
     """A detector from elsewhere, whatever is installed."""
     return [source.text, options]
 

@@ -13,9 +13,10 @@ from torchvision.ops import MultiScaleRoIAlign, batched_nms, nms
 
 from detrbench import external
 from detrbench.external.detector import Adapted
-from detrbench.measure import bounds, complexity, protocols
+from detrbench.measure import complexity, protocols
 from detrbench.measure.protocols.complexity import ComplexityProtocol
 from detrbench.results.records import Complexity
+from detrbench.worker import bounds
 
 COMMON: ComplexityProtocol = protocols.get("complexity").at(32, 32)
 
