@@ -17,7 +17,7 @@ from detrbench.external.detector import Adapted, ExternalDetector
 from detrbench.external.interpreter import Worker
 from detrbench.models.detections import Detections
 
-# Threads that compute wait for more to do, and keep their cores busy, for some milliseconds; see `Remote.window`.
+# Threads that have computed wait for more to do, and keep their cores busy: 4 to 11 ms on two cores; see `window`.
 _SPIN = 0.02
 
 

@@ -5,25 +5,30 @@ The interpreter is this one, and a `sitecustomize` that Python runs as it starts
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from detrbench.errors import UsageError
-from detrbench.external import interpreter
+from detrbench.external import interpreter, sources
 from detrbench.external.interpreter import Worker, WorkerFailed
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = {"packages": ["torch"], "module": None}
 
 
+StartsWith = Callable[[str], None]
+
+
 @pytest.fixture
-def starts_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def starts_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StartsWith:
     """Has every worker run some code first."""
 
     def set_code(code: str) -> None:
@@ -33,7 +38,7 @@ def starts_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignor
     return set_code
 
 
-def test_what_is_printed_does_not_disturb_the_answers(starts_with) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_printed_does_not_disturb_the_answers(starts_with: StartsWith) -> None:
     starts_with("import os; print('to stdout'); os.write(1, b'raw\\n'); os.system('echo of a child')")
     worker = Worker(sys.executable, 60.0)
     assert worker.ask("describe", **QUESTION)["versions"]["python"] == sys.version.split()[0]
@@ -52,7 +57,7 @@ def test_what_is_printed_does_not_disturb_the_answers(starts_with) -> None:  # t
         ("import os; os.kill(os.getpid(), 11)", r"ended \(signal SIGSEGV\)"),
     ],
 )
-def test_one_that_dies_says_how(starts_with, code: str, why: str) -> None:  # type: ignore[no-untyped-def]
+def test_one_that_dies_says_how(starts_with: StartsWith, code: str, why: str) -> None:
     starts_with(code)
     worker = Worker(sys.executable, 60.0)
     with pytest.raises(WorkerFailed, match=f"^{sys.executable}: {why}$") as failed:
@@ -62,7 +67,7 @@ def test_one_that_dies_says_how(starts_with, code: str, why: str) -> None:  # ty
         worker.ask("describe", **QUESTION)
 
 
-def test_one_that_dies_is_noticed_though_its_child_holds_the_pipe(starts_with) -> None:  # type: ignore[no-untyped-def]
+def test_one_that_dies_is_noticed_though_its_child_holds_the_pipe(starts_with: StartsWith) -> None:
     starts_with("import os, time; os._exit(3) if os.fork() else time.sleep(20)")
     began = time.monotonic()
     with pytest.raises(WorkerFailed, match="exit code 3"):
@@ -70,7 +75,7 @@ def test_one_that_dies_is_noticed_though_its_child_holds_the_pipe(starts_with) -
     assert time.monotonic() - began < 15
 
 
-def test_one_that_hangs_is_killed_in_time(starts_with) -> None:  # type: ignore[no-untyped-def]
+def test_one_that_hangs_is_killed_in_time(starts_with: StartsWith) -> None:
     starts_with("import time; time.sleep(60)")
     worker = Worker(sys.executable, 0.3)
     with pytest.raises(WorkerFailed, match=r"did not answer within 0\.005 minutes"):
@@ -116,3 +121,20 @@ def test_it_says_what_figures_depend_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert interpreter.describe(sys.executable, "own_fork")["sources"] != first["sources"]
     with pytest.raises(UsageError, match="no module 'never_written' can be imported"):
         interpreter.describe(sys.executable, "never_written")
+
+
+def test_another_version_or_other_sources_there_are_another_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = {"versions": {"python": "3.11.7", "torch": "2.13.0"}, "sources": "a"}
+    asked: list[tuple[str, str]] = []
+
+    def describe(python: str, package: str) -> dict[str, object]:
+        asked.append((python, package))
+        return there
+
+    monkeypatch.setattr(interpreter, "describe", describe)
+    source, found = sources.parse("factory:fork.models:build"), []
+    for key, value in (("sources", "a"), ("sources", "b"), ("versions", {"python": "3.11.7", "torch": "2.14.1"})):
+        there[key] = value
+        found.append(json.dumps(sources.identity(source, {}, "/envs/x/bin/python")))
+    assert len(set(found)) == 3
+    assert set(asked) == {("/envs/x/bin/python", "fork")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ measure: [complexity, accuracy, memory, latency]
 OTHER = os.environ.get("DETRBENCH_OTHER_PYTHON")
 
 
+Write = Callable[[str], None]
+
+
 @pytest.fixture
-def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     """Writes the suite, for an interpreter."""
     import torch
 
@@ -62,7 +66,7 @@ def envelope(row: Any, measure: str) -> dict[str, Any]:
     return json.loads((row.folder / f"{measure}.json").read_text())  # type: ignore[no-any-return]
 
 
-def test_one_that_is_killed_fails_alone(suite, capfd: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_one_that_is_killed_fails_alone(suite: Write, capfd: pytest.CaptureFixture[str]) -> None:
     suite(sys.executable)
     assert cli.main(["run", "peers.yaml", "--measure", "latency"]) == 1
     rows = rows_of_results()
@@ -81,12 +85,34 @@ def test_one_that_is_killed_fails_alone(suite, capfd: pytest.CaptureFixture[str]
     assert f"build, PyTorch {version} |" in "".join(capfd.readouterr())
 
 
+def test_an_interpreter_that_is_not_there_is_said_before_anything_runs(
+    suite: Write, capfd: pytest.CaptureFixture[str]
+) -> None:
+    suite("envs/none/bin/python")
+    why = f"python: {Path.cwd()}/envs/none/bin/python: No such file or directory"
+    assert cli.main(["validate", "peers.yaml"]) == 0
+    assert f"not here: {why}" in "".join(capfd.readouterr())
+    assert cli.main(["run", "peers.yaml", "--measure", "latency", "-k", "dies or there"]) == 0
+    assert "not measured" in "".join(capfd.readouterr())
+    assert rows_of_results()["there"].state("latency") == ("not_measured", why)
+
+
+def test_python_goes_with_a_function(suite: Write, capfd: pytest.CaptureFixture[str]) -> None:
+    suite(sys.executable)
+    path = Path("peers.yaml")
+    path.write_text(path.read_text().replace(own_detector.SOURCE, "hf:rt_detr"))
+    assert cli.main(["validate", "peers.yaml"]) == 2
+    said = capfd.readouterr().err
+    assert "variants[0].python: expected a source factory:..." in said
+    assert "docs/your-detector.md" in said
+
+
 @pytest.mark.full
 @pytest.mark.skipif(OTHER is None, reason="DETRBENCH_OTHER_PYTHON names no interpreter with another PyTorch")
-def test_another_pytorch_counts_and_detects_the_same_beside_ours(suite) -> None:  # type: ignore[no-untyped-def]
+def test_another_pytorch_counts_and_detects_the_same_beside_ours(suite: Write) -> None:
     import torch
 
-    suite(OTHER)
+    suite(str(OTHER))
     assert cli.main(["run", "peers.yaml"]) == 1
     rows = rows_of_results()
     found = envelope(rows["there"], "accuracy")["environment"]["interpreter"]
