@@ -56,7 +56,7 @@ class WorkItem:
     their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
     released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
     the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights. `tensorboard`:
-    training writes for that too. `time_limit`: seconds that another interpreter has for each answer; 0: no limit.
+    training writes for that too. `time_limit`: seconds of the run's option; 0: no limit.
     """
 
     cell: Cell
@@ -77,6 +77,11 @@ class WorkItem:
     identity: str = ""
     tensorboard: bool = False
     time_limit: float = 0.0
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that another interpreter has for each answer; None: as many as it takes."""
+        return self.time_limit or None
 
     @property
     def name(self) -> str:

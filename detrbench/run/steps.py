@@ -73,7 +73,7 @@ def take(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks
 def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     """The cell's detector in eval mode, with the weights that the plan names."""
     if item.cell.external:
-        return _elsewhere(item, item.weights).to(device)
+        return _elsewhere(item.cell, item.weights, item.patience).to(device)
     detector = _create(item, open_data if item.weights == "trained" else None)
     if item.weights == "checkpoint":
         models.load_checkpoint(detector, Path(str(item.cell.checkpoint)))
@@ -85,13 +85,11 @@ def load(item: WorkItem, device: str, open_data: OpenData) -> Any:
     return detector.to(device).eval()
 
 
-def _elsewhere(item: WorkItem, weights: str = "random") -> external.Adapted:
+def _elsewhere(cell: Cell, weights: str = "random", patience: float | None = None) -> external.Adapted:
     """A detector from elsewhere, with random weights from the recipe's seed or those of its checkpoint."""
-    cell = item.cell
     assert cell.external is not None
     file = Path(str(cell.checkpoint)) if weights == "checkpoint" else None
-    seed, patience = cell.settings.recipe.seed, item.time_limit or None
-    return external.load(cell.external, cell.options, seed, file, cell.python, patience)
+    return external.load(cell.external, cell.options, cell.settings.recipe.seed, file, cell.python, patience)
 
 
 def _refuse_other_classes(detector: Any, item: WorkItem, open_data: OpenData) -> None:
@@ -122,16 +120,20 @@ def _complexity(item: WorkItem, device: str, open_data: OpenData, report: Report
     records = {}
     for i, name in enumerate(names):
         report(i / len(names), name)
-        records[name] = _count_one(item, name)
+        records[name] = count(cell, name, item.anew, item.patience)
     return records
 
 
-def _count_one(item: WorkItem, name: str) -> Complexity:
-    cell = item.cell
+def count(cell: Cell, name: str, anew: bool = False, patience: float | None = None) -> Complexity:
+    """The complexity of a cell under a protocol; `anew` even where the user's caches know it.
+
+    `patience`: seconds that another interpreter has for each answer.
+    """
     if cell.external:
-        return complexity.measure(functools.partial(_elsewhere, item), _counting(cell, name))
+        create = functools.partial(_elsewhere, cell, patience=patience)
+        return complexity.measure(create, _counting(cell, name))
     options = cell.options if name == EVALUATED else cell.complexity_options
-    return counting.count(str(cell.model), options, _counting(cell, name), anew=item.anew)
+    return counting.count(str(cell.model), options, _counting(cell, name), anew=anew)
 
 
 def _counting(cell: Cell, name: str) -> ComplexityProtocol:
