@@ -127,7 +127,7 @@ def _table(own: str | None, other: PublishedTable | None) -> PublishedTable | No
 
 def _can_be_counted(cell: Cell) -> bool:
     if cell.external is not None:
-        return sources.lacking(cell.external, cell.options) is None
+        return sources.lacking(cell.external, cell.options, cell.python) is None
     return cell.model in models.names()
 
 
