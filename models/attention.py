@@ -6,6 +6,7 @@ Shapes: N images, Q queries, S tokens, M heads, L levels, P points, C channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 
 from detrbench.models import ops
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.tokens import SampledPoints, Tokens
+from detrbench.models.tokens import Points, PointsByLevel, SampledPoints, Tokens
 
 
 class Sampled(NamedTuple):
     """Output (N, Q, C), and where it was sampled."""
 
     output: Tensor
-    points: SampledPoints
+    points: Points
 
 
 class DeformableAttention(nn.Module):
@@ -100,6 +101,88 @@ class KeyAwareAttention(nn.Module):
         return Sampled(self.output_proj(output), points)
 
 
+class AttentionByLevel(nn.Module):
+    """Multi-scale deformable attention with a number of points for each level, and a choice of sampling (RT-DETRv2).
+
+    Args:
+        dimensions: widths, heads and the number of levels.
+        level_points: points of a head on each level, fine to coarse; only the last ones where there are fewer levels.
+            None for `num_points` on each.
+        nearest: sample the nearest cell ("discrete"), which hands no gradient to the offsets; they stay as they are.
+    """
+
+    def __init__(self, dimensions: Dimensions, level_points: Sequence[int] | None, nearest: bool) -> None:
+        super().__init__()
+        width, heads, levels = dimensions.hidden_dim, dimensions.num_heads, dimensions.num_levels
+        self.heads, self.nearest = heads, nearest
+        self.level_points = list(level_points or [dimensions.num_points] * levels)[-levels:]
+        points = heads * sum(self.level_points)
+        self.sampling_offsets = nn.Linear(width, points * 2)
+        self.attention_weights = nn.Linear(width, points)
+        self.value_proj = nn.Linear(width, width)
+        self.output_proj = nn.Linear(width, width)
+        directions = [outward(heads, 1, count).flatten(1, 2) for count in self.level_points]
+        with torch.no_grad():
+            self.sampling_offsets.bias.copy_(torch.cat(directions, 1).flatten())
+        for silent in (self.sampling_offsets.weight, self.attention_weights.weight, self.attention_weights.bias):
+            nn.init.zeros_(silent)
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        self.sampling_offsets.requires_grad_(not nearest)
+
+    def forward(self, query: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens) -> Sampled:
+        """Attend from each query to a few points of `memory`; arguments as for `DeformableAttention`."""
+        value = project_values(self.value_proj, memory, tokens).unflatten(-1, (self.heads, -1))
+        offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, -1, 2)).split(self.level_points, 3)
+        weights = ops.sampling_weights(self.attention_weights(query).unflatten(-1, (self.heads, 1, -1)))
+        weights = weights[:, :, :, 0].split(self.level_points, 3)
+        values = value.split([height * width for height, width in tokens.sizes], 1)
+        sampled, levels = [], []
+        for level, size in enumerate(tokens.sizes):
+            shape = tokens.spatial_shapes[level : level + 1]
+            reference = reference_points[:, :, level : level + 1]
+            places = ops.sampling_locations(shape, offsets[level][:, :, :, None], reference)  # (N, Q, M, 1, P, 2)
+            if self.nearest:
+                cells = nearest_cells(places[:, :, :, 0], size)
+                sampled.append(gather_cells(values[level], cells, size, weights[level]))
+            else:
+                given = weights[level][:, :, :, None]
+                start = tokens.level_start_index[:1]  # which is zero
+                sampled.append(ops.msda(values[level], shape, start, places, given))
+            levels.append((places[:, :, :, 0], weights[level]))
+        return Sampled(self.output_proj(torch.stack(sampled).sum(0)), PointsByLevel(levels))
+
+
+def nearest_cells(locations: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., 2) x, y as fractions of a level -> (..., 2) int64 column and row of a cell of it, half a cell behind.
+
+    The official code rounds the location times the size, as if cells had their centres where they begin.
+    """
+    height, width = size
+    most = torch.tensor([width, height], device=locations.device)
+    return torch.minimum((locations * most + 0.5).long().clamp(min=0), most - 1)
+
+
+def gather_cells(value: Tensor, cells: Tensor, size: tuple[int, int], weights: Tensor) -> Tensor:
+    """What queries see of a level.
+
+    Args:
+        value: (N, S_l, M, D) of the level's cells, row by row.
+        cells: (N, Q, M, P, 2) column and row.
+        size: height and width.
+        weights: (N, Q, M, P).
+
+    Returns:
+        (N, Q, M * D).
+    """
+    depth = value.shape[3]
+    index = (cells[..., 1] * size[1] + cells[..., 0]).transpose(1, 2)  # (N, M, Q, P)
+    rows = index.flatten(2)[..., None].expand(-1, -1, -1, depth)
+    found = value.transpose(1, 2).gather(2, rows).unflatten(2, index.shape[2:])  # (N, M, Q, P, D)
+    return (found * weights.transpose(1, 2)[..., None]).sum(3).transpose(1, 2).flatten(2)
+
+
 def sampled_attention(dimensions: Dimensions) -> DeformableAttention | KeyAwareAttention:
     """The kind of sampled attention that the detector uses throughout."""
     return KeyAwareAttention(dimensions) if dimensions.key_aware else DeformableAttention(dimensions)
@@ -107,15 +190,19 @@ def sampled_attention(dimensions: Dimensions) -> DeformableAttention | KeyAwareA
 
 def look_outward(sampling_offsets: nn.Linear, layout: tuple[int, int, int]) -> None:
     """Each head starts out looking in its own direction, point p at distance p (Deformable DETR, appendix A.4)."""
-    heads, levels, points = layout
+    with torch.no_grad():
+        sampling_offsets.bias.copy_(outward(*layout).flatten())
+    nn.init.zeros_(sampling_offsets.weight)
+
+
+def outward(heads: int, levels: int, points: int) -> Tensor:
+    """(M, L, P, 2) offsets: the direction of each head, onto the unit square, times 1, 2, ... P."""
     angle = torch.arange(heads) * (2 * math.pi / heads)
     direction = torch.stack([angle.cos(), angle.sin()], -1)
-    direction = direction / direction.abs().amax(-1, keepdim=True)  # onto the unit square
+    direction = direction / direction.abs().amax(-1, keepdim=True)
     distance = torch.arange(1, points + 1)
     offsets = direction[:, None, None] * distance[None, None, :, None]  # (M, 1, P, 2)
-    with torch.no_grad():
-        sampling_offsets.bias.copy_(offsets.expand(heads, levels, points, 2).flatten())
-    nn.init.zeros_(sampling_offsets.weight)
+    return offsets.expand(heads, levels, points, 2)
 
 
 def project_values(projection: nn.Linear, memory: Tensor, tokens: Tokens) -> Tensor:
@@ -147,7 +234,7 @@ class SelfAttention(nn.Module):
         Args:
             content: (N, Q, C).
             position: (N, Q, C).
-            blocked: (Q, Q) bool, True where the row must not see the column.
+            blocked: (Q, Q), or (N, 1, 1, Q) of each image, bool, True where the row must not see the column.
         """
         width = content.shape[-1]
         queries_and_keys = F.linear(

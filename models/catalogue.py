@@ -5,7 +5,9 @@ What an option means and which values it takes is said here, and nowhere else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from detrbench.models.options import ListOf, Maybe, OneOf, Option, Real, Relation, Whole
@@ -79,10 +81,21 @@ _ENOUGH_LEVELS = (
         lambda given: f"{_backbone_levels(given)} or more, as a backbone has from stride {given['finest_stride']} on",
     ),
 )
-_RESNET = {
-    **_FINEST,
-    "frozen_stages": Option(2, "stages without gradient: 1 the stem, 2 the stem and the first stage, ...", Whole(0, 5)),
-}
+_FROZEN_STAGES = Option(2, "stages without gradient: 1 the stem, 2 the stem and the first stage, ...", Whole(0, 5))
+_RESNET = {**_FINEST, "frozen_stages": _FROZEN_STAGES}
+
+
+def _resnet_d(frozen: bool) -> dict[str, Option]:
+    return {
+        **_FINEST,
+        "frozen_stages": replace(_FROZEN_STAGES, default=int(frozen)),
+        "frozen_norms": Option(frozen, "batch norms keep their statistics and factors"),
+        "pixels": Option(
+            "unit",
+            "'unit' reads images in [0, 1], as RT-DETR; 'imagenet' less ImageNet's mean, over its deviation",
+            OneOf("unit", "imagenet"),
+        ),
+    }
 
 
 def _swin(window_size: int) -> dict[str, Option]:
@@ -108,6 +121,10 @@ def _backbone(name: str, factory: str, summary: str, options: Mapping[str, Optio
 BACKBONES = (
     _backbone("resnet50", "resnet:resnet50", "ResNet-50, frozen batch norm (torchvision)", _RESNET),
     _backbone("resnet101", "resnet:resnet101", "ResNet-101, frozen batch norm (torchvision)", _RESNET),
+    _backbone("resnet18_vd", "resnet_d:resnet18_vd", "ResNet-18-D, batch norm that is trained", _resnet_d(False)),
+    _backbone("resnet34_vd", "resnet_d:resnet34_vd", "ResNet-34-D, batch norm that is trained", _resnet_d(False)),
+    _backbone("resnet50_vd", "resnet_d:resnet50_vd", "ResNet-50-D, frozen batch norm", _resnet_d(True)),
+    _backbone("resnet101_vd", "resnet_d:resnet101_vd", "ResNet-101-D, frozen batch norm", _resnet_d(True)),
     _backbone("swin_tiny", "swin:swin_tiny", "Swin-T (torchvision's blocks)", _swin(7)),
     _backbone("swin_base", "swin:swin_base", "Swin-B as trained on ImageNet-22k at 224 pixels", _swin(7)),
     _backbone("swin_base_384", "swin:swin_base", "Swin-B as trained on ImageNet-22k at 384 pixels", _swin(12)),
@@ -125,6 +142,7 @@ BACKBONES = (
     ),
 )
 
+_TEMPERATURE = Option(10000, "of the sine embedding (20 in DINO)", Whole(1))
 NECKS = (
     Part(
         "neck",
@@ -132,13 +150,20 @@ NECKS = (
         "detrbench.models.neck:ProjectionNeck",
         "1x1 convolutions, one more strided level, sine positions",
         {
-            "position_temperature": Option(10000, "of the sine embedding (20 in DINO)", Whole(1)),
+            "position_temperature": _TEMPERATURE,
             "position_offset": Option(
                 -0.5, "added to the cell count before scaling; -0.5 means the cell's centre (0 in DINO)", Real(-1, 1)
             ),
             "projection_bias": Option(True, "the convolutions add a bias in front of their norm"),
         },
         relations=(_multiple_of(32, "groups of the neck's norm"),),
+    ),
+    Part(
+        "neck",
+        "batch_norm",
+        "detrbench.models.neck:BatchNormNeck",
+        "the same with batch norm and sine positions of rows and columns (RT-DETR)",
+        {"position_temperature": _TEMPERATURE},
     ),
 )
 
@@ -301,12 +326,49 @@ ENCODERS = (
         relations=_LITE_FITS,
         memory_levels=lambda given: given["num_levels"] if given["low_updates"] else given["high_levels"],
     ),
+    Part(
+        "encoder",
+        "hybrid",
+        "detrbench.models.encoders.hybrid:HybridEncoder",
+        "RT-DETR: dense attention on the coarsest level, convolutions across the levels",
+        {
+            "encoder_dim": Option(
+                None,
+                "width of neck and encoder, where it is not that of the decoder (384 with ResNet-101)",
+                Maybe(Whole(4)),
+            ),
+            "encoder_ffn_dim": Option(1024, "hidden width of the feed-forward network on the coarsest level", Whole(1)),
+            "attention_layers": Option(1, "on the coarsest level, whatever num_encoder_layers says", Whole(1)),
+            "fusion_blocks": Option(3, "convolution blocks where two levels are fused", Whole(1)),
+            "fusion_expansion": Option(
+                1.0, "their width beside the encoder's (0.5 in the smaller models)", Real(above=0)
+            ),
+        },
+        relations=(
+            Relation(
+                "encoder_dim",
+                lambda given: (
+                    given["encoder_dim"] is None or given["encoder_dim"] % math.lcm(32, given["num_heads"]) == 0
+                ),
+                lambda given: f"a multiple of 32 (groups of a neck's norm) and of num_heads, {given['num_heads']}",
+            ),
+        ),
+        token_width=lambda given: given["encoder_dim"] or given["hidden_dim"],
+    ),
 )
 
 # What queries hand to the decoder: an embedding of each query's place that holds for all layers, or a box it starts at.
 POSITIONS, BOXES = frozenset({"query positions"}), frozenset({"query boxes"})
 # What decoders hand to the part that reads their queries between the attentions of a layer.
 INNER = frozenset({"inner queries"})
+_BOXES_OF = {
+    "boxes_of": Option(
+        "all",
+        "proposal boxes of 'all' tokens in training, of all 'always' (as DINO and RT-DETR are written), or of those "
+        "'selected' alone (Lite DETR); what comes out is the same",
+        OneOf("all", "always", "selected"),
+    )
+}
 
 _APART = {
     "redundancy_removal": Option(
@@ -361,15 +423,15 @@ QUERIES = (
         "mixed",
         "detrbench.models.queries:MixedQueries",
         "DINO: boxes from the best encoder tokens, learned content",
-        {
-            "boxes_of": Option(
-                "all",
-                "in training, proposal boxes of 'all' tokens (DINO, in every mode) or of those 'selected' (Lite DETR); "
-                "what comes out is the same",
-                OneOf("all", "selected"),
-            ),
-            **_APART,
-        },
+        {**_BOXES_OF, **_APART},
+        gives=BOXES,
+    ),
+    Part(
+        "queries",
+        "tokens",
+        "detrbench.models.queries:TokenQueries",
+        "RT-DETR: boxes and contents from the best encoder tokens",
+        {**_BOXES_OF, **_APART},
         gives=BOXES,
     ),
 )
@@ -411,6 +473,43 @@ DECODERS = (
         {"look_forward_twice": Option(True, _LOOK_TWICE), **_ORDER},
         needs=BOXES,
         gives=INNER,
+    ),
+    Part(
+        "decoder",
+        "rt_detr",
+        "detrbench.models.decoders.rt_detr:RtDetrDecoder",
+        "RT-DETR: query positions from the four numbers of each layer's boxes, look forward twice",
+        {
+            "look_forward_twice": Option(True, _LOOK_TWICE),
+            "level_points": Option(
+                None,
+                "sampling points of a head on each level, fine to coarse, where not num_points on all (RT-DETRv2)",
+                Maybe(ListOf(Whole(1))),
+            ),
+            "sampling": Option(
+                "bilinear",
+                "'bilinear', or 'nearest': one cell a point, offsets as they are (RT-DETRv2's discrete sampling)",
+                OneOf("bilinear", "nearest"),
+            ),
+            **_ORDER,
+        },
+        needs=BOXES,
+        gives=INNER,
+        relations=(
+            Relation(
+                "level_points",
+                lambda given: given["level_points"] is None or len(given["level_points"]) == given["num_levels"],
+                lambda given: f"{given['num_levels']} numbers, one for each level",
+            ),
+            *(
+                Relation(
+                    name,
+                    lambda given, name=name, usual=usual: given[name] == usual or not given["key_aware"],  # type: ignore[misc]
+                    lambda given, usual=usual: f"{usual!r} where attention is key-aware",  # type: ignore[misc]
+                )
+                for name, usual in (("level_points", None), ("sampling", "bilinear"))
+            ),
+        ),
     ),
 )
 

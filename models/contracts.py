@@ -70,7 +70,8 @@ class Encoder(ReadsProposals, Protocol):
     """Tokens to memory.
 
     One whose memory has fewer levels than the pyramid says so in the catalogue (`Part.memory_levels`), since the parts
-    behind it are built for that number.
+    behind it are built for that number; so does one that takes tokens of another width (`Part.token_width`), for which
+    the neck is built.
     """
 
     __call__: Callable[..., Encoded]

@@ -202,10 +202,12 @@ def build(spec: DetectorSpec) -> Detector:
         return made
 
     backbone = part("backbone", dimensions)
-    neck = part("neck", dimensions, in_channels=backbone.channels)
+    between = get_part("encoder", spec.parts["encoder"])
+    tokens = replace(dimensions, hidden_dim=between.token_width(spec.options))  # what stands before the encoder
+    neck = part("neck", tokens, in_channels=backbone.channels)
     encoder = part("encoder", dimensions)
-    left = get_part("encoder", spec.parts["encoder"]).memory_levels(spec.options)
-    dimensions = replace(dimensions, num_levels=left)  # what the parts behind the encoder look at
+    # What the parts behind the encoder look at.
+    dimensions = replace(dimensions, num_levels=between.memory_levels(spec.options))
     queries, decoder, heads = (part(kind, dimensions) for kind in ("queries", "decoder", "heads"))
     one_to_many, denoising, auxiliary_decoder = (part(kind, dimensions) for kind in TRAINING_KINDS)
     predicts = queries.needs_prediction or encoder.needs_prediction

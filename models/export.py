@@ -97,9 +97,11 @@ class _Predictions(nn.Module):
 def _written_out(sizes: list[tuple[int, int]]) -> dict[Any, Callable[..., Any]]:
     """The sampled operations as plain PyTorch, whose sizes of levels are numbers: a graph has no other way to them.
 
-    Operations read the whole pyramid or what is left without its finest levels, told apart by their number of tokens.
+    Operations read the whole pyramid, what is left without its finest levels, or one level, told apart by their number
+    of tokens.
     """
-    pyramids = {sum(height * width for height, width in sizes[start:]): sizes[start:] for start in range(len(sizes))}
+    pyramids = {height * width: [(height, width)] for height, width in sizes}
+    pyramids |= {sum(height * width for height, width in sizes[start:]): sizes[start:] for start in range(len(sizes))}
 
     def msda(value: Tensor, shapes: Tensor, starts: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
         return reference.grid_sample_msda(value, pyramids[value.shape[1]], locations, weights)

@@ -1,10 +1,10 @@
 """A trained detector in the form that computes the same fastest.
 
 What changes is how things are computed, not what: frozen norms are folded into the convolutions in front of them,
-feature maps keep their channels together in memory, ReLU and residuals are part of the product before them, linear
-layers and convolutions run on oneDNN with weights that are laid out for it once, and what depends on the size of the
-images alone is kept for the next image of that size. Parts of others, and layers that are not known here, stay as they
-are. Shapes: B images, S tokens, C channels.
+branches of convolutions become one, feature maps keep their channels together in memory, ReLU and residuals are part of
+the product before them, linear layers and convolutions run on oneDNN with weights that are laid out for it once, and
+what depends on the size of the images alone is kept for the next image of that size. Parts of others, and layers that
+are not known here, stay as they are. Shapes: B images, S tokens, C channels.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from detrbench.models.backbones.resnet import ResNetBackbone
+from detrbench.models.backbones.resnet_d import ResNetDBackbone
+from detrbench.models.encoders.hybrid import RepBlock
 from detrbench.models.layers import MLP, FeedForward
-from detrbench.models.neck import ProjectionNeck
+from detrbench.models.neck import BatchNormNeck, ProjectionNeck, Pyramid
 from detrbench.models.tokens import Tokens
 
 Kind = TypeVar("Kind", bound=nn.Module)
@@ -39,6 +41,8 @@ def for_inference(detector: Kind) -> Kind:
     made = copy.deepcopy(detector).eval().requires_grad_(False)
     for module in list(made.modules()):
         _fold_norms(module)
+    for module in list(made.modules()):
+        _join_branches(module)
     for module in list(made.modules()):
         faster = _FASTER.get(type(module))
         if faster is not None and faster.can_stand_for(module):
@@ -130,9 +134,32 @@ def _fold_norms(module: nn.Module) -> None:
             _fold(module, *three)
     elif type(module) is ResNetBackbone:
         _fold(module.body, "conv1", "bn1", "relu")
-    elif type(module) is Bottleneck:
-        for number in (1, 2, 3):
+    elif type(module) is ResNetDBackbone:
+        _fold(module.body, "conv1.6", "bn1", "relu")  # the stem's last convolution
+    elif type(module) in (BasicBlock, Bottleneck):
+        for number in (1, 2, 3) if type(module) is Bottleneck else (1, 2):
             _fold(module, f"conv{number}", f"bn{number}")
+
+
+def _join_branches(module: nn.Module) -> None:
+    """A 3x3 and a 1x1 convolution side by side as one, if the norms behind both are folded (RepVGG)."""
+    if type(module) is not RepBlock or not all(type(each[1]) is nn.Identity for each in (module.wide, module.narrow)):
+        return
+    wide, narrow = (cast("nn.Conv2d", each[0]) for each in (module.wide, module.narrow))
+    assert wide.bias is not None
+    assert narrow.bias is not None
+    wide.weight.add_(F.pad(narrow.weight, (1, 1, 1, 1)))
+    wide.bias.add_(narrow.bias)
+    module.__class__ = JoinedBlock
+    del module.narrow
+
+
+class JoinedBlock(RepBlock):
+    """One convolution, which `wide` has become."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return F.silu(self.wide(x))
 
 
 def _fold(within: nn.Module, conv_name: str, norm_name: str, behind: str = "") -> None:
@@ -182,12 +209,21 @@ class Block(_Faster, Bottleneck):
         return self.conv3(inner, shortcut, relu=True)
 
 
-class Body(_Faster, ResNetBackbone):
+class _ChannelsLast(_Faster):
     """The stages of a ResNet on images whose channels lie together."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> (B, C_l, H_l, W_l) of each stage, as the backbone's."""
-        return super().forward(images.contiguous(memory_format=torch.channels_last))
+        given = images.contiguous(memory_format=torch.channels_last)
+        return cast("list[Tensor]", super().forward(given))  # the backbone's
+
+
+class Body(_ChannelsLast, ResNetBackbone):
+    """With a stem of one convolution."""
+
+
+class BodyD(_ChannelsLast, ResNetDBackbone):
+    """With a stem of three."""
 
 
 # --- what the layers of encoder, decoder and heads share ------------------------------------------------------------
@@ -205,6 +241,11 @@ class FusedMLP(_Faster, MLP):
 
 class FusedFeedForward(_Faster, FeedForward):
     """Two passes: a product with ReLU, and one with the residual."""
+
+    @classmethod
+    def can_stand_for(cls, module: Any) -> bool:
+        """GELU is no part of a product."""
+        return module.activation is F.relu
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Q, C) -> (N, Q, C)."""
@@ -248,7 +289,7 @@ class PlacedTokens(Tokens):
         return dataclasses.replace(super().without_finest(levels), _known={})  # type: ignore[call-arg]
 
 
-class PlacingNeck(_Faster, ProjectionNeck):
+class _Placing(_Faster, Pyramid):
     """Keeps the places of the tokens for the next images, where these are of the same size and without padding."""
 
     _placed: tuple[Any, PlacedTokens] | None = None
@@ -264,13 +305,23 @@ class PlacingNeck(_Faster, ProjectionNeck):
         return dataclasses.replace(self._placed[1], features=self.flatten(levels))
 
 
+class PlacingNeck(_Placing, ProjectionNeck):
+    """With group norm."""
+
+
+class PlacingBatchNormNeck(_Placing, BatchNormNeck):
+    """With batch norm."""
+
+
 _NORMS = (FrozenBatchNorm2d, nn.BatchNorm2d)
 _FASTER: dict[type, type[Any]] = {
     nn.Linear: Linear,
     nn.Conv2d: Convolution,
     Bottleneck: Block,
     ResNetBackbone: Body,
+    ResNetDBackbone: BodyD,
     MLP: FusedMLP,
     FeedForward: FusedFeedForward,
     ProjectionNeck: PlacingNeck,
+    BatchNormNeck: PlacingBatchNormNeck,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from detrbench.models.attention import SelfAttention, sampled_attention
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.tokens import SampledPoints, Tokens
+from detrbench.models.tokens import Points, Tokens
 
 # Focal loss starts out stable when every class begins at this probability (Lin et al., 2017, section 3.3).
 CLASS_PRIOR = 0.01
@@ -48,10 +49,16 @@ class MLP(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a residual and a norm behind them (post-norm)."""
+    """Two linear layers with a residual and a norm behind them (post-norm).
 
-    def __init__(self, dimensions: Dimensions) -> None:
+    Args:
+        dimensions: widths.
+        activation: between them.
+    """
+
+    def __init__(self, dimensions: Dimensions, activation: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
+        self.activation = activation
         self.linear1 = nn.Linear(dimensions.hidden_dim, dimensions.ffn_dim)
         self.linear2 = nn.Linear(dimensions.ffn_dim, dimensions.hidden_dim)
         self.norm = nn.LayerNorm(dimensions.hidden_dim)
@@ -61,7 +68,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Q, C) -> (N, Q, C)."""
-        hidden = F.dropout(F.relu(self.linear1(x)), self.dropout, self.training)
+        hidden = F.dropout(self.activation(self.linear1(x)), self.dropout, self.training)
         return self.norm(x + F.dropout(self.linear2(hidden), self.dropout, self.training))
 
 
@@ -116,7 +123,7 @@ class Updated(NamedTuple):
 
     content: Tensor
     inner: Tensor
-    points: SampledPoints
+    points: Points
 
 
 class DecoderLayer(nn.Module):
@@ -125,14 +132,20 @@ class DecoderLayer(nn.Module):
     Args:
         dimensions: widths.
         self_attention_first: otherwise the two attentions change places.
+        attention: makes the sampled attention.
     """
 
-    def __init__(self, dimensions: Dimensions, self_attention_first: bool = True) -> None:
+    def __init__(
+        self,
+        dimensions: Dimensions,
+        self_attention_first: bool = True,
+        attention: Callable[[Dimensions], nn.Module] = sampled_attention,
+    ) -> None:
         super().__init__()
         self.self_attention_first = self_attention_first
         self.self_attention = SelfAttention(dimensions)
         self.self_attention_norm = nn.LayerNorm(dimensions.hidden_dim)
-        self.cross_attention = sampled_attention(dimensions)
+        self.cross_attention = attention(dimensions)
         self.cross_attention_norm = nn.LayerNorm(dimensions.hidden_dim)
         self.feed_forward = FeedForward(dimensions)
         self.dropout = dimensions.dropout
@@ -166,11 +179,22 @@ class DecoderLayer(nn.Module):
 
     def sample(
         self, content: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
-    ) -> tuple[Tensor, SampledPoints]:
+    ) -> tuple[Tensor, Points]:
         """Attention to the memory with its residual and norm; arguments as for `forward`."""
         sampled = self.cross_attention(content + position, reference_points, memory, tokens)
         content = self.cross_attention_norm(content + F.dropout(sampled.output, self.dropout, self.training))
         return content, sampled.points
+
+
+def with_whole_gradient(normed: Tensor) -> Tensor:
+    """The same (B, C, H, W) of a batch norm, whose gradient will lie in memory as the values do.
+
+    Flattened levels hand back a part of a larger gradient, transposed. PyTorch 2.14 takes that of a single image for
+    another one on the CPU, and gives the norm wrong gradients without a word.
+    """
+    if normed.requires_grad:
+        normed.register_hook(Tensor.contiguous)
+    return normed
 
 
 def class_head(dimensions: Dimensions) -> nn.Linear:

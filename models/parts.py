@@ -31,6 +31,12 @@ def all_levels(options: Mapping[str, Any]) -> int:
     return options["num_levels"]
 
 
+def memory_width(options: Mapping[str, Any]) -> int:
+    """Most encoders take tokens as wide as their memory."""
+    width: int = options["hidden_dim"]
+    return width
+
+
 @dataclass(frozen=True)
 class Part:
     """One choice for one place in a detector.
@@ -45,6 +51,7 @@ class Part:
         relations: what its options must be beside each other and beside the common ones.
         gives: what other parts can build on, beyond what its kind always gives.
         memory_levels: of an encoder, how many levels its memory has, from all options of the detector.
+        token_width: of an encoder, how wide the neck's tokens are, from all options of the detector.
         needs: what some other part of the detector must give, or the combination is refused.
     """
 
@@ -57,6 +64,7 @@ class Part:
     needs: frozenset[str] = frozenset()
     relations: tuple[Relation, ...] = ()
     memory_levels: Callable[[Mapping[str, Any]], int] = all_levels
+    token_width: Callable[[Mapping[str, Any]], int] = memory_width
 
     def load(self) -> Callable[..., Any]:
         """The class behind `factory`, imported now."""

@@ -38,6 +38,30 @@ def grid_positions(padding: Tensor, hidden_dim: int, temperature: float, offset:
     return sine_embedding(torch.stack([y, x], -1), hidden_dim // 2, temperature).permute(0, 3, 1, 2)
 
 
+def index_positions(padding: Tensor, hidden_dim: int, temperature: float, dtype: torch.dtype) -> Tensor:
+    """Embedding of each cell's row and column, as in RT-DETR.
+
+    Its own code puts rows and columns of a map that is not square the wrong way round; transformers does not.
+
+    Args:
+        padding: (B, H, W), of which the shape alone is read.
+        hidden_dim: C; a quarter each for sines of the row, its cosines, and both of the column.
+        temperature: of the sine embedding.
+        dtype: of the result.
+
+    Returns:
+        (B, C, H, W).
+    """
+    batch, height, width = padding.shape
+    quarter = hidden_dim // 4
+    device = padding.device
+    frequency = temperature ** -(torch.arange(quarter, device=device, dtype=dtype) / quarter)
+    rows, columns = (torch.arange(n, device=device, dtype=dtype)[:, None] * frequency for n in (height, width))
+    y = torch.cat([rows.sin(), rows.cos()], -1)[:, None].expand(-1, width, -1)
+    x = torch.cat([columns.sin(), columns.cos()], -1)[None].expand(height, -1, -1)
+    return torch.cat([y, x], -1).permute(2, 0, 1).expand(batch, -1, -1, -1)
+
+
 def box_positions(boxes: Tensor, num_features: int, temperature: float = 10000) -> Tensor:
     """(..., n) coordinates in [0, 1] -> (..., n * F), in the order given."""
     return sine_embedding(boxes * 2 * math.pi, num_features, temperature)

@@ -79,12 +79,14 @@ class Selection(NamedTuple):
         box_logits: (B, n, 4).
         of_all: what the proposal head predicts for all tokens, where that was asked for.
         logits: (B, S, K) classes of all tokens.
+        projected: (B, S, C) what all of it was predicted from.
     """
 
     indices: Tensor
     box_logits: Tensor
     of_all: Prediction | None
     logits: Tensor
+    projected: Tensor
 
 
 def select_tokens(
@@ -117,9 +119,10 @@ def select_tokens(
         indices = scores.topk(min(count, scores.shape[1]), dim=1).indices
     if boxes_of_all:
         box_logits = proposal_head.box_embed(projected) + proposals
-        return Selection(indices, gather_tokens(box_logits, indices), Prediction(logits, box_logits.sigmoid()), logits)
+        of_all = Prediction(logits, box_logits.sigmoid())
+        return Selection(indices, gather_tokens(box_logits, indices), of_all, logits, projected)
     corrections = proposal_head.box_embed(gather_tokens(projected, indices))
-    return Selection(indices, corrections + gather_tokens(proposals, indices), None, logits)
+    return Selection(indices, corrections + gather_tokens(proposals, indices), None, logits, projected)
 
 
 @torch.no_grad()
@@ -240,13 +243,14 @@ class EncoderQueries(nn.Module, QuerySelection):
         return [ProposalLoss(self.ranking == "first_class", self.matched_by == "anchor")]
 
 
-class MixedQueries(nn.Module, QuerySelection):
-    """Boxes from the best encoder tokens, learned content by rank (DINO, section 3.4).
+class BoxQueries(nn.Module, QuerySelection):
+    """Boxes from the best encoder tokens; a kind says where contents come from.
 
     Args:
-        dimensions: widths and the number of queries.
-        boxes_of: "all": in training the boxes of all tokens are computed before the selection, as DINO's code does in
-            every mode; "selected": of the selected tokens only (Lite DETR). What comes out is the same.
+        dimensions: the number of queries.
+        boxes_of: "all": in training the boxes of all tokens are computed before the selection; "always": in inference
+            too, as the code of DINO and RT-DETR does; "selected": of the selected tokens only (Lite DETR). What comes
+            out is the same.
         redundancy_removal: see `best_apart`.
     """
 
@@ -256,23 +260,23 @@ class MixedQueries(nn.Module, QuerySelection):
         super().__init__()
         self.num_queries, self.boxes_of = dimensions.num_queries, boxes_of
         self.redundancy_removal = redundancy_removal
-        rows = dimensions.num_queries + dimensions.further_queries
-        self.content = nn.Parameter(torch.empty(rows, dimensions.hidden_dim))
-        nn.init.xavier_uniform_(self.content)
+
+    def contents(self, selection: Selection) -> Tensor:
+        """(B, n, C) of the n queries at the selected tokens."""
+        raise NotImplementedError
 
     def forward(
         self, encoded: Encoded, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs, further: int
     ) -> Queries:
         """Queries at the boxes of the best tokens, and what was predicted for those."""
         assert proposal_head is not None
-        of_all = outputs == "all" and self.boxes_of == "all"
+        of_all = self.boxes_of == "always" or (outputs == "all" and self.boxes_of == "all")
         count = self.num_queries + further
         how = "max_class", self.redundancy_removal
         selection = select_tokens(encoded.memory, tokens, proposal_head, count, *how, of_all)
         boxes = selection.box_logits.sigmoid()
-        content = self.content[: boxes.shape[1]].expand(len(boxes), -1, -1)
         selected = Prediction(gather_tokens(selection.logits, selection.indices), boxes)
-        return Queries(content, None, boxes.detach(), selected)
+        return Queries(self.contents(selection), None, boxes.detach(), selected)
 
     def position_of(self, boxes: Tensor) -> None:
         """None: the decoder makes positions from (B, n, 4) boxes."""
@@ -280,3 +284,26 @@ class MixedQueries(nn.Module, QuerySelection):
     def loss_terms(self) -> list[LossTerm]:
         """The proposal head is trained on the selected tokens, with their classes."""
         return [ProposalLoss(class_agnostic=False)]
+
+
+class MixedQueries(BoxQueries):
+    """Learned content by rank (DINO, section 3.4)."""
+
+    def __init__(self, dimensions: Dimensions, boxes_of: str, redundancy_removal: bool = False) -> None:
+        super().__init__(dimensions, boxes_of, redundancy_removal)
+        rows = dimensions.num_queries + dimensions.further_queries
+        self.content = nn.Parameter(torch.empty(rows, dimensions.hidden_dim))
+        nn.init.xavier_uniform_(self.content)
+
+    def contents(self, selection: Selection) -> Tensor:
+        """(B, n, C), the same for every image."""
+        batch, count = selection.indices.shape
+        return self.content[:count].expand(batch, -1, -1)
+
+
+class TokenQueries(BoxQueries):
+    """The content is what the token's class and box were predicted from, without gradient to it (RT-DETR)."""
+
+    def contents(self, selection: Selection) -> Tensor:
+        """(B, n, C) of the selected tokens."""
+        return gather_tokens(selection.projected, selection.indices).detach()

@@ -237,6 +237,45 @@ class SampledPoints:
 
 
 @dataclass
+class PointsByLevel:
+    """The same of an attention that need not have as many points on every level.
+
+    Attributes:
+        levels: of each level locations (B, Q, M, P_l, 2), as fractions of it, and weights (B, Q, M, P_l).
+    """
+
+    levels: list[tuple[Tensor, Tensor]]
+
+    @property
+    def locations(self) -> Tensor:
+        """(B, Q, M, L, P, 2) for the most points of a level; the others have their first place again."""
+        return torch.stack([_filled(places, self.most, -2, places[..., :1, :]) for places, _ in self.levels], -3)
+
+    @property
+    def weights(self) -> Tensor:
+        """(B, Q, M, L, P), zero where a level has fewer points."""
+        first = [weights[..., :1] * 0 for _, weights in self.levels]
+        return torch.stack([_filled(w, self.most, -1, zero) for (_, w), zero in zip(self.levels, first)], -2)
+
+    @property
+    def most(self) -> int:
+        """The most points of a level."""
+        return max(weights.shape[-1] for _, weights in self.levels)
+
+    def of(self, queries: slice) -> PointsByLevel:
+        """Of some of the queries only."""
+        return PointsByLevel([(places[:, queries], weights[:, queries]) for places, weights in self.levels])
+
+
+def _filled(values: Tensor, count: int, dim: int, filling: Tensor) -> Tensor:
+    """`count` along `dim`, the missing ones being `filling`, which is one long there."""
+    return torch.cat([values, *[filling] * (count - values.shape[dim])], dim)
+
+
+Points = SampledPoints | PointsByLevel
+
+
+@dataclass
 class Decoded:
     """What a decoder returns, by layer.
 
@@ -249,7 +288,7 @@ class Decoded:
 
     states: list[Tensor]
     reference_points: list[Tensor]
-    points: list[SampledPoints]
+    points: list[Points]
     inner: list[Tensor] = field(default_factory=list)
 
     @property

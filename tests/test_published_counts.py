@@ -46,7 +46,7 @@ def test_all_suites_show_each_figure_once_and_equal_detectors_are_counted_once()
     found = published_counts.compare(None, count)
     figures = [(row.table, row.published, row.cell, row.figure) for row in found]
     assert len(figures) == len(set(figures)) > 100
-    papers = {"focus_detr", "lite_detr", "sparse_detr"}
+    papers = {"focus_detr", "lite_detr", "rt_detr", "rt_detr_v2", "sparse_detr"}
     assert {row.table.partition("/")[0] for row in found} >= papers | {"deformable_detr", "torchvision"}
     assert all(row.protocol for row in found)
     assert len(asked) < len(found)

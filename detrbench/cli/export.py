@@ -40,7 +40,7 @@ def command(
     ONNX Runtime, where it is installed, runs it once, and its predictions are held against the detector's.
     """
     source = Source.of(model, checkpoint, output.settings(set_), data, results_folder)
-    height, width = output.size(size) if size else _four_to_three(*source.size)
+    height, width = output.size(size) if size else _four_to_three(*source.size[:2])
 
     from detrbench import models
 

@@ -80,9 +80,9 @@ def detect(source: Source, detector: Any, picture: Image.Image, threshold: float
     import torch
 
     from detrbench import models
-    from detrbench.data.transforms import Eval
+    from detrbench.data.transforms import evaluated
 
-    image = Eval(*source.size)(sample_of(picture))[0].to(next(detector.parameters()).device)
+    image = evaluated(*source.size)(sample_of(picture))[0].to(next(detector.parameters()).device)
     with torch.inference_mode():
         out = detector(image[None], None)
     found = models.postprocess(out, [(picture.height, picture.width)])[0]

@@ -36,10 +36,15 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, ...")]
 
 
 class Source:
-    """Which detector, with which weights, at which image size, and what its classes are called."""
+    """Which detector, with which weights, at which size (see `data.transforms.evaluated`), its classes by name."""
 
     def __init__(
-        self, model: str, options: dict[str, Any], weights: Path | None, size: tuple[int, int], names: dict[int, str]
+        self,
+        model: str,
+        options: dict[str, Any],
+        weights: Path | None,
+        size: tuple[int, int, bool],
+        names: dict[int, str],
     ) -> None:
         self.model, self.options, self.weights, self.size, self.names = model, options, weights, size, names
 
@@ -76,7 +81,7 @@ class Source:
         if data is not None:
             own = _class_names({"data": "coco", "path": str(data)})
         names = _coco_names(spec.options.get("num_classes")) if own is None else own
-        return cls(model, options, weights.path, (800, 1333), names)
+        return cls(model, options, weights.path, models.describe(model).image_size, names)
 
     @classmethod
     def _of_cell(cls, result: CellResult, checkpoint: str | None, options: dict[str, Any], data: Path | None) -> Source:
@@ -90,7 +95,7 @@ class Source:
         if names is None:
             names = _class_names(resolved if data is None else {"data": "coco", "path": str(data)})
         chosen = {"num_classes": max(names) + 1, **options}
-        return cls(cell["model"], chosen, weights.path, tuple(resolved["eval_size"]), names)
+        return cls(cell["model"], chosen, weights.path, (*resolved["eval_size"], resolved.get("stretch", False)), names)
 
     def load(self, device: str) -> Any:
         """The detector in eval mode."""

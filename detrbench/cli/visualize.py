@@ -74,7 +74,7 @@ def _look(source: Source, images: list[Path], threshold: float, device: str) -> 
     """The pictures of each image; all images are opened before the first is looked at."""
     opened = {path: sample_of(open_image(path)) for path in images}
 
-    from detrbench.data.transforms import Eval
+    from detrbench.data.transforms import evaluated
     from detrbench.environment import pick_device
     from detrbench.measure import pictures, protocols
     from detrbench.pictures import gallery
@@ -82,7 +82,8 @@ def _look(source: Source, images: list[Path], threshold: float, device: str) -> 
     detector: Any = source.load(pick_device(device))
     rule = protocols.get("pictures")
     for path, sample in opened.items():
-        scene = pictures.look(detector, sample, source.names, rule, path.name, Eval(*source.size), annotated=False)
+        seen = evaluated(*source.size)
+        scene = pictures.look(detector, sample, source.names, rule, path.name, seen, annotated=False)
         yield path, gallery.of_image(scene, threshold)
 
 

@@ -5,6 +5,7 @@
     train   flip with probability 1/2; then either resize the short side to one of 480, 512, ..., 800, or (half the
             time) resize it to 400, 500 or 600, cut a window of 384 to 600 pixels a side, and resize that likewise.
             For images of another size than 800, all of these sides in proportion (`Train.up_to`).
+    RT-DETR's images become squares of 640 pixels instead, whatever their shape (`Stretch`).
 
 Images are resized as Pillow images (bilinear with antialiasing): resizing tensors without antialiasing costs AP.
 Targets come out as {"labels": (n,) int64, "boxes": (n, 4) float32 cx cy w h in [0, 1]}, without crowd.
@@ -23,12 +24,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from detrbench.data.distortions import distorted
 from detrbench.data.samples import Sample
 from detrbench.data.sizes import CROP_FROM, CROP_RANGE, LONGEST, SHORTEST, TRAIN_SCALES, in_proportion, resized_size
+from detrbench.models.pixels import MEAN, STD
 
 Colour = tuple[float, float, float]  # red, green, blue
-MEAN: Colour = (0.485, 0.456, 0.406)
-STD: Colour = (0.229, 0.224, 0.225)
 
 
 class Transform(Protocol):
@@ -56,7 +57,7 @@ class Eval:
 
 @dataclass(frozen=True)
 class Stretch:
-    """To one size in pixels, whatever the proportions: the test transform of some detectors from elsewhere."""
+    """To one size in pixels, whatever the proportions: the test transform of RT-DETR, and of some from elsewhere."""
 
     height: int
     width: int
@@ -65,6 +66,11 @@ class Stretch:
 
     def __call__(self, sample: Sample, rng: random.Random | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         return _View.of(sample).stretch((self.width, self.height)).tensors(self.mean, self.std)
+
+
+def evaluated(shortest: int, longest: int, stretch: bool) -> Eval | Stretch:
+    """The test transform at that size; a stretched image is a square of `shortest` pixels."""
+    return Stretch(shortest, shortest) if stretch else Eval(shortest, longest)
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,8 @@ class Train:
         crop: whether half of the images go through a random window first.
         crop_from: short sides to choose from before the window is cut.
         crop_range: least and greatest side of the window.
+        stretch: images become squares of one of these scales, whatever their proportions.
+        distort: see `distortions`; before anything else.
     """
 
     scales: Sequence[int] = TRAIN_SCALES
@@ -84,21 +92,28 @@ class Train:
     crop: bool = True
     crop_from: Sequence[int] = CROP_FROM
     crop_range: tuple[int, int] = CROP_RANGE
+    stretch: bool = False
+    distort: bool = False
 
     @classmethod
-    def up_to(cls, scales: Sequence[int], longest: int, crop: bool) -> Train:
+    def up_to(
+        cls, scales: Sequence[int], longest: int, crop: bool, stretch: bool = False, distort: bool = False
+    ) -> Train:
         """With windows that are to the largest of `scales` what DETR's are to 800 pixels."""
         least, greatest = in_proportion(CROP_RANGE, max(scales))
-        return cls(scales, longest, crop, in_proportion(CROP_FROM, max(scales)), (least, greatest))
+        return cls(scales, longest, crop, in_proportion(CROP_FROM, max(scales)), (least, greatest), stretch, distort)
 
     def __call__(self, sample: Sample, rng: random.Random) -> tuple[Tensor, dict[str, Tensor]]:
         view = _View.of(sample)
+        if self.distort:
+            view = _View(*distorted(view.image, view.labels, view.boxes, rng))
         if rng.random() < 0.5:
             view = view.flip()
         if self.crop and rng.random() < 0.5:
             view = view.resize(rng.choice(self.crop_from), None)
             view = view.crop(*self._window(view, rng))
-        return view.resize(rng.choice(self.scales), self.longest).tensors()
+        side = rng.choice(self.scales)
+        return (view.stretch((side, side)) if self.stretch else view.resize(side, self.longest)).tensors()
 
     def _window(self, view: _View, rng: random.Random) -> tuple[int, int, int, int]:
         """(left, top, width, height) of a window of random size at a random place, both uniform."""

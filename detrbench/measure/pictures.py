@@ -18,7 +18,7 @@ from detrbench import models
 from detrbench.data import Dataset, Sample
 from detrbench.data.samples import class_names
 from detrbench.data.sizes import resized_size
-from detrbench.data.transforms import Eval
+from detrbench.data.transforms import Eval, Stretch
 from detrbench.measure import dam
 from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.protocols.pictures import PicturesProtocol
@@ -37,7 +37,7 @@ def take(
     dataset: Dataset,
     protocol: PicturesProtocol,
     device: torch.device | str = "cpu",
-    transform: Eval | None = None,
+    transform: Eval | Stretch | None = None,
     progress: Progress | None = None,
 ) -> tuple[Pictures, list[Scene]]:
     """The record and the scenes of the images that the protocol names; arguments as `accuracy.collect` takes them."""
@@ -77,7 +77,7 @@ def look(
     names: dict[int, str],
     protocol: PicturesProtocol,
     name: str,
-    transform: Eval,
+    transform: Eval | Stretch,
     annotated: bool,
 ) -> Scene:
     """One image through the detector.

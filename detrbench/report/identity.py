@@ -16,10 +16,10 @@ from typing import Any
 from detrbench import models
 from detrbench.errors import DetrbenchError
 
-DEFORMABLE, DINO = "Deformable DETR", "DINO"
+DEFORMABLE, DINO, RT_DETR = "Deformable DETR", "DINO", "RT-DETR"
 OTHER = "other"
 # Methods that have a colour of their own, in the order of the palette; dense bases without one share Deformable DETR's.
-METHODS = (DEFORMABLE, DINO, "Sparse DETR", "Focus-DETR", "Lite DETR", "DAC-DETR", "Salience-DETR", OTHER)
+METHODS = (DEFORMABLE, DINO, "Sparse DETR", "Focus-DETR", "Lite DETR", "DAC-DETR", "Salience-DETR", RT_DETR, OTHER)
 # Bases in the order of their shapes; a base that is not listed has the last one.
 SHAPES = {DEFORMABLE: "o", DINO: "s", "Deformable-DETR++": "D", "H-DETR": "^", "DN-Deformable-DETR": "v", OTHER: "X"}
 STAR = "*"
@@ -31,9 +31,13 @@ _ENCODERS = {
     "focus": "Focus-DETR",
     "salience": "Salience-DETR",
     "lite": "Lite DETR",
+    "hybrid": RT_DETR,
+    "deformable": "deformable encoder",
 }
 # Of the second predictions of a decoder, which training alone makes.
 _TRAINING = {"collaborative": "DAC-DETR", "mixed": "MS-DETR"}
+# The encoder and the number of levels that a base has of its own.
+_USUAL = {RT_DETR: ("hybrid", 3)}
 # What papers print in front of, or as, the name of a method; the first that fits counts.
 _PRINTED = (
     (r".*\bFocus-DETR", "Focus-DETR"),
@@ -43,6 +47,7 @@ _PRINTED = (
     (r"DAC-DETR|dac_", "DAC-DETR"),
     (r"MS-DETR", "MS-DETR"),
     (r"DINO", DINO),
+    (r"RT-DETR", RT_DETR),
     (r"H-(Deformable-)?DETR", "H-DETR"),
     (r"DN-Deformable", "DN-Deformable-DETR"),
     (r"(Deformable-DETR|Deformable DETR ?)\+\+", "Deformable-DETR++"),
@@ -85,7 +90,7 @@ class Identity:
         base = self.base
         if self.base == DEFORMABLE and self.queries == "encoder":
             base = f"two-stage {DEFORMABLE}"
-        base += f", {self.levels} scales" if self.levels != 4 else ""
+        base += f", {self.levels} scales" if self.levels != _usual(self.base)[1] else ""
         if not self.known:
             return self.method
         return base[0].upper() + base[1:] if self.is_baseline else f"{self.method} on {base}"
@@ -126,7 +131,7 @@ def of_detector(model: str, options: Mapping[str, Any]) -> Identity | None:
 def _resolved(model: str, options: str) -> Identity:
     spec = models.resolve(model, json.loads(options))
     parts, base = spec.parts, _base(spec)
-    methods = [_ENCODERS.get(parts["encoder"], parts["encoder"])] if parts["encoder"] != "deformable" else []
+    methods = [_ENCODERS.get(parts["encoder"], parts["encoder"])] if parts["encoder"] != _usual(base)[0] else []
     methods += [_TRAINING[parts["auxiliary_decoder"]]] if parts["auxiliary_decoder"] in _TRAINING else []
     return Identity(
         method=" + ".join(methods) or base,
@@ -139,11 +144,15 @@ def _resolved(model: str, options: str) -> Identity:
     )
 
 
+def _usual(base: str) -> tuple[str, int]:
+    return _USUAL.get(base, ("deformable", 4))
+
+
 def _base(spec: models.DetectorSpec) -> str:
     """The dense detector under whatever encoder: by decoder, then by what its queries and its training are."""
     decoder = spec.parts["decoder"]
     if decoder != "deformable":
-        return {"dino": DINO, "dab": "DN-Deformable-DETR"}.get(decoder, decoder)
+        return {"dino": DINO, "dab": "DN-Deformable-DETR", "rt_detr": RT_DETR}.get(decoder, decoder)
     if spec.parts["one_to_many"] == "hybrid":
         return "H-DETR"
     return "Deformable-DETR++" if spec.options.get("mixed_selection") else DEFORMABLE

@@ -41,6 +41,7 @@ _LABELS = {
 _BACKBONES = {
     "resnet50": "R50",
     "resnet101": "R101",
+    **{f"resnet{depth}_vd": f"R{depth}vd" for depth in (18, 34, 50, 101)},
     "swin_tiny": "Swin-T",
     "swin_base": "Swin-B",
     "swin_base_384": "Swin-B, 384",

@@ -67,7 +67,7 @@ def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
             matter.
     """
     rules = [[name, protocols.get(measure, name).version] for name in cell.protocols_of(measure)]
-    parts: list[Any] = [measure, rules, _detector(cell), weights, cell.settings.eval_size]
+    parts: list[Any] = [measure, rules, _detector(cell), weights, *_seen(cell)]
     if MEASURES[measure].needs_weights:
         parts.append(now.fingerprint(cell, "val"))
     if MEASURES[measure].timed:
@@ -81,7 +81,7 @@ def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
 
 def detections_key(cell: Cell, now: Conditions, weights: str) -> str:
     """A hash of all that one forward over the evaluation images depends on; protocols score what it detects."""
-    return _digest(["detections", _detector(cell), weights, cell.settings.eval_size, now.fingerprint(cell, "val")])
+    return _digest(["detections", _detector(cell), weights, *_seen(cell), now.fingerprint(cell, "val")])
 
 
 def predictions_key(predictions: str, truth: str) -> str:
@@ -116,9 +116,7 @@ def count_keys(cell: Cell) -> dict[str, str]:
     }
     if EVALUATED in keys:
         version = protocols.get("complexity", EVALUATED).version
-        keys[EVALUATED] = _digest(
-            [EVALUATED, version, _detector(cell), cell.settings.data == "coco", cell.settings.eval_size]
-        )
+        keys[EVALUATED] = _digest([EVALUATED, version, _detector(cell), cell.settings.data == "coco", *_seen(cell)])
     return keys
 
 
@@ -127,6 +125,8 @@ _AS_EVER = {
     "init": RANDOM,
     "init_from": None,
     "weight_decay_norm": None,
+    "weight_decay_bias": None,
+    "ema_warmup": None,
     "warmup_factor": None,
     "iterations_per_epoch": None,
     "aspect_ratio_grouping": False,
@@ -156,6 +156,11 @@ def _settings(cell: Cell) -> dict[str, Any]:
     for name in _WITHOUT_EFFECT:
         del found[name]
     return {name: value for name, value in found.items() if name not in _AS_EVER or value != _AS_EVER[name]}
+
+
+def _seen(cell: Cell) -> list[Any]:
+    """How images are evaluated, as a key has it behind what is evaluated."""
+    return [cell.settings.eval_size, *(["stretched"] if cell.settings.stretch else [])]
 
 
 def _detector(cell: Cell) -> list[Any]:

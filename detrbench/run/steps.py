@@ -18,7 +18,7 @@ import torch
 from detrbench import models
 from detrbench.data.samples import Dataset
 from detrbench.data.spec import DataSpec, Split
-from detrbench.data.transforms import Eval, Stretch, Train, Transform
+from detrbench.data.transforms import Eval, Stretch, Train, Transform, evaluated
 from detrbench.environment import cores
 from detrbench.errors import CheckpointError, UsageError
 from detrbench.external import loading as external
@@ -142,7 +142,8 @@ def _counting(cell: Cell, name: str) -> ComplexityProtocol:
     if name != EVALUATED:
         return rule
     shortest, longest = cell.settings.eval_size
-    photographs = cell.settings.data == "coco"  # generated images are square
+    # Generated images are square, and so are stretched ones.
+    photographs = cell.settings.data == "coco" and not cell.settings.stretch
     return rule.on(
         Inputs.first_100(shortest=shortest, longest=longest) if photographs else Inputs.single(shortest, shortest)
     )
@@ -215,11 +216,12 @@ def _begin(detector: Any, start: Start) -> list[BeganWith]:
 def _augmentation(item: WorkItem) -> Transform:
     """Flips; sizes and windows as the scale says."""
     settings = item.cell.settings
-    return Train.up_to(settings.sides_in_training, settings.eval_size[1], settings.crops)
+    sides, longest = settings.sides_in_training, settings.eval_size[1]
+    return Train.up_to(sides, longest, settings.crops, settings.stretch, settings.distort)
 
 
-def _eval(item: WorkItem) -> Eval:
-    return Eval(*item.cell.settings.eval_size)
+def _eval(item: WorkItem) -> Eval | Stretch:
+    return evaluated(*item.cell.settings.eval_size, item.cell.settings.stretch)
 
 
 def _evaluated(item: WorkItem, detector: Any) -> Eval | Stretch:

@@ -62,7 +62,9 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         shortest: pixels of the short side of an evaluated image; 800 if not given, or the size of `shapes`.
         longest: pixels that the long side has at most; 1333 if not given, or the size of `shapes`.
         train_scales: short sides of a training image to choose from, likewise up to `longest`. If not given: DETR's
-            (480 to 800) in proportion to `shortest`; `shapes` are trained as they are evaluated.
+            (480 to 800) in proportion to `shortest`; `shapes`, and stretched images, are trained as they are evaluated.
+        stretch: images become squares of `shortest` pixels, in training of one of `train_scales`, whatever their shape.
+        distort: training images are distorted, zoomed out and cropped as SSD's and RT-DETR's are.
         crop: half of the training images go through a random window first. If not given: true for `coco`.
         seeds: trainings of each row, which differ in nothing but `seed`: that one, the next, ... AP is their mean, and
             verdicts are about the method instead of one training of it. Rows with given weights have one.
@@ -75,6 +77,8 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
     shortest: Side | None = None
     longest: Side | None = None
     train_scales: list[Side] | None = Field(default=None, min_length=1)
+    stretch: bool = False
+    distort: bool = False
     crop: bool | None = None
     seeds: Seeds = 1
     model: dict[str, Any] = Field(default={})
@@ -112,7 +116,8 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         if self.train_scales is not None:
             return self.train_scales
         shortest, _ = self.eval_size
-        return list(in_proportion(TRAIN_SCALES, shortest)) if self.data == "coco" else [shortest]
+        varied = self.data == "coco" and not self.stretch
+        return list(in_proportion(TRAIN_SCALES, shortest)) if varied else [shortest]
 
     @property
     def crops(self) -> bool:
@@ -128,6 +133,8 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         if max(self.sides_in_training) > longest:
             found = max(self.sides_in_training)
             raise UsageError(f"train_scales: expected at most longest, which is {longest}, got {found}")
+        if self.stretch and shortest != longest:
+            raise UsageError(f"stretch: expected shortest and longest to be one side, got {shortest} and {longest}")
 
     def with_seed(self, number: int) -> Scale:
         """The scale of one of the trainings, counted from 0."""
@@ -150,6 +157,7 @@ class Scale(_DataKeys, _RecipeKeys):  # type: ignore[misc, valid-type]
         names = _COCO_KEYS if self.data == "coco" else [name for name in _DataKeys.model_fields if name != "path"]
         data = {"data": self.data, **{name: getattr(self, name) for name in names}}
         sizes = {"eval_size": list(self.eval_size), "train_scales": self.sides_in_training, "crop": self.crops}
+        sizes |= {name: True for name in ("stretch", "distort") if getattr(self, name)}
         return {**data, **sizes, **dataclasses.asdict(self.recipe)}
 
 

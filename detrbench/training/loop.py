@@ -228,7 +228,7 @@ class _Training:
                 f"{error.hint}; or go on without that step: --skip-batches {self.step + 1}",
             ) from error
         if self.average is not None:
-            _update_average(self.average, self.detector, recipe.ema, self.step)
+            _update_average(self.average, self.detector, recipe, self.step)
         images = part.images
         state.images_seen += images
         state.taken += 1
@@ -305,9 +305,12 @@ def _average(detector: Detector) -> Detector:
 
 
 @torch.no_grad()
-def _update_average(average: Detector, detector: Detector, decay: float, step: int) -> None:
+def _update_average(average: Detector, detector: Detector, recipe: Recipe, step: int) -> None:
     # A short memory at the start, so that the random weights are soon forgotten.
-    decay = min(decay, (1 + step) / (10 + step))
+    if recipe.ema_warmup is None:
+        decay = min(recipe.ema, (1 + step) / (10 + step))
+    else:
+        decay = recipe.ema * (1 - math.exp(-(step + 1) / recipe.ema_warmup))
     for mean, value in zip(average.state_dict().values(), detector.state_dict().values()):
         if mean.is_floating_point():
             mean.lerp_(value, 1 - decay)

@@ -19,11 +19,10 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNor
 def build(detector: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """One parameter group a learning rate and weight decay; each group remembers its own rate as `base_lr`."""
     norms = {id(p) for module in detector.modules() if isinstance(module, NORMS) for p in module.parameters()}
-    norm_decay = recipe.weight_decay if recipe.weight_decay_norm is None else recipe.weight_decay_norm
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():
         if parameter.requires_grad:
-            decay = norm_decay if id(parameter) in norms else recipe.weight_decay
+            decay = _decay(name, id(parameter) in norms, recipe)
             groups.setdefault((_learning_rate(name, recipe), decay), []).append(parameter)
     described = [
         {"params": parameters, "base_lr": lr, "lr": lr, "weight_decay": decay}
@@ -31,6 +30,11 @@ def build(detector: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         if lr > 0
     ]
     return torch.optim.AdamW(described, fused=recipe.fused_adamw or None)  # None: PyTorch's choice, as ever
+
+
+def _decay(name: str, of_a_norm: bool, recipe: Recipe) -> float:
+    own = recipe.weight_decay_norm if of_a_norm else recipe.weight_decay_bias if name.endswith("bias") else None
+    return recipe.weight_decay if own is None else own
 
 
 def _learning_rate(name: str, recipe: Recipe) -> float:

@@ -21,6 +21,7 @@ BOUNDS: Mapping[str, Values] = {
     "lr_sampling": Real(minimum=0, maximum=100),
     "weight_decay": Real(minimum=0, maximum=1),
     "weight_decay_norm": Maybe(Real(minimum=0, maximum=1)),
+    "weight_decay_bias": Maybe(Real(minimum=0, maximum=1)),
     "clip_norm": Real(minimum=0),
     "lr_drops": Maybe(ListOf(Real(above=0))),
     "warmup_steps": Whole(0),
@@ -31,6 +32,7 @@ BOUNDS: Mapping[str, Values] = {
     "checkpoint_every_steps": Maybe(Whole(1)),
     "eval_every_epochs": Whole(0),
     "ema": Real(minimum=0, below=1),
+    "ema_warmup": Maybe(Whole(1)),
     "precision": OneOf(FLOAT32, BF16, FP16),
     "fused_adamw": Flag(),
     "channels_last": Flag(),
@@ -54,6 +56,7 @@ class Recipe:
     lr_sampling: factor on `lr` for the sampling offsets and reference points (0.1 in Deformable DETR's code).
     weight_decay: AdamW's, decoupled.
     weight_decay_norm: the same for the weights of norms (layer, group, batch); None means as the rest.
+    weight_decay_bias: the same for the biases of all other layers.
     clip_norm: largest gradient norm over all parameters; 0 means no clipping.
     lr_drops: after each of so many epochs, ascending, the learning rates are divided by 10; fractions count, to the
         nearest step; None means never.
@@ -67,6 +70,8 @@ class Recipe:
     checkpoint_every_steps: a killed run loses at most so many steps; None saves at the end of each epoch.
     eval_every_epochs: AP on the validation images is taken so often (and at the end); 0 means never.
     ema: decay of the moving average of the weights; 0 means none.
+    ema_warmup: optimiser steps N over which that decay rises, to `ema` times 1 - exp(-n / N) at step n (RT-DETR); None
+        means that it is (1 + n) / (10 + n), until it would be more than `ema`.
     init: what the backbone begins with: `imagenet` (the weights that the papers began with), `none` (random values), or
         a file of such weights.
     init_from: a detector's weights to begin with, by name or file, official or ours, in place of `init`; its class
@@ -88,6 +93,7 @@ class Recipe:
     lr_sampling: float = 0.1
     weight_decay: float = 1e-4
     weight_decay_norm: float | None = None
+    weight_decay_bias: float | None = None
     clip_norm: float = 0.1
     lr_drops: list[float] | None = field(default_factory=lambda: [40.0])
     warmup_steps: int = 0
@@ -98,6 +104,7 @@ class Recipe:
     checkpoint_every_steps: int | None = None
     eval_every_epochs: int = 1
     ema: float = 0.0
+    ema_warmup: int | None = None
     init: str = RANDOM
     init_from: str | None = None
     precision: str = FLOAT32
@@ -125,6 +132,8 @@ class Recipe:
             raise UsageError(f"lr_drops: expected epochs in ascending order, got {shown(drops)}")
         if self.warmup_factor is not None and not self.warmup_steps:
             raise UsageError(f"warmup_factor: expected none without warmup_steps, got {shown(self.warmup_factor)}")
+        if self.ema_warmup is not None and not self.ema:
+            raise UsageError(f"ema_warmup: expected none without ema, got {shown(self.ema_warmup)}")
 
     @property
     def images_at_once(self) -> int:

@@ -1,7 +1,8 @@
 """Which ImageNet weights the papers' backbones began with, as names of the catalogue of weights. Imports no torch.
 
 The ResNets are torchvision's first weights (IMAGENET1K_V1); detectron2's converted files, with which detrex begins,
-hold the same numbers. The Swin Transformers are Microsoft's; those that torchvision publishes are others.
+hold the same numbers. Those of ResNet-D are the ones that RT-DETR names, which were trained in Paddle. The Swin
+Transformers are Microsoft's; those that torchvision publishes are others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ _SWIN_BASE = {7: ("backbones/swin_b_22k_224",), 12: ("backbones/swin_b_22k_384",
 _NAMES: Mapping[str, Mapping[Any, tuple[str, ...]]] = {
     "resnet50": {None: ("backbones/resnet50", "backbones/resnet50_detectron2")},
     "resnet101": {None: ("backbones/resnet101", "backbones/resnet101_detectron2")},
+    **{f"resnet{depth}_vd": {None: (f"backbones/resnet{depth}_vd",)} for depth in (18, 34, 50, 101)},
     "swin_tiny": {7: ("backbones/swin_t",)},
     "swin_base": _SWIN_BASE,
     "swin_base_384": _SWIN_BASE,

@@ -29,7 +29,7 @@ class ResNetBackbone(nn.Module, Backbone):
         self.body = body
         self.first = first_stage(finest_stride)
         stages = [body.layer1, body.layer2, body.layer3, body.layer4]
-        self.channels = [stage[-1].conv3.out_channels for stage in stages[self.first :]]
+        self.channels = [_channels(stage[-1]) for stage in stages[self.first :]]
         for stage in [body.conv1, *stages][:frozen_stages]:
             stage.requires_grad_(False)
 
@@ -42,6 +42,13 @@ class ResNetBackbone(nn.Module, Backbone):
             x = stage(x)
             levels.append(x)
         return levels[self.first :]
+
+
+def _channels(block: nn.Module) -> int:
+    """Of what a block of two or three convolutions gives."""
+    last = getattr(block, "conv3", block.conv2)
+    assert isinstance(last, nn.Conv2d)
+    return last.out_channels
 
 
 def first_stage(finest_stride: int) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from detrbench.errors import CheckpointError
 from detrbench.files import replacing, sha256
-from detrbench.models.checkpoints import detrex, original, own, salience, transformers
+from detrbench.models.checkpoints import detrex, original, own, rt_detr, salience, transformers
 from detrbench.models.checkpoints.adapter import Adapter
 from detrbench.models.checkpoints.backbone import load_backbone
 from detrbench.models.checkpoints.classes import other_classes
@@ -29,7 +29,15 @@ from detrbench.models.checkpoints.reading import CLASS_NAMES, class_names, read
 if TYPE_CHECKING:
     from detrbench.models.detector import Detector
 
-ADAPTERS: tuple[Adapter, ...] = (own.ADAPTER, original.ADAPTER, salience.ADAPTER, detrex.ADAPTER, transformers.ADAPTER)
+ADAPTERS: tuple[Adapter, ...] = (
+    own.ADAPTER,
+    original.ADAPTER,
+    salience.ADAPTER,
+    detrex.ADAPTER,
+    transformers.ADAPTER,
+    rt_detr.OFFICIAL,
+    rt_detr.TRANSFORMERS,
+)
 
 __all__ = [
     "ADAPTERS",

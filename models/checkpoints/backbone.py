@@ -1,8 +1,8 @@
 """Weights of a backbone alone, as those who trained it on ImageNet published them.
 
 torchvision's ResNets; the same converted by detectron2 (its tools/convert-torchvision-to-d2.py); ResNets trained
-without labels (kakaobrain/scrl); Microsoft's Swin Transformers (microsoft/Swin-Transformer). What only their classifier
-or their training reads is left out; the rest is read strictly.
+without labels (kakaobrain/scrl); RT-DETR's ResNet-D; Microsoft's Swin Transformers (microsoft/Swin-Transformer). What
+only their classifier or their training reads is left out; the rest is read strictly.
 `models/backbones/imagenet.py` says which file the papers began with.
 """
 
@@ -18,6 +18,7 @@ from detrbench.models.checkpoints.adapter import Adapter
 from detrbench.models.checkpoints.fitting import LoadReport, check_fit
 from detrbench.models.checkpoints.reading import read
 from detrbench.models.checkpoints.resnet import resnet_rules
+from detrbench.models.checkpoints.rt_detr import resnet_d_rules
 from detrbench.models.checkpoints.swin import swin_rules
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ ADAPTERS = (
             *((rf"encoder\.{place}\.(.+)", rf"backbone.body.layer{place - 3}.\1") for place in range(4, 8)),
         ),
     ),
+    Adapter(name="RT-DETR's ResNet-D", marker=r"conv1\.conv1_1\.conv\.weight$", rules=(_COUNTER, *resnet_d_rules(""))),
     Adapter(
         name="Swin-Transformer",
         marker=r"patch_embed\.proj\.weight$",

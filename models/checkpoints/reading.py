@@ -19,8 +19,8 @@ from detrbench.errors import CheckpointError
 from detrbench.words import shown
 
 CLASS_NAMES = "class_names"  # under which our own files say what their classes are called
-# Where repositories keep the weights inside their file, most specific first.
-CONTAINERS = ("model", "state_dict", "module", "online_network_state_dict")
+# Where repositories keep the weights inside their file, most specific first; RT-DETR evaluates the moving average.
+CONTAINERS = ("ema", "model", "state_dict", "module", "online_network_state_dict")
 # How torch words its refusal to run what a pickle asks for; other complaints mean that the file is no pickle.
 FORBIDDEN = ("unsupported global", "unsupported class", "unrecognized")
 # All that a pickle of NumPy arrays asks for: it rebuilds them, and in old protocols their bytes from text.

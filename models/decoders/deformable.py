@@ -6,9 +6,12 @@ Later decoders differ in where a layer's query position comes from and in what s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from detrbench.models.attention import sampled_attention
 from detrbench.models.contracts import Decoder, Heads
 from detrbench.models.dimensions import Dimensions
 from detrbench.models.layers import DecoderLayer
@@ -24,6 +27,7 @@ class DeformableDecoder(nn.Module, Decoder):
         look_forward_twice: the boxes that a layer reports are relative to the boxes of the layer before as they were
             predicted, not detached, so that two layers learn from them (DINO, section 3.5).
         self_attention_first: a layer's queries see each other before they sample the memory, not behind (MS-DETR).
+        attention: makes the sampled attention of a layer.
     """
 
     def __init__(
@@ -32,12 +36,13 @@ class DeformableDecoder(nn.Module, Decoder):
         refine_boxes: bool,
         look_forward_twice: bool = False,
         self_attention_first: bool = True,
+        attention: Callable[[Dimensions], nn.Module] = sampled_attention,
     ) -> None:
         super().__init__()
         self.refine_boxes, self.look_forward_twice = refine_boxes, look_forward_twice
         self.norm: nn.Module = nn.Identity()
         self.layers = nn.ModuleList(
-            DecoderLayer(dimensions, self_attention_first) for _ in range(dimensions.num_decoder_layers)
+            DecoderLayer(dimensions, self_attention_first, attention) for _ in range(dimensions.num_decoder_layers)
         )
 
     def forward(

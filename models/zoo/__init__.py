@@ -25,6 +25,8 @@ BACKBONES = {
     "swin_l": "swin_large",
     "tiny": "tiny",
 }
+# ResNet-D, as RT-DETR writes it; only its heirs are named after one.
+RESNETS_D = {"r18vd": "resnet18_vd", "r34vd": "resnet34_vd", "r50vd": "resnet50_vd", "r101vd": "resnet101_vd"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Variant:
         parts: the part for each kind.
         options: option values that differ from the parts' defaults; one may depend on the backbone (`OfBackbone`).
         sources: conventions of other code bases for the same detector, as option values.
+        image_size: of an image that it was made for: short side, longest side, whether it is stretched to a square.
     """
 
     name: str
@@ -64,11 +67,12 @@ class Variant:
     parts: Mapping[str, str]
     options: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    image_size: tuple[int, int, bool] = (800, 1333, False)
 
     @property
     def base(self) -> str:
         """The name without its backbone: what `models.create(base=...)` takes."""
-        for short in BACKBONES:
+        for short in {**BACKBONES, **RESNETS_D}:
             if self.name.endswith(f"_{short}"):
                 return self.name[: -len(short) - 1]
         return self.name
@@ -92,9 +96,10 @@ def register_family(base: Variant, backbones: tuple[str, ...] = tuple(BACKBONES)
                 name=f"{base.name}_{short}",
                 summary=base.summary,
                 doc=base.doc,
-                parts={**base.parts, "backbone": BACKBONES[short]},
+                parts={**base.parts, "backbone": {**BACKBONES, **RESNETS_D}[short]},
                 options=base.options,
                 sources=base.sources,
+                image_size=base.image_size,
             )
         )
 

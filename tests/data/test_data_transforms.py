@@ -12,7 +12,7 @@ from PIL import Image
 from detrbench.data import Sample, Target
 from detrbench.data.seeding import derive_seed
 from detrbench.data.sizes import TRAIN_SCALES, in_proportion
-from detrbench.data.transforms import MEAN, STD, Eval, Train, normalise
+from detrbench.data.transforms import MEAN, STD, Eval, Stretch, Train, evaluated, normalise
 
 
 def sample_of(width, height, boxes, iscrowd=None):
@@ -27,9 +27,9 @@ def sample_of(width, height, boxes, iscrowd=None):
     return Sample(Image.fromarray(pixels), target, height, width)
 
 
-def seen_box(image):
+def seen_box(image, least=0.5):
     """Normalised cx cy w h of what is brighter than half grey."""
-    bright = (image[0] * STD[0] + MEAN[0]) > 0.5
+    bright = (image[0] * STD[0] + MEAN[0]) > least
     rows, columns = torch.where(bright.any(1))[0], torch.where(bright.any(0))[0]
     height, width = bright.shape
     x1, x2, y1, y2 = columns[0] / width, (columns[-1] + 1) / width, rows[0] / height, (rows[-1] + 1) / height
@@ -44,6 +44,63 @@ def test_eval_resizes_and_normalises():
     assert target["labels"].tolist() == [0]
     assert target["labels"].dtype == torch.int64
     torch.testing.assert_close(seen_box(image), target["boxes"][0], atol=2e-3, rtol=0)
+
+
+def test_stretched_images_lose_their_proportions():
+    image, target = Stretch(96, 96)(sample_of(64, 48, [[8, 12, 40, 36]]))
+    assert image.shape == (3, 96, 96)
+    torch.testing.assert_close(target["boxes"], torch.tensor([[0.375, 0.5, 0.5, 0.5]]))
+    torch.testing.assert_close(seen_box(image), target["boxes"][0], atol=1e-2, rtol=0)
+    assert (evaluated(96, 96, True), evaluated(96, 128, False)) == (Stretch(96, 96), Eval(96, 128))
+
+
+def test_stretched_images_train_at_one_of_the_scales():
+    train = Train.up_to([64, 96], 96, crop=False, stretch=True)
+    sizes = {tuple(train(sample_of(64, 48, [[8, 12, 40, 36]]), random.Random(seed))[0].shape[1:]) for seed in range(8)}
+    assert sizes == {(64, 64), (96, 96)}
+
+
+def test_distorted_boxes_follow_their_objects():
+    train = Train([120], 120, crop=False, stretch=True, distort=True)
+    sample, seen, sizes = sample_of(80, 60, [[10, 10, 50, 40], [78, 58, 79, 59]]), 0, set()
+    for seed in range(40):
+        image, target = train(sample, random.Random(seed))
+        assert image.shape == (3, 120, 120)
+        if target["labels"].tolist() == [0]:  # the other is soon cut away, or hidden beside the large one
+            seen += 1
+            sizes.add(round(float(target["boxes"][0, 2]), 2))
+    assert seen > 5
+    assert len(sizes) > 5  # zoomed and cut
+    first, second, third = (train(sample, random.Random(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first[0], second[0])
+    assert torch.equal(first[1]["boxes"], second[1]["boxes"])
+    assert not torch.equal(first[0], third[0])
+
+
+def test_distorted_objects_are_where_their_boxes_are():
+    train, checked = Train([120], 120, crop=False, stretch=True, distort=True), 0
+    for seed in range(30):
+        image, target = train(sample_of(80, 60, [[10, 10, 50, 40]]), random.Random(seed))
+        values = image[0] * STD[0] + MEAN[0]
+        if len(target["boxes"]) and values.max() - values.min() > 0.2:  # some of both is seen
+            box = seen_box(image, float(values.max() + values.min()) / 2)
+            torch.testing.assert_close(box, target["boxes"][0], atol=0.04, rtol=0)
+            checked += 1
+    assert checked > 15
+
+
+def test_distortion_draws_from_its_own_generator_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    Train([64], 64, crop=False, stretch=True, distort=True)(sample_of(80, 60, [[10, 10, 50, 40]]), random.Random(1))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_an_image_without_objects_is_distorted_too():
+    train = Train([64], 64, crop=False, stretch=True, distort=True)
+    for seed in range(5):
+        assert train(sample_of(80, 60, []), random.Random(seed))[1]["boxes"].shape == (0, 4)
 
 
 def test_values_are_those_of_torchvision():

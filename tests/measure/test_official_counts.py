@@ -111,6 +111,23 @@ def test_official_counter_over_100_images(name: str, options: dict[str, Any], pr
     assert measured(name, protocol, **options) == pytest.approx(gflops, rel=1e-3)
 
 
+# What the profiler of RT-DETR's tool knows (torch 2.14): convolutions, and products of matrices.
+TOOL = {
+    "rt_detr_r18vd": 51.2950 + 0.2754 + 9.4771,
+    "rt_detr_r34vd": 81.4940 + 0.3147 + 11.2534,
+    "rt_detr_r50vd": 121.8642 + 0.3933 + 14.8058,
+    "rt_detr_r101vd": 243.4728 + 0.5900 + 15.7102,
+}
+
+
+@pytest.mark.parametrize("name", [slow(name) if name != "rt_detr_r18vd" else name for name in TOOL])
+def test_the_official_tool_of_rt_detr_but_for_fused_attention(name: str) -> None:
+    layers = models.resolve(name, {}).options["num_decoder_layers"]
+    width = models.resolve(name, {}).options["encoder_dim"] or 256
+    attention = 2 * 2 * (400 * 400 * width + layers * 300 * 300 * 256) / 1e9
+    assert measured(name, "rt_detr_table") - attention == pytest.approx(TOOL[name], rel=1e-4)
+
+
 # Means over the first 100 images by part; names of modules on our side, sums of rows on theirs where the cut differs.
 SHARED_ROWS = {"backbone": 72.849, "neck": 4.313}
 BY_PART = {

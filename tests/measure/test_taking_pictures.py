@@ -47,6 +47,7 @@ CASES = {
     "focus_detr_tiny": {"keep_ratios": [0.5, 0.3, 0.1], "fine_tokens": 4},
     "salience_detr_tiny": {"layer_ratios": [1.0, 0.6, 0.2], "fine_tokens": 4},
     "lite_dino_tiny": {"high_levels": 2, "high_updates": 2, "blocks": 1},
+    "rt_detr_tiny": {"level_points": [2, 1, 3]},
 }
 
 

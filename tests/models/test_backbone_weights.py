@@ -308,7 +308,7 @@ def one_batch() -> Batch:
 
 def test_what_is_published() -> None:
     names = [name for group in imagenet.all_published() for name in group]
-    assert len(set(names)) == 9
+    assert len(set(names)) == 13
     assert {catalogue.get(name).file for name in names} >= {f"{file}.pth" for file in SWIN}
     assert imagenet.published("tiny", {}) == ()
     assert imagenet.published("swin_tiny", {"window_size": 12}) == ()

@@ -60,6 +60,14 @@ def test_every_family_is_exported(family: str, tmp_path: Path) -> None:
     assert largest(detector, tmp_path / "x.onnx") < 1e-5
 
 
+@pytest.mark.parametrize("options", [{"level_points": [2, 1, 3]}, {"sampling": "nearest"}], ids=str)
+def test_levels_that_are_sampled_apart_are_exported(options: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    detector = models.create("rt_detr_v2_tiny", **SMALL, num_classes=5, **options)
+    models.export_onnx(detector, tmp_path / "x.onnx", (64, 96), 2)
+    assert largest(detector, tmp_path / "x.onnx") < 1e-4
+
+
 def test_a_file_says_what_it_is(sparse: tuple[Detector, Path]) -> None:
     found = export.OnnxDetector(sparse[1], threads=1)
     assert (found.batch_size, found.size) == (2, (64, 96))

@@ -14,13 +14,14 @@ from torchvision.ops import FrozenBatchNorm2d
 from detrbench import models
 from detrbench.models import inference
 from detrbench.models.detector import Detector, DetectorOutput
+from detrbench.models.encoders.hybrid import RepBlock
 from detrbench.models.tokens import Tokens
 
 IMAGES = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
 PADDED = torch.zeros(2, 96, 128, dtype=torch.bool)
 PADDED[0, 64:], PADDED[1, :, 96:] = True, True
 # Together they have every encoder, query selection and decoder.
-QUICK = ("deformable_detr", "sparse_detr", "focus_detr", "lite_dino", "dn_deformable_detr")
+QUICK = ("deformable_detr", "sparse_detr", "focus_detr", "lite_dino", "dn_deformable_detr", "rt_detr")
 
 
 def trained(detector: Detector) -> Detector:
@@ -63,16 +64,25 @@ def test_every_family_gives_the_same_outputs(family: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "least"),
-    [("deformable_detr_r50", 90), ("sparse_detr_swin_t", 50)],
+    [("deformable_detr_r50", 90), ("sparse_detr_swin_t", 50), ("rt_detr_r18vd", 70), ("rt_detr_r50vd", 90)],
 )
 def test_backbones_of_the_papers_give_the_same_outputs(name: str, least: int) -> None:
     options = {"num_encoder_layers": 1, "num_decoder_layers": 1, "ffn_dim": 64, "num_queries": 20}
     detector = trained(models.create(name, **options))
     fast = models.for_inference(detector)
     assert max(gaps(detector, fast)) < 1e-5
-    assert not [module for module in fast.modules() if isinstance(module, FrozenBatchNorm2d)]
+    assert not [module for module in fast.modules() if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d)]
     changed = [module for module in fast.modules() if isinstance(module, inference._Faster)]
     assert len(changed) >= least
+
+
+def test_branches_become_one_convolution() -> None:
+    detector = trained(small("rt_detr", 5))
+    before = [module for module in detector.modules() if isinstance(module, RepBlock)]
+    after = [module for module in models.for_inference(detector).modules() if isinstance(module, RepBlock)]
+    assert len(before) == len(after) == 12
+    assert sum(hasattr(block, "narrow") for block in before) == 12
+    assert sum(hasattr(block, "narrow") for block in after) == 0
 
 
 def test_folding_is_exact_and_another_library_than_onednn_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

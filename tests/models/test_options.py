@@ -40,6 +40,12 @@ WITH: dict[str, dict[str, Any]] = {
     **{key: {"encoder": "lite"} for key in ("high_levels", "high_updates", "blocks", "low_updates")},
     **{key: {"queries": "encoder"} for key in ("ranking", "content", "mixed_selection", "proposals_matched_by")},
     "boxes_of": {"queries": "mixed"},
+    **{
+        key: {"encoder": "hybrid"}
+        for key in ("encoder_dim", "encoder_ffn_dim", "attention_layers", "fusion_blocks", "fusion_expansion")
+    },
+    **{key: {"backbone": "resnet18_vd"} for key in ("frozen_norms", "pixels")},
+    **{key: {"decoder": "rt_detr"} for key in ("level_points", "sampling")},
     "refine_boxes": {"queries": "encoder", "decoder": "deformable", "denoising": "none"},
     **{key: {"one_to_many": "hybrid"} for key in ("one_to_many_queries", "one_to_many_repeats", "one_to_many_weight")},
     "denoising_groups": {"denoising": "dn"},
@@ -64,6 +70,7 @@ FLAGS = [
     "token_fusion",
     "redundancy_removal",
     "projection_bias",
+    "frozen_norms",
 ]
 COUNTS = [
     "num_heads",
@@ -83,6 +90,9 @@ COUNTS = [
     "denoising_queries",
     "one_to_many_top",
     "background_cells",
+    "encoder_ffn_dim",
+    "attention_layers",
+    "fusion_blocks",
 ]
 # Option: the values at its edges that it takes, and those behind them that it does not.
 EDGES: dict[str, tuple[list[Any], list[Any]]] = {
@@ -116,9 +126,14 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     ),
     "high_levels": ([1, 3], [0, 4]),
     "low_updates": ([True], [1]),
+    "encoder_dim": ([None, 32, 384], [0, 4, 48, 256.0]),
+    "fusion_expansion": ([0.5, 1, 2.0], [0.0, -1]),
+    "pixels": (["unit", "imagenet"], ["raw", None]),
+    "level_points": ([None, [1, 2, 3, 4]], [[], [4, 4, 4], [4] * 5, [0, 4, 4, 4], 4]),
+    "sampling": (["bilinear", "nearest"], ["discrete", None]),
     "ranking": (["first_class", "max_class"], ["max_klass", ""]),
     "content": (["projected", "memory"], ["box"]),
-    "boxes_of": (["all", "selected"], ["some"]),
+    "boxes_of": (["all", "always", "selected"], ["some"]),
     "proposals_matched_by": (["prediction", "anchor"], ["class", None]),
     "one_to_many_queries": ([6, 1500], [0, -1, 5]),
     "one_to_many_weight": ([0, 0.0, 2.5], [-1.0]),
@@ -182,6 +197,10 @@ def test_the_noise_of_dn_has_its_own_bounds() -> None:
         ("dino_2scale_r50", {"encoder": "lite"}, "'high_levels': expected 1 to 1, .*, got 3"),
         ("dino_2scale_r50", {"finest_stride": 8}, "'num_levels': expected 3 or more, .*, got 2"),
         ("dino_r50", {"finest_stride": 4, "num_levels": 3}, "'num_levels': expected 4 or more, .*, got 3"),
+        ("rt_detr_r50vd", {"encoder_dim": 48}, "'encoder_dim': expected a multiple of 32 .* num_heads, 8, got 48"),
+        ("rt_detr_r50vd", {"num_levels": 4, "level_points": [4, 4, 4]}, "'level_points': expected 4 numbers"),
+        ("rt_detr_r50vd", {"key_aware": True, "sampling": "nearest"}, "'sampling': expected 'bilinear' where"),
+        ("rt_detr_r50vd", {"key_aware": True, "level_points": [4] * 3}, "'level_points': expected None where"),
         ("h_detr_r50", {"one_to_many_queries": 3}, "'one_to_many_queries': expected one_to_many_repeats, 6, or more"),
     ],
 )

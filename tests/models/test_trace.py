@@ -46,7 +46,9 @@ def test_shapes(detector: Detector) -> None:
     layers, heads = SMALL["num_decoder_layers"], SMALL["num_heads"]
     assert len(trace.reference_points) == len(trace.sampling_locations) == layers
     assert all(points.shape[:2] == (2, SMALL["num_queries"]) for points in trace.reference_points)
-    assert len(trace.encoder_sampling) == len(trace.kept_tokens) > 0
+    samples = detector.spec.parts["encoder"] != "hybrid"  # which has dense attention and convolutions
+    assert len(trace.kept_tokens) > 0
+    assert len(trace.encoder_sampling) == (len(trace.kept_tokens) if samples else 0)
     for sampling, kept in zip(trace.encoder_sampling, trace.kept_tokens):
         batch, rows, *layout, _ = sampling.sampling_locations.shape
         assert (batch, layout[0]) == (2, heads)

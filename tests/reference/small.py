@@ -192,7 +192,7 @@ def options() -> dict[str, Any]:
     """What every option of every variant is set to, by code base where there are several: small cases override some."""
     found = {}
     for name in models.names():
-        if name.endswith("_r50"):
+        if name.endswith(("_r50", "vd")):  # RT-DETR's backbones change its options
             for source in (None, *models.describe(name).sources):
                 spec = models.resolve(name, {} if source is None else {"source": source})
                 prefix = name if source is None else f"{name}({source})"

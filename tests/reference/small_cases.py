@@ -184,4 +184,11 @@ CASES: Mapping[str, Case] = {
         },
         objects=(MANY, MANY[:2], ()),
     ),
+    "rt_detr": _case("rt_detr", **CDN),
+    "rt_detr_focal": _case("rt_detr", class_loss="focal", look_forward_twice=False, denoising="none"),
+    "rt_detr_v2": _case("rt_detr_v2", level_points=[3, 1, 2], fusion_blocks=1, fusion_expansion=0.5, **CDN),
+    "rt_detr_v2_nearest": _case("rt_detr_v2", sampling="nearest", num_queries=15, **CDN),
+    # Four levels of another width than the memory, and positions of another neck.
+    "hybrid_dino": _case("dino", encoder="hybrid", encoder_dim=32, encoder_ffn_dim=40, attention_layers=2, **CDN),
+    "tokens_dino": _case("dino", queries="tokens", **CDN),
 }

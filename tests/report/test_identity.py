@@ -36,6 +36,10 @@ def known(model: str, **options: object) -> Identity:
         ("focus_dn_deformable_detr_r50", {}, "Focus-DETR on DN-Deformable-DETR", "Focus-DETR", "v"),
         ("salience_detr_r50", {}, "Salience-DETR on DINO", "Salience-DETR", "s"),
         ("h_detr_r50", {"encoder": "lite"}, "Lite DETR on H-DETR", "Lite DETR", "^"),
+        ("rt_detr_r50vd", {}, "RT-DETR", "RT-DETR", STAR),
+        ("rt_detr_r50vd", {"num_levels": 4}, "RT-DETR, 4 scales", "RT-DETR", STAR),
+        ("dino_r50", {"encoder": "hybrid"}, "RT-DETR on DINO", "RT-DETR", "s"),
+        ("rt_detr_r50", {"encoder": "sparse"}, "Sparse DETR on RT-DETR", "Sparse DETR", "X"),
         ("dac_detr_r50", {}, "DAC-DETR on Deformable-DETR++", "DAC-DETR", "D"),
         ("ms_detr_r50", {}, "MS-DETR on Deformable-DETR++", "Deformable DETR", "D"),
         ("ms_deformable_detr_r50", {}, "MS-DETR on two-stage Deformable DETR", "Deformable DETR", "o"),
@@ -172,7 +176,7 @@ def oklab(rgb: list[float]) -> list[float]:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_colours_stand_out_and_differ_for_every_kind_of_sight(dark: bool) -> None:
     series, parts = colours(dark, "series"), colours(dark, "part")
-    assert (len(series), len(parts), len(papers(dark))) == (8, 8, 2)
+    assert (len(series), len(parts), len(papers(dark))) == (9, 8, 2)
     for colour in [*series, *parts]:
         assert min(contrast(colour, paper) for paper in papers(dark)) >= 3
     for seen in SEEN:

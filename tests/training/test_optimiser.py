@@ -87,6 +87,16 @@ def decays(detector: nn.Module, recipe: Recipe) -> dict[str, float]:
     return {name: of[id(parameter)] for name, parameter in detector.named_parameters()}
 
 
+def test_biases_may_have_a_decay_of_their_own() -> None:
+    detector = small("dino", 12)
+    found = decays(detector, Recipe(weight_decay=0.05, weight_decay_norm=0.02, weight_decay_bias=0.0))
+    without = {name for name, decay in found.items() if decay == 0.0}
+    assert {"decoder.layers.0.self_attention.in_proj_bias", "encoder.layers.0.feed_forward.linear1.bias"} <= without
+    assert found["encoder.layers.0.feed_forward.norm.bias"] == 0.02
+    assert all(name.endswith("bias") for name in without)
+    assert found["encoder.layers.0.feed_forward.linear1.weight"] == 0.05
+
+
 def test_norms_may_have_a_decay_of_their_own() -> None:
     detector = small("dino", 12)
     found = decays(detector, Recipe(weight_decay=0.05, weight_decay_norm=0.0))
@@ -159,6 +169,9 @@ def test_the_schedule_is_detectron2s() -> None:
             "warmup_factor: expected a number at least 0 and at most 1, or null",
         ),
         ({"iterations_per_epoch": 0}, "iterations_per_epoch: expected a whole number, 1 or more, or null, got 0"),
+        ({"weight_decay_bias": 2}, "weight_decay_bias: expected a number at least 0 and at most 1, or null, got 2"),
+        ({"ema_warmup": 0, "ema": 0.9}, "ema_warmup: expected a whole number, 1 or more, or null, got 0"),
+        ({"ema_warmup": 10}, "ema_warmup: expected none without ema, got 10"),
         ({"weight_decay_norm": -1}, "weight_decay_norm: expected a number at least 0 and at most 1, or null, got -1"),
         ({"aspect_ratio_grouping": 1}, "aspect_ratio_grouping: expected true or false, got 1"),
     ],

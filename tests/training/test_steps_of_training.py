@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,9 +100,19 @@ def numbers(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in module.state_dict().items() if value.is_floating_point()}
 
 
-def test_the_saved_weights_are_the_moving_average(tmp_path: Path) -> None:
-    # Six steps: the memory grows as (1 + t) / (10 + t), until that passes 0.3 at the fourth.
-    recipe = Recipe(epochs=3, batch_size=4, lr=1e-2, lr_backbone=1e-2, ema=0.3, eval_every_epochs=3)
+@pytest.mark.parametrize(
+    ("warmup", "decays"),
+    [
+        # Six steps: the memory grows as (1 + t) / (10 + t), until that passes 0.3 at the fourth.
+        (None, (1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3)),
+        (2, tuple(0.3 * (1 - math.exp(-step / 2)) for step in range(1, 7))),
+    ],
+)
+def test_the_saved_weights_are_the_moving_average(
+    warmup: int | None, decays: tuple[float, ...], tmp_path: Path
+) -> None:
+    rates = {"lr": 1e-2, "lr_backbone": 1e-2}
+    recipe = Recipe(epochs=3, batch_size=4, ema=0.3, ema_warmup=warmup, eval_every_epochs=3, **rates)
     detector, kept, shown = small("deformable_detr", 12), list[dict[str, Tensor]](), list[dict[str, Tensor]]()
     mean = numbers(detector)
 
@@ -119,7 +130,7 @@ def test_the_saved_weights_are_the_moving_average(tmp_path: Path) -> None:
         evaluate,
         progress=lambda at: kept.append(numbers(detector)),
     )
-    for decay, state in zip((1 / 10, 2 / 11, 3 / 12, 0.3, 0.3, 0.3), kept, strict=True):
+    for decay, state in zip(decays, kept, strict=True):
         mean = {name: decay * mean[name] + (1 - decay) * state[name] for name in mean}
     saved = load_file(tmp_path / loop.WEIGHTS)
     for found in (saved, shown[-1], numbers(detector)):

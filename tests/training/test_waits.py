@@ -23,6 +23,7 @@ FAMILIES = {
     "lite_dino": ["matcher"],
     "ms_detr": ["matcher"],
     "salience_detr": ["matcher", "queries", "tokens"],
+    "rt_detr": ["matcher"],
     "sparse_detr": ["matcher", "tokens"],
 }
 

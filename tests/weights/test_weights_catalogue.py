@@ -88,7 +88,7 @@ def test_no_two_entries_share_an_address_or_a_place() -> None:
 @pytest.mark.parametrize("entry", DETECTORS, ids=lambda entry: entry.name)
 def test_the_number_of_classes_is_that_of_its_code_base(entry: catalogue.Entry) -> None:
     classes = models.resolve(str(entry.model), entry.options).options["num_classes"]
-    assert classes == (80 if entry.adapter == "detrex" else 91)
+    assert classes == (80 if entry.adapter in ("detrex", "RT-DETR") else 91)
 
 
 def test_what_a_row_names_has_to_be_what_was_trained() -> None:

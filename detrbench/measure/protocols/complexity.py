@@ -142,6 +142,14 @@ PROTOCOLS = {
             PRODUCTS,
             source="pytorch/vision@v0.29.1, `_ops` of the weights; found by matching digits",
         ),
+        ComplexityProtocol(
+            "rt_detr_table",
+            "RT-DETR's tables",
+            Inputs.single(640, 640),
+            TWICE,
+            overrides={"boxes_of": "always"},
+            source="lyuwenyu/RT-DETR@068dfde rtdetrv2_pytorch/tools/run_profile.py, which is younger than the tables",
+        ),
         *(
             ComplexityProtocol(
                 f"official_{name}",
