@@ -60,4 +60,5 @@ _BUILDERS = {
     "hf": "detrbench.external.from_transformers",
     "torchvision": "detrbench.external.from_torchvision",
     "factory": "detrbench.external.from_factory",
+    "onnx": "detrbench.external.from_onnx",
 }

@@ -4,6 +4,7 @@
     hf:TYPE                                 a model type of transformers (rt_detr) at its default configuration
     torchvision:NAME                        a detector of torchvision
     factory:PACKAGE.MODULE:FUNCTION         a function that returns an `ExternalDetector`, or a module
+    onnx:FILE                               what `detrbench export` wrote, in ONNX Runtime
 
 Options of the row change the configuration of the first two, and are arguments of the others. Nothing here asks the
 network: of what is not here it is said how it comes.
@@ -25,8 +26,8 @@ from detrbench.weights import named, store
 from detrbench.words import shown
 from detrbench.worker import identity as worker
 
-FORMS = "hf:ORGANISATION/REPOSITORY, hf:TYPE, torchvision:NAME or factory:PACKAGE.MODULE:FUNCTION"
-FACTORY = "factory"
+FORMS = "hf:ORGANISATION/REPOSITORY, hf:TYPE, torchvision:NAME, factory:PACKAGE.MODULE:FUNCTION or onnx:FILE"
+FACTORY, ONNX = "factory", "onnx"
 CONFIGURATION = ("config.json", "preprocessor_config.json")  # files of a repository that say what its detector is
 
 
@@ -47,7 +48,7 @@ class Source:
     @property
     def weights(self) -> str | None:
         """What weights come with it are called; None where they have to be named."""
-        return self.text if self.kind == "hub" else None
+        return {"hub": self.text, ONNX: self.name}.get(self.kind)
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -56,12 +57,18 @@ class Source:
         return _PACKAGES.get(self.kind, (own,))
 
 
-_PACKAGES = {"hub": ("transformers", "timm"), "hf": ("transformers", "timm"), "torchvision": ("torchvision",)}
+_PACKAGES = {
+    "hub": ("transformers", "timm"),
+    "hf": ("transformers", "timm"),
+    "torchvision": ("torchvision",),
+    ONNX: ("onnxruntime",),
+}
 _NAMES = {
     "hub": r"[^/@:]+/[^/@:]+(@[^/]+)?",
     "hf": r"[A-Za-z0-9_-]+",
     "torchvision": r"[a-z0-9_]+",
     "factory": r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*",
+    ONNX: r".+\.onnx",
 }
 
 
@@ -73,7 +80,7 @@ def parse(text: str) -> Source:
     """
     prefix, _, name = text.partition(":")
     kind = "hub" if prefix == "hf" and "/" in name else prefix
-    if kind not in _NAMES or not re.fullmatch(_NAMES[kind], name) or ".." in name:
+    if kind not in _NAMES or not re.fullmatch(_NAMES[kind], name) or (kind != ONNX and ".." in name):
         raise UsageError(f"source: expected {FORMS}, got {shown(text)}")
     return Source(text, kind, name)
 
@@ -141,6 +148,14 @@ def _of_factory(source: Source) -> str:
         raise UsageError(f"{source.text}: no module {package!r} can be imported ({hint})") from None
 
 
+def _of_onnx(source: Source) -> str:
+    _require(source, "onnxruntime", "pip install 'detrbench[onnx]'")
+    path = Path(source.name)
+    if not path.is_file():
+        raise UsageError(f"{source.text}: no such file (detrbench export MODEL -o FILE)")
+    return sha256_once(path)
+
+
 def _require(source: Source, package: str, hint: str) -> None:
     if version(package) is None:
         raise UsageError(f"{source.text}: needs the package {package} ({hint})")
@@ -151,4 +166,5 @@ _CONTENT: Mapping[str, Callable[[Source], Any]] = {
     "hf": _of_type,
     "torchvision": _of_torchvision,
     "factory": _of_factory,
+    ONNX: _of_onnx,
 }

@@ -183,8 +183,8 @@ class SuiteVariant(Strict):
             `null` with `published_only: true` is a row of which only the published figures are shown; in the suite
             `external` it is a detector whose predictions `detrbench evaluate` has scored.
         source: where a detector from elsewhere comes from: `hf:ORGANISATION/REPOSITORY[@REVISION]`, `hf:TYPE` (a model
-            type of transformers at its default configuration), `torchvision:NAME`, or
-            `factory:PACKAGE.MODULE:FUNCTION`. It is measured, never trained.
+            type of transformers at its default configuration), `torchvision:NAME`, `factory:PACKAGE.MODULE:FUNCTION`
+            or `onnx:FILE`, what `detrbench export` wrote. It is measured, never trained.
         python: the interpreter of another environment that runs a detector from elsewhere (`/envs/x/bin/python`), with
             its own PyTorch and without detrbench; found from the suite's folder.
         published_only: show what the paper prints; run nothing.

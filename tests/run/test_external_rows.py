@@ -147,7 +147,7 @@ def test_validate_says_what_is_not_here(typed: Type) -> None:
     [
         ("{id: a, model: external}", "variants[0].source: expected `model: external` together with a `source`"),
         ('{id: a, model: sparse_detr_tiny, source: "hf:rt_detr"}', "expected `model: external` together"),
-        ('{id: a, model: external, source: "onnx:x"}', "variants[0].source: expected hf:ORGANISATION"),
+        ('{id: a, model: external, source: "onyx:x"}', "variants[0].source: expected hf:ORGANISATION"),
         (
             '{id: a, model: external, source: "hf:rt_detr", official: dino/r50_4scale_12ep}',
             "variants[0].official: expected none for a detector from elsewhere",
