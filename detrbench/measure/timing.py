@@ -162,7 +162,7 @@ def common_device(detectors: Mapping[str, nn.Module]) -> torch.device:
 
 
 def _num_sizes(protocol: LatencyProtocol) -> int:
-    return 1 if protocol.sizes == "fixed" else min(protocol.rounds, len(val2017_first_100()))
+    return min(protocol.rounds, len(val2017_first_100())) if protocol.sizes == "val2017" else 1
 
 
 def _images(

@@ -102,6 +102,17 @@ def test_sizes_of_val2017_change_from_round_to_round() -> None:
     assert len(set(seen)) == 3
 
 
+def test_the_native_size_is_one_input_whatever_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[int, ...]] = []
+    real = timing.noise
+    monkeypatch.setattr(timing, "noise", lambda *size: made.append(size) or real(*size))
+    protocol = dataclasses.replace(
+        protocols.get("latency", "native"), rounds=3, height=32, width=32, warmup_seconds=0.0
+    )
+    timing.time_together({"A": Sleeper([], "A", 0.0)}, protocol)
+    assert len(made) == 1
+
+
 def test_compiled_detectors_are_timed_without_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
     record = latency.measure({"A": Sleeper([], "A")}, dataclasses.replace(PROTOCOL, mode="compiled"))["A"]
