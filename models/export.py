@@ -150,6 +150,8 @@ class OnnxDetector:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
+        # Its threads would wait for more to do for tens of milliseconds, and keep the cores of what is timed next busy.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime has a kind of its own for each fault of a file

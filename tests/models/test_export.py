@@ -83,6 +83,12 @@ def test_the_op_is_a_node_that_runtimes_know(sparse: tuple[Detector, Path]) -> N
     assert [each.version for each in made.opset_import if each.domain == ""] == [export.OPSET]
 
 
+def test_nothing_of_it_waits_on_the_cores_that_others_are_timed_on(sparse: tuple[Detector, Path]) -> None:
+    exported = export.OnnxDetector(sparse[1], 2)
+    options = exported._session.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def test_another_detector_is_told_apart(sparse: tuple[Detector, Path]) -> None:
     other = one_layer()
     with torch.no_grad():
