@@ -20,6 +20,7 @@ from detrbench.worker.building import called, filled
 
 Arguments = Callable[[Tensor], tuple[Any, ...]]
 ToDetections = Callable[[Any, tuple[int, int]], Sequence[Detections]]
+TOP = 300  # detections of an image, where their number has to be named: as many as the protocol `common` scores
 
 
 def load_state(module: nn.Module, path: Path) -> None:

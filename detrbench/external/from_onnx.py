@@ -11,12 +11,10 @@ from torch import Tensor, nn
 from detrbench import models
 from detrbench.data.transforms import Stretch
 from detrbench.errors import EnvironmentLacking, UsageError
-from detrbench.external.detector import ExternalDetector
+from detrbench.external.detector import TOP, ExternalDetector
 from detrbench.external.sources import Source
 from detrbench.models.detections import Detections
 from detrbench.models.export import Exported, OnnxDetector
-
-TOP = 300  # of a detector of ours, where no protocol says otherwise
 
 
 def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
@@ -54,7 +52,7 @@ class _InRuntime(nn.Module):
         if tuple(images.shape) != expected:
             raise UsageError(
                 f"{self.name}: was exported for images {expected}, got {tuple(images.shape)}",
-                hint=f"detrbench export ... --size {images.shape[-2]}x{images.shape[-1]}",
+                hint=f"detrbench export ... --size {images.shape[-2]}x{images.shape[-1]} --batch {len(images)}",
             )
         return self.exported(images)
 

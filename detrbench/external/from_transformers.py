@@ -17,7 +17,7 @@ from detrbench.data.coco_names import CATEGORIES
 from detrbench.data.transforms import Eval, Stretch
 from detrbench.errors import CheckpointError, UsageError
 from detrbench.external import sources
-from detrbench.external.detector import ExternalDetector
+from detrbench.external.detector import TOP, ExternalDetector
 from detrbench.external.sources import CONFIGURATION, Source
 from detrbench.models import checkpoints
 from detrbench.models.detections import Detections
@@ -43,7 +43,6 @@ _PARTS = {
 _PROCESSORS = {"rt_detr_v2": "RTDetrImageProcessor", "d_fine": "RTDetrImageProcessor"}
 # Types that take a pyramid apart and put it together again, by two each time.
 _MULTIPLES = {"rt_detr": 32, "rt_detr_v2": 32, "d_fine": 32, "deimv2": 32}
-TOP = 300  # detections that are taken of an image, as the protocol `common` does
 
 
 def build(source: Source, options: dict[str, Any]) -> ExternalDetector:

@@ -37,7 +37,11 @@ from detrbench.weights.named import Weights
 UNKNOWN = "not built yet"  # why a cell of a model that nobody knows is not measured
 NO_DATA = "no data: give the folder of a data set with --data PATH"
 OF_OURS = "external: only the detectors of detrbench tell it"
-NO_COUNT = "ONNX Runtime runs it, where nothing counts: the detector that was exported has a row for that"
+# Measures that follow PyTorch see nothing of what ONNX Runtime does.
+NOT_OF_ONNX = {
+    "complexity": "ONNX Runtime runs it, where nothing counts: the detector that was exported has a row for that",
+    "memory": "ONNX Runtime runs it, whose memory nothing follows",
+}
 NO_WEIGHTS = "random weights: name those of a detector from elsewhere as its checkpoint"
 UNTRAINED = "random weights without data: --measure latency,memory times them all the same"
 
@@ -327,8 +331,10 @@ class _Weights:
         """Why a measure cannot be taken."""
         if self.cell.external and not MEASURES[measure].external:
             return OF_OURS
+        if self.cell.external and self.cell.external.kind == sources.ONNX and measure in NOT_OF_ONNX:
+            return NOT_OF_ONNX[measure]
         if measure == "complexity":
-            return NO_COUNT if self.cell.external and self.cell.external.kind == sources.ONNX else None
+            return None
         if measure in (*NEED_WEIGHTS, "training") and self.why and not self.lost:
             return self.why
         return self.lost

@@ -30,7 +30,7 @@ variants:
   - {id: gone, model: external, source: "onnx:gone.onnx"}
 scales:
   smoke: {data: shapes, num_train: 4, num_val: 6, image_size: 64, shortest: 64, longest: 64, stretch: true, epochs: 1}
-measure: [complexity, accuracy, latency]
+measure: [complexity, accuracy, latency, memory]
 protocols: [native]
 """
 
@@ -77,7 +77,9 @@ def test_the_plan_says_what_a_file_cannot_tell(
     assert cli.main(["run", "deployed.yaml", "--dry-run", "--json"]) == 0
     found = {(i["cell"], i["measure"]): i for i in json.loads(capsys.readouterr().out)["suites"][0]["items"]}
     assert "where nothing counts" in found["exported", "complexity"]["why"]
-    assert found["exported", "accuracy"]["state"] != "not_measured"
+    assert "whose memory nothing follows" in found["exported", "memory"]["why"]
+    for cell, measure in (("trained", "memory"), ("exported", "accuracy")):
+        assert found[cell, measure]["state"] != "not_measured"
     assert "onnx:gone.onnx: no such file (detrbench export MODEL -o FILE)" in found["gone", "latency"]["why"]
 
 
@@ -86,6 +88,9 @@ def test_images_of_another_size_are_refused(folder: Path, monkeypatch: pytest.Mo
     detector = loading.load(sources.parse("onnx:x.onnx"), {})
     with pytest.raises(UsageError, match=r"was exported for images \(1, 3, 64, 64\), got \(1, 3, 96, 64\)"):
         detector(torch.zeros(1, 3, 96, 64))
+    with pytest.raises(UsageError, match=r"\(1, 3, 64, 64\), got \(4, 3, 64, 64\)") as caught:
+        detector(torch.zeros(4, 3, 64, 64))
+    assert caught.value.hint == "detrbench export ... --size 64x64 --batch 4"
     assert detector.native_size == (64, 64)
 
 
