@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from detrbench.data.transforms import Stretch
-from detrbench.errors import UsageError
+from detrbench.errors import DetrbenchError, UsageError
 from detrbench.external import remote
 from detrbench.external.detector import Adapted, remark_of
 from detrbench.measure import recorded
@@ -89,7 +89,7 @@ def _counted(
     sizes = protocol.inputs.sizes()
     try:
         return detector, counts(detector, sizes, protocol.outputs), False
-    except RuntimeError:
+    except Exception:  # values matter; a mistake of its own shows again
         if not isinstance(detector, Adapted):
             raise
     detector = _detector(create, protocol)
@@ -118,7 +118,9 @@ def _on_meta(create: Callable[..., nn.Module] | nn.Module, protocol: ComplexityP
     try:
         with torch.device("meta"):
             detector = _detector(create, protocol)
-    except (NotImplementedError, RuntimeError):  # a part that reads values when it is built
+    except DetrbenchError:
+        raise
+    except Exception:  # a part that reads values when it is built; a mistake of its own shows again
         detector = _detector(create, protocol)
     return detector.to("meta")
 

@@ -52,6 +52,26 @@ def module() -> nn.Module:
     return Grid()
 
 
+class NeedsValues(nn.Module):
+    """Reads values as it is built and as it runs, in ways that meta tensors do not survive.
+
+    Rates of drop path are often built so.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+        self.body = nn.Conv2d(3, 4, 8, stride=8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.body(images)
+        return features * float(features.detach().numpy().max() > 0)
+
+
+def needs_values() -> nn.Module:
+    return NeedsValues()
+
+
 def number() -> int:
     return 7
 

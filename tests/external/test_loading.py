@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 
 from detrbench.errors import CheckpointError, UsageError
 from detrbench.external import loading, sources
+from detrbench.measure import complexity, protocols
 
 GRID = sources.parse("factory:some_factories:grid")
 
@@ -27,6 +29,13 @@ def test_a_module_alone_is_a_detector() -> None:
     made = loading.load(sources.parse("factory:some_factories:module"), {})
     assert isinstance(made.module, nn.Module)
     assert made.external.detections is None
+
+
+def test_what_reads_values_when_it_is_built_is_built_with_values_and_counted() -> None:
+    build = functools.partial(loading.load, sources.parse("factory:some_factories:needs_values"), {})
+    found = complexity.measure(build, protocols.get("complexity").at(64, 64))
+    assert found.gflops == pytest.approx(8 * 8 * 4 * (3 * 8 * 8 + 1) / 1e9)
+    assert found.convention.endswith("as noise and seeded random weights make it")
 
 
 @pytest.mark.parametrize(
