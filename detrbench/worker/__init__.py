@@ -1,8 +1,8 @@
 """What runs in another interpreter: builds a detector there, counts, times and runs it, and answers on a pipe.
 
 Nothing here imports anything but the standard library, PyTorch, and what builds the detector: the other interpreter has
-a PyTorch of its own and no detrbench. `external/elsewhere.py` starts it and asks; what times a forward and follows its
-memory is here for both sides, so that a detector is measured alike wherever it runs.
+a PyTorch of its own and no detrbench. `external/interpreter.py` starts it and asks; what times a forward and follows
+its memory is here for both sides, so that a detector is measured alike wherever it runs.
 
     __main__.py    the process: its pipe, then the answers, until nobody asks any more
     messages.py    how both sides write and read

@@ -1,4 +1,4 @@
-"""What can be asked in this interpreter; `external/elsewhere.py` asks."""
+"""What can be asked in this interpreter; `external/interpreter.py` asks."""
 
 from __future__ import annotations
 
