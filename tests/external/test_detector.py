@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from detrbench import external
 from detrbench.errors import CheckpointError, NotFinite, UsageError
-from detrbench.external.detector import Adapted, load_state, remark_of
+from detrbench.external.detector import TOP, Adapted, load_state, remark_of
+from detrbench.measure import protocols
 
 SIZES = torch.tensor([[64, 100]])  # of an image as it is stored
 
@@ -24,6 +25,11 @@ def test_only_the_module_is_required() -> None:
     assert (made.native_size, remark_of(made)) == ((800, 1066), "")
     with pytest.raises(UsageError, match="mine: its ExternalDetector has no `detections`, so there is no AP"):
         made.detections(None, torch.zeros(1, 3, 8, 8), SIZES, ["image 7"])
+
+
+def test_as_many_detections_are_asked_for_as_any_protocol_scores() -> None:
+    known = protocols.of("accuracy")
+    assert max(known[name].top for name in known if known[name].fits_external) == TOP
 
 
 def test_parts_are_what_runs() -> None:
