@@ -99,8 +99,9 @@ def test_only_a_declared_sweep_is_joined(tmp_path: Path) -> None:
         curves.setdefault(swept.curve(entry), []).append(swept.swept(entry))
     assert list(curves.values()) == [[0.1, 0.2, 0.3, 0.4, 0.5]] * 3  # Focus-DETR's lists by their means
     assert all(curves)
-    alone = rows(tmp_path, "lite_table5")
-    assert {alone.curve(entry) for entry in alone.entries} == {""}
+    for undeclared in ("lite_table5", "deployment"):  # the second has rows of two keep ratios
+        alone = rows(tmp_path, undeclared)
+        assert {alone.curve(entry) for entry in alone.entries} == {""}
 
 
 def test_a_row_of_ours_is_on_no_curve_of_a_papers_table(tmp_path: Path) -> None:
