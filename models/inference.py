@@ -22,7 +22,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detrbench.models.backbones.resnet import ResNetBackbone
 from detrbench.models.backbones.resnet_d import ResNetDBackbone
-from detrbench.models.encoders.hybrid import RepBlock
+from detrbench.models.encoders.across_levels import RepBlock
+from detrbench.models.encoders.token_fusion import FusionBlock
 from detrbench.models.layers import MLP, FeedForward
 from detrbench.models.neck import BatchNormNeck, ProjectionNeck, Pyramid
 from detrbench.models.tokens import Tokens
@@ -143,23 +144,32 @@ def _fold_norms(module: nn.Module) -> None:
 
 def _join_branches(module: nn.Module) -> None:
     """A 3x3 and a 1x1 convolution side by side as one, if the norms behind both are folded (RepVGG)."""
-    if type(module) is not RepBlock or not all(type(each[1]) is nn.Identity for each in (module.wide, module.narrow)):
+    if not isinstance(module, RepBlock) or type(module) not in _JOINED:
+        return
+    if not all(type(each[1]) is nn.Identity for each in (module.wide, module.narrow)):
         return
     wide, narrow = (cast("nn.Conv2d", each[0]) for each in (module.wide, module.narrow))
     assert wide.bias is not None
     assert narrow.bias is not None
     wide.weight.add_(F.pad(narrow.weight, (1, 1, 1, 1)))
     wide.bias.add_(narrow.bias)
-    module.__class__ = JoinedBlock
+    module.__class__ = _JOINED[type(module)]
     del module.narrow
 
 
 class JoinedBlock(RepBlock):
     """One convolution, which `wide` has become."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def branches(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return F.silu(self.wide(x))
+        return self.wide(x)
+
+
+class JoinedFusionBlock(JoinedBlock, FusionBlock):
+    """Likewise, with an attention of channels behind it."""
+
+
+_JOINED: dict[type, type[RepBlock]] = {RepBlock: JoinedBlock, FusionBlock: JoinedFusionBlock}
 
 
 def _fold(within: nn.Module, conv_name: str, norm_name: str, behind: str = "") -> None:

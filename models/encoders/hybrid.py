@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from detrbench.models.attention import SelfAttention
 from detrbench.models.contracts import Encoder
 from detrbench.models.dimensions import Dimensions
-from detrbench.models.layers import FeedForward, with_whole_gradient
+from detrbench.models.encoders.across_levels import RepBlock, as_maps, as_tokens, conv_norm, fuse_levels
+from detrbench.models.layers import FeedForward
 from detrbench.models.proposals import ProposalHead
 from detrbench.models.tokens import Encoded, Outputs, Tokens
 
@@ -56,13 +57,11 @@ class HybridEncoder(nn.Module, Encoder):
 
     def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs) -> Encoded:
         """(B, S, C) features to memory; there is nothing to predict."""
-        *finer, coarsest = tokens.features.split([height * width for height, width in tokens.sizes], 1)
-        coarsest = self._attend(coarsest, tokens)
-        levels = [level.transpose(1, 2).unflatten(2, size) for level, size in zip([*finer, coarsest], tokens.sizes)]
-        fused = self._fuse_upward(*self._fuse_downward(levels))
-        given = (with_whole_gradient(output(level)) for output, level in zip(self.output, fused))
-        memory = torch.cat([level.flatten(2).transpose(1, 2) for level in given], 1)
-        start = tokens.features.shape[1] - coarsest.shape[1]
+        start = tokens.features.shape[1] - tokens.cells[-1]
+        coarsest = self._attend(tokens.features[:, start:], tokens)
+        levels = as_maps(tokens.features, tokens.sizes)[:-1] + as_maps(coarsest, tokens.sizes[-1:])
+        fused = fuse_levels(levels, self.lateral, self.top_down, self.downsample, self.bottom_up)
+        memory = as_tokens(output(level) for output, level in zip(self.output, fused))
         return Encoded(memory, updated_from=[*[start] * len(self.attention), 0])
 
     def _attend(self, coarsest: Tensor, tokens: Tokens) -> Tensor:
@@ -73,22 +72,6 @@ class HybridEncoder(nn.Module, Encoder):
         for layer in self.attention:
             coarsest = layer(coarsest, position, blocked)
         return coarsest
-
-    def _fuse_downward(self, levels: list[Tensor]) -> list[Tensor]:
-        """Each level with the next coarser one; levels of (B, C, H_l, W_l), fine to coarse, as they come and go."""
-        *finer, coarser = levels
-        fused = []
-        for lateral, fusion, level in zip(self.lateral, self.top_down, reversed(finer)):
-            fused.append(lateral(coarser))
-            coarser = fusion(F.interpolate(fused[-1], size=level.shape[-2:]), level)
-        return [coarser, *reversed(fused)]
-
-    def _fuse_upward(self, finest: Tensor, *coarser: Tensor) -> list[Tensor]:
-        """Each level with the next finer one."""
-        fused = [finest]
-        for downsample, fusion, level in zip(self.downsample, self.bottom_up, coarser):
-            fused.append(fusion(downsample(fused[-1]), level))
-        return fused
 
 
 class AttentionLayer(nn.Module):
@@ -129,23 +112,3 @@ class Fusion(nn.Module):
         """(B, C, H, W) of another level, brought to the size of this one, (B, C, H, W) -> (B, C, H, W)."""
         both = torch.cat([resized, level], 1)
         return self.last(self.blocks(self.long(both)) + self.short(both))
-
-
-class RepBlock(nn.Module):
-    """A 3x3 and a 1x1 convolution side by side, which one 3x3 convolution could stand for (RepVGG)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.wide, self.narrow = conv_norm(width, width, 3), conv_norm(width, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return F.silu(self.wide(x) + self.narrow(x))
-
-
-def conv_norm(
-    given: int, wanted: int, size: int, stride: int = 1, activation: type[nn.Module] | None = None
-) -> nn.Sequential:
-    """A convolution without bias, (B, given, H, W) -> (B, wanted, H / stride, W / stride), and its batch norm."""
-    conv = nn.Conv2d(given, wanted, size, stride, padding=size // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(wanted), *([activation()] if activation else []))

@@ -1,7 +1,6 @@
-"""Fusion of the levels behind an encoder: a path from coarse to fine, then one back (PANet, Liu et al., CVPR 2018).
+"""Salience-DETR's "cross-level token fusion" behind its encoder (Hou et al., CVPR 2024).
 
-Salience-DETR's "cross-level token fusion" (Hou et al., CVPR 2024): its blocks are RepVGG's (Ding et al., CVPR 2021),
-with an attention of channels behind them. Shapes: B images, S tokens, C channels.
+Its blocks are RepVGG's with an attention of channels behind them. Shapes: B images, S tokens, C channels.
 """
 
 from __future__ import annotations
@@ -9,6 +8,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from detrbench.models.encoders.across_levels import RepBlock, as_maps, as_tokens, conv_norm, fuse_levels
 
 GROUPS = 4  # of a block's convolutions
 BLOCKS = 3
@@ -29,9 +30,9 @@ class TokenFusion(nn.Module):
     def __init__(self, width: int, num_levels: int) -> None:
         super().__init__()
         steps = num_levels - 1
-        self.lateral = nn.ModuleList(convolution(width, width, 1) for _ in range(steps))
+        self.lateral = nn.ModuleList(conv_norm(width, width, 1, activation=nn.SiLU) for _ in range(steps))
         self.top_down = nn.ModuleList(FusionLayer(width) for _ in range(steps))
-        self.downsample = nn.ModuleList(convolution(width, width, 3, stride=2) for _ in range(steps))
+        self.downsample = nn.ModuleList(conv_norm(width, width, 3, stride=2, activation=nn.SiLU) for _ in range(steps))
         self.bottom_up = nn.ModuleList(FusionLayer(width) for _ in range(steps))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -39,17 +40,9 @@ class TokenFusion(nn.Module):
 
     def forward(self, memory: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         """(B, S, C) tokens of levels of these sizes (height, width), fine to coarse -> (B, S, C)."""
-        split = memory.split([height * width for height, width in sizes], 1)
-        levels = [level.transpose(1, 2).unflatten(2, size) for level, size in zip(split, sizes)]
-        for index in reversed(range(len(levels) - 1)):
-            # What goes down is also what the way back meets: the coarse level is replaced.
-            levels[index + 1] = self.lateral[index](levels[index + 1])
-            above = F.interpolate(levels[index + 1], sizes[index], mode="nearest")
-            levels[index] = self.top_down[index](torch.cat([above, levels[index]], 1))
-        for index in range(len(levels) - 1):
-            below = self.downsample[index](levels[index])
-            levels[index + 1] = self.bottom_up[index](torch.cat([below, levels[index + 1]], 1))
-        return torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
+        # The paths name their steps by the finer of two levels, and the first one begins at the coarsest.
+        down = reversed(self.lateral), reversed(self.top_down)
+        return as_tokens(fuse_levels(as_maps(memory, sizes), *down, self.downsample, self.bottom_up))
 
 
 class FusionLayer(nn.Module):
@@ -57,27 +50,26 @@ class FusionLayer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.main = convolution(2 * width, width, 1)
-        self.around = convolution(2 * width, width, 1)
+        self.main = conv_norm(2 * width, width, 1, activation=nn.SiLU)
+        self.around = conv_norm(2 * width, width, 1, activation=nn.SiLU)
         self.blocks = nn.Sequential(*(FusionBlock(width) for _ in range(BLOCKS)))
 
-    def forward(self, levels: Tensor) -> Tensor:
-        """(B, 2 * C, H, W) -> (B, C, H, W)."""
-        return self.blocks(self.main(levels)) + self.around(levels)
+    def forward(self, resized: Tensor, level: Tensor) -> Tensor:
+        """(B, C, H, W) of another level, brought to the size of this one, (B, C, H, W) -> (B, C, H, W)."""
+        both = torch.cat([resized, level], 1)
+        return self.blocks(self.main(both)) + self.around(both)
 
 
-class FusionBlock(nn.Module):
-    """RepVGG's two convolutions side by side, then channels weighed by their attention; with a residual."""
+class FusionBlock(RepBlock):
+    """RepVGG's block, then channels weighed by their attention; with a residual."""
 
     def __init__(self, width: int) -> None:
-        super().__init__()
-        self.wide = convolution(width, width, 3, groups=GROUPS, activation=False)
-        self.narrow = convolution(width, width, 1, groups=GROUPS, activation=False)
+        super().__init__(width, GROUPS)
         self.channels = ChannelAttention(width)
 
-    def forward(self, level: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        return level + self.channels(F.silu(self.wide(level) + self.narrow(level)))
+        return x + self.channels(super().forward(x))
 
 
 class ChannelAttention(nn.Module):
@@ -94,14 +86,3 @@ class ChannelAttention(nn.Module):
         share = self.cell_score(level).flatten(2).softmax(-1).transpose(1, 2)  # (B, H * W, 1)
         context = (level.flatten(2) @ share)[..., None]  # (B, C, 1, 1)
         return level * self.excite(F.relu(self.squeeze(context))).sigmoid()
-
-
-def convolution(
-    in_width: int, out_width: int, size: int, stride: int = 1, groups: int = 1, activation: bool = True
-) -> nn.Sequential:
-    """A convolution that keeps the size or divides it by the stride, batch norm, and SiLU unless there is none."""
-    layers = [
-        nn.Conv2d(in_width, out_width, size, stride, padding=size // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(out_width),
-    ]
-    return nn.Sequential(*layers, *([nn.SiLU()] if activation else []))

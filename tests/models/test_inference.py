@@ -14,14 +14,14 @@ from torchvision.ops import FrozenBatchNorm2d
 from detrbench import models
 from detrbench.models import inference
 from detrbench.models.detector import Detector, DetectorOutput
-from detrbench.models.encoders.hybrid import RepBlock
+from detrbench.models.encoders.across_levels import RepBlock
 from detrbench.models.tokens import Tokens
 
 IMAGES = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(1))
 PADDED = torch.zeros(2, 96, 128, dtype=torch.bool)
 PADDED[0, 64:], PADDED[1, :, 96:] = True, True
 # Together they have every encoder, query selection and decoder.
-QUICK = ("deformable_detr", "sparse_detr", "focus_detr", "lite_dino", "dn_deformable_detr", "rt_detr")
+QUICK = ("deformable_detr", "sparse_detr", "focus_detr", "lite_dino", "dn_deformable_detr", "rt_detr", "salience_detr")
 
 
 def trained(detector: Detector) -> Detector:
@@ -76,13 +76,18 @@ def test_backbones_of_the_papers_give_the_same_outputs(name: str, least: int) ->
     assert len(changed) >= least
 
 
-def test_branches_become_one_convolution() -> None:
-    detector = trained(small("rt_detr", 5))
+@pytest.mark.parametrize(("name", "count"), [("rt_detr", 12), ("salience_detr", 18)])
+def test_branches_become_one_convolution(name: str, count: int) -> None:
+    detector = trained(small(name, 5)).double()
+    fast = models.for_inference(detector)
     before = [module for module in detector.modules() if isinstance(module, RepBlock)]
-    after = [module for module in models.for_inference(detector).modules() if isinstance(module, RepBlock)]
-    assert len(before) == len(after) == 12
-    assert sum(hasattr(block, "narrow") for block in before) == 12
+    after = [module for module in fast.modules() if isinstance(module, RepBlock)]
+    assert len(before) == len(after) == count
+    assert sum(hasattr(block, "narrow") for block in before) == count
     assert sum(hasattr(block, "narrow") for block in after) == 0
+    x = torch.randn(2, 64, 6, 5).double()
+    with torch.no_grad():
+        assert max(float((one(x) - other(x)).abs().max()) for one, other in zip(before, after)) < 1e-12
 
 
 def test_folding_is_exact_and_another_library_than_onednn_will_do(monkeypatch: pytest.MonkeyPatch) -> None:

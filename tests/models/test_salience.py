@@ -191,6 +191,22 @@ def test_every_parameter_of_the_fusion_learns() -> None:
     assert min(slopes.values()) > 1e-9 * max(slopes.values())
 
 
+def test_the_fusion_of_a_single_image_gets_its_gradient() -> None:
+    """Which PyTorch 2.14 gets wrong on the CPU; see `with_whole_gradient`."""
+    torch.manual_seed(0)
+    fusion = TokenFusion(32, 2).double().train()
+    memory, weight = torch.randn(2, 1, 60, 32, dtype=torch.float64)
+    memory.requires_grad_()
+    way, sizes = torch.randn_like(memory), [(8, 6), (4, 3)]
+
+    @torch.no_grad()
+    def along(step: float) -> float:
+        return float((fusion(memory + step * way, sizes) * weight).sum())
+
+    (slope,) = torch.autograd.grad((fusion(memory, sizes) * weight).sum(), memory)
+    assert float((slope * way).sum()) == pytest.approx((along(1e-5) - along(-1e-5)) / 2e-5, rel=1e-6)
+
+
 def test_one_level_has_nothing_to_fuse() -> None:
     memory = torch.randn(2, 12, 8)
     assert torch.equal(TokenFusion(8, 1)(memory, [(3, 4)]), memory)
