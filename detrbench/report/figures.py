@@ -16,7 +16,7 @@ from detrbench.report.identity import METHODS, STAR
 from detrbench.report.marks import Axis
 from detrbench.report.plots import Bar, Curve, Range
 from detrbench.report.sections import Section
-from detrbench.report.svg import SERIES
+from detrbench.report.svg import PARTS
 from detrbench.results.folder import CellFolder, read_lines
 
 
@@ -140,7 +140,7 @@ def _by_part(section: Section) -> Figure | None:
     title = "GFLOPs by part"
     summary = "; ".join(f"{bar.label} {labels.fixed(sum(v for _, v in bar.pieces), 1)}" for bar in bars)
     svg = plots.stacked(f"{section.anchor}-parts", bars, parts, "GFLOPs", f"{title}. {summary}")
-    legend = tuple(Legend(part, f"--part-{i % SERIES + 1}", "bar") for i, part in enumerate(parts))
+    legend = tuple(Legend(part, f"--part-{i % PARTS + 1}", "bar") for i, part in enumerate(parts))
     caption = f"Protocol {', '.join(sorted(used))}: one forward at batch 1."
     if any(bar.ghost is not None for bar in bars):
         caption += " Hollow: the published total, which the paper counted by a rule of its own."

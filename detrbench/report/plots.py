@@ -81,7 +81,7 @@ def spreads(name: str, rows: list[Range], kinds: Mapping[str, str], x_label: str
             for (kind, shape), value in zip(kinds.items(), row.values, strict=True):
                 if value is not None:
                     gid = marks.add(row.row, f"{row.label}, {kind}: {labels.fixed(value, 1)} AP")
-                    axes.plot([value], [y], marker=shape, markersize=6, color=series_colour(7), linestyle="", gid=gid)
+                    axes.plot([value], [y], marker=shape, markersize=6, color=INK, linestyle="", gid=gid)
         axes.set_yticks(range(len(rows)), [_short(row.label) for row in rows])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()

@@ -17,18 +17,19 @@ from typing import TYPE_CHECKING, Any
 
 from detrbench.errors import EnvironmentLacking, unknown_name
 from detrbench.files import write_atomic
+from detrbench.report.identity import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STYLE_SHEET = Path(__file__).resolve().parent.parent / "reports" / "style.css"
-SERIES = 8  # colours in the palette
+PARTS = 8  # colours of the parts of a detector
 
 INK, MUTED, RULE, PAPER = "#010101", "#010102", "#010103", "#010104"
 _VARIABLES = {INK: "--ink", MUTED: "--muted", RULE: "--rule", PAPER: "--paper"}
-_VARIABLES |= {f"#0200{i:02x}": f"--series-{i + 1}" for i in range(SERIES)}
-_VARIABLES |= {f"#0300{i:02x}": f"--part-{i + 1}" for i in range(SERIES)}
+_VARIABLES |= {f"#0200{i:02x}": f"--series-{i + 1}" for i in range(len(METHODS))}
+_VARIABLES |= {f"#0300{i:02x}": f"--part-{i + 1}" for i in range(PARTS)}
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -52,12 +53,12 @@ _STYLE: dict[Any, Any] = {
 
 def series_colour(number: int) -> str:
     """The placeholder of a method's colour."""
-    return f"#0200{number % SERIES:02x}"
+    return f"#0200{number % len(METHODS):02x}"
 
 
 def part_colour(number: int) -> str:
     """The placeholder of a part's colour."""
-    return f"#0300{number % SERIES:02x}"
+    return f"#0300{number % PARTS:02x}"
 
 
 @dataclass

@@ -177,20 +177,22 @@ def oklab(rgb: list[float]) -> list[float]:
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_colours_stand_out_and_differ_for_every_kind_of_sight(dark: bool) -> None:
     series, parts = colours(dark, "series"), colours(dark, "part")
-    assert (len(series), len(parts), len(papers(dark))) == (9, 8, 2)
+    assert (len(series), len(parts), len(papers(dark))) == (len(METHODS), svg.PARTS, 2)
     for colour in [*series, *parts]:
         assert min(contrast(colour, paper) for paper in papers(dark)) >= 3
     for seen in SEEN:
-        shown = [
-            oklab([sum(w * c for w, c in zip(row, linear(rgb), strict=True)) for row in seen])
-            for rgb in series[: len(METHODS)]
-        ]
+        shown = [oklab([sum(w * c for w, c in zip(row, linear(rgb), strict=True)) for row in seen]) for rgb in series]
         distances = [
             sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5
             for i, one in enumerate(shown)
             for other in shown[:i]
         ]
         assert min(distances) > 0.09  # two of the same lightness that many people confuse are 0.02 apart
+
+
+def test_drawings_have_the_colours_of_the_page() -> None:
+    drawn = [svg._VARIABLES[svg.series_colour(number)] for number in range(len(METHODS))]
+    assert drawn == [f"--series-{number + 1}" for number in range(len(METHODS))]
 
 
 def test_bases_have_shapes_of_their_own() -> None:
