@@ -137,7 +137,7 @@ class AttentionByLevel(nn.Module):
         offsets = self.sampling_offsets(query).unflatten(-1, (self.heads, -1, 2)).split(self.level_points, 3)
         weights = ops.sampling_weights(self.attention_weights(query).unflatten(-1, (self.heads, 1, -1)))
         weights = weights[:, :, :, 0].split(self.level_points, 3)
-        values = value.split([height * width for height, width in tokens.sizes], 1)
+        values = value.split(tokens.cells, 1)
         sampled, levels = [], []
         for level, size in enumerate(tokens.sizes):
             shape = tokens.spatial_shapes[level : level + 1]
@@ -160,8 +160,9 @@ def nearest_cells(locations: Tensor, size: tuple[int, int]) -> Tensor:
     The official code rounds the location times the size, as if cells had their centres where they begin.
     """
     height, width = size
-    most = torch.tensor([width, height], device=locations.device)
-    return torch.minimum((locations * most + 0.5).long().clamp(min=0), most - 1)
+    column = (locations[..., 0] * width + 0.5).long().clamp(0, width - 1)
+    row = (locations[..., 1] * height + 0.5).long().clamp(0, height - 1)
+    return torch.stack([column, row], -1)
 
 
 def gather_cells(value: Tensor, cells: Tensor, size: tuple[int, int], weights: Tensor) -> Tensor:

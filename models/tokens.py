@@ -81,7 +81,7 @@ class Tokens:
 
     def without_finest(self, levels: int) -> Tokens:
         """The pyramid without its first levels."""
-        start = sum(height * width for height, width in self.sizes[:levels])
+        start = sum(self.cells[:levels])
         return replace(
             self,
             features=self.features[:, start:],

@@ -23,20 +23,21 @@ _FUSION = {"conv1": "long", "conv2": "short", "conv3": "last"}
 _BRANCH = {"conv1": "wide", "conv2": "narrow"}
 
 
-def _stem(match: re.Match[str], detector: Detector) -> str:
+def _stem_name(index: int, kind: str, rest: str) -> str:
     """Three convolutions with norms and ReLU between them; the last norm is the body's own."""
-    index = int(match["index"])
-    if _KIND[match["kind"]] == "bn" and index == 2:
-        return f"backbone.body.bn1.{match['rest']}"
-    return f"backbone.body.conv1.{3 * index + int(_PLACE[match['kind']])}.{match['rest']}"
+    if _KIND[kind] == "bn" and index == 2:
+        return f"backbone.body.bn1.{rest}"
+    return f"backbone.body.conv1.{3 * index + int(_PLACE[kind])}.{rest}"
+
+
+def _stem(match: re.Match[str], detector: Detector) -> str:
+    """Counted from 0."""
+    return _stem_name(int(match["index"]), match["kind"], match["rest"])
 
 
 def _official_stem(match: re.Match[str], detector: Detector) -> str:
-    """The same, counted from 1."""
-    name = f"{int(match['number']) - 1}.{match['kind']}.{match['rest']}"
-    found = re.fullmatch(r"(?P<index>\d)\.(?P<kind>\w+)\.(?P<rest>.+)", name)
-    assert found
-    return _stem(found, detector)
+    """Counted from 1."""
+    return _stem_name(int(match["number"]) - 1, match["kind"], match["rest"])
 
 
 def _block(match: re.Match[str], detector: Detector) -> str:

@@ -45,7 +45,7 @@ class LiteEncoder(nn.Module, Encoder):
 
     def forward(self, tokens: Tokens, proposal_head: ProposalHead | None, outputs: Outputs) -> Encoded:
         """(B, S, C) features to memory; there is nothing to predict."""
-        low = sum(height * width for height, width in tokens.sizes[: self.low_levels])
+        low = sum(tokens.cells[: self.low_levels])
         memory, reference_points = tokens.features, tokens.encoder_reference_points()
         updated_from = []
         for layer in self.layers:
@@ -74,6 +74,6 @@ class FullLayer(EncoderLayer):
         self, query: Tensor, position: Tensor, reference_points: Tensor, memory: Tensor, tokens: Tokens
     ) -> Tensor:
         """(B, S, C) -> (B, S, C); every token is a query."""
-        low = sum(height * width for height, width in tokens.sizes[: self.low_levels])
+        low = sum(tokens.cells[: self.low_levels])
         attended = self.attend(query, position, reference_points, memory, tokens)
         return torch.cat([self.low_feed_forward(attended[:, :low]), self.feed_forward(attended[:, low:])], 1)
