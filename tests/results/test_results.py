@@ -96,7 +96,16 @@ def test_the_frame_has_a_row_for_each_protocol(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", '{"schema": 1', "[]", "null", '{"schema": 99, "measure": "complexity", "records": {}}', "\x00"]
+    "content",
+    [
+        "",
+        "{",
+        '{"schema": 1',
+        "[]",
+        "null",
+        '{"schema": 99, "key": "k", "measure": "complexity", "records": {}}',
+        "\x00",
+    ],
 )
 def test_a_broken_record_is_reported_with_its_path_and_ignored(tmp_path: Path, content: str) -> None:
     folder = make_cell(tmp_path)
