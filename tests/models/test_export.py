@@ -60,6 +60,7 @@ def test_every_family_is_exported(family: str, tmp_path: Path) -> None:
     assert largest(detector, tmp_path / "x.onnx") < 1e-5
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [{"level_points": [2, 1, 3]}, {"sampling": "nearest"}], ids=str)
 def test_levels_that_are_sampled_apart_are_exported(options: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -290,7 +290,7 @@ def test_a_lite_block_ends_with_all_tokens_in_networks_of_their_own() -> None:
     for network, value in ((layer.feed_forward, 1.0), (layer.low_feed_forward, 2.0)):
         nn.init.zeros_(network.norm.weight)
         nn.init.constant_(network.norm.bias, value)
-    tokens = SimpleNamespace(sizes=[(1, 3), (1, 1), (1, 1), (0, 0)])
+    tokens = SimpleNamespace(cells=[3, 1, 1, 0])
     found = layer(torch.zeros(1, 5, 16), None, None, None, tokens)
     assert found[0, :, 0].tolist() == [2, 2, 2, 1, 1]
 
