@@ -53,7 +53,7 @@ def as_maps(tokens: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
 
 
 def as_tokens(levels: Iterable[Tensor]) -> Tensor:
-    """(B, C, H_l, W_l) of each level -> (B, S, C), for maps that come out of batch norms (see `with_whole_gradient`)."""
+    """(B, C, H_l, W_l) of each level -> (B, S, C), of maps out of batch norms (see `with_whole_gradient`)."""
     return torch.cat([with_whole_gradient(level).flatten(2).transpose(1, 2) for level in levels], 1)
 
 
