@@ -24,7 +24,6 @@ test-full: $(READY)  ## everything, the slow checks included
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not gpu"
 
 test-oldest: $(READY)  ## a part of the tests with the oldest dependencies that are supported (TORCH=1: PyTorch too, 3 GB)
-	mkdir -p build
 	.ci/oldest $(BIN)
 
 fuzz: $(READY)  ## broken input, CASES of each fuzzer (default: 170, as in test-full); SEED draws the same again
