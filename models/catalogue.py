@@ -56,6 +56,15 @@ def _multiple_of(divisor: int, why: str) -> Relation:
     )
 
 
+def _one_for_each(name: str, what: str, number: str, each: str) -> Relation:
+    """A list has as many entries as another option says; none at all may be none."""
+    return Relation(
+        name,
+        lambda given: given[name] is None or len(given[name]) == given[number],
+        lambda given: f"{given[number]} {what}, one for each {each}",
+    )
+
+
 # Holds for every detector.
 COMMON_RELATIONS = (
     _multiple_of(4, "sine and cosine of x and y"),
@@ -223,36 +232,17 @@ _SALIENCE = {
     "token_fusion": Option(True, "convolutions behind the layers, from coarse to fine and back (RepVGG, PANet)"),
 }
 _PAIRS_FIT = (
-    Relation(
-        "scale_intervals",
-        lambda given: len(given["scale_intervals"]) == given["num_levels"],
-        lambda given: f"{given['num_levels']} pairs, one for each level",
-    ),
+    _one_for_each("scale_intervals", "pairs", "num_levels", "level"),
     Relation(
         "scale_intervals",
         lambda given: all(least < most for least, most in given["scale_intervals"]),
         lambda given: "pairs [least, most] with least below most",
     ),
 )
-_FOCUS_FITS = (
-    Relation(
-        "keep_ratios",
-        lambda given: len(given["keep_ratios"]) == given["num_encoder_layers"],
-        lambda given: f"{given['num_encoder_layers']} shares, one for each encoder layer",
-    ),
-    *_PAIRS_FIT,
-)
+_FOCUS_FITS = (_one_for_each("keep_ratios", "shares", "num_encoder_layers", "encoder layer"), *_PAIRS_FIT)
 _SALIENCE_FITS = (
-    Relation(
-        "level_ratios",
-        lambda given: len(given["level_ratios"]) == given["num_levels"],
-        lambda given: f"{given['num_levels']} shares, one for each level",
-    ),
-    Relation(
-        "layer_ratios",
-        lambda given: len(given["layer_ratios"]) == given["num_encoder_layers"],
-        lambda given: f"{given['num_encoder_layers']} shares, one for each encoder layer",
-    ),
+    _one_for_each("level_ratios", "shares", "num_levels", "level"),
+    _one_for_each("layer_ratios", "shares", "num_encoder_layers", "encoder layer"),
     *_PAIRS_FIT,
 )
 _LITE = {
@@ -496,11 +486,7 @@ DECODERS = (
         needs=BOXES,
         gives=INNER,
         relations=(
-            Relation(
-                "level_points",
-                lambda given: given["level_points"] is None or len(given["level_points"]) == given["num_levels"],
-                lambda given: f"{given['num_levels']} numbers, one for each level",
-            ),
+            _one_for_each("level_points", "numbers", "num_levels", "level"),
             *(
                 Relation(
                     name,

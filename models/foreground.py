@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -59,26 +59,54 @@ def foreground_labels(tokens: Tokens, objects: Objects, intervals: Sequence[Sequ
         objects: T of them, boxes as fractions of the valid image area.
         intervals: for each level (least, most] in pixels, the first exclusive.
     """
-    centres, least, most = token_centres(tokens, intervals)
+    centres = token_centres(tokens)
+    fits = around(centres, tokens, objects, intervals).fits
+    count = torch.zeros(len(objects.counts), len(centres), dtype=torch.long, device=fits.device)
+    return count.index_add(0, objects.image, fits.long()) > 0
+
+
+class Around(NamedTuple):
+    """Where T boxes lie around S tokens, in pixels of the image.
+
+    Attributes:
+        sides: (T, S, 4) distance of a token's centre from the left, top, right and bottom side, negative beyond it.
+        inside: (T, S) bool, the centre lies inside the box.
+        fits: (T, S) bool, and the farthest side is at a distance of the interval of the token's level.
+    """
+
+    sides: Tensor
+    inside: Tensor
+    fits: Tensor
+
+
+def around(centres: Tensor, tokens: Tokens, objects: Objects, intervals: Sequence[Sequence[float]]) -> Around:
+    """How each box lies around each token.
+
+    Args:
+        centres: (S, 2) x, y of the tokens in pixels.
+        tokens: the pyramid.
+        objects: T of them, boxes as fractions of the valid image area.
+        intervals: for each level (least, most] in pixels, the first exclusive.
+    """
     corners = cxcywh_to_xyxy(objects.boxes) * tokens.image_sizes[objects.image].repeat(1, 2)  # (T, 4) pixels
     low, high = corners[:, None].split(2, -1)
-    sides = torch.cat([centres - low, high - centres], -1)  # (T, S, 4)
-    farthest = sides.amax(-1)
-    inside = (sides.amin(-1) > 0) & (farthest > least) & (farthest <= most)
-    count = torch.zeros(len(objects.counts), len(centres), dtype=torch.long, device=inside.device)
-    return count.index_add(0, objects.image, inside.long()) > 0
+    sides = torch.cat([centres - low, high - centres], -1)
+    least, most = (
+        torch.cat([centres.new_full((cells,), bound) for cells, bound in zip(tokens.cells, bounds)])
+        for bounds in zip(*intervals)
+    )
+    inside, farthest = sides.amin(-1) > 0, sides.amax(-1)
+    return Around(sides, inside, inside & (farthest > least) & (farthest <= most))
 
 
-def token_centres(tokens: Tokens, intervals: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Each token's centre (S, 2) in pixels, and the bounds (S,) of its level's interval."""
+def token_centres(tokens: Tokens) -> Tensor:
+    """(S, 2) x, y of each token's centre in pixels, a stride from one to the next."""
     like = tokens.image_sizes
-    centres, least, most = [], [], []
-    for level, ((height, width), interval) in enumerate(zip(tokens.sizes, intervals)):
+    centres = []
+    for level, (height, width) in enumerate(tokens.sizes):
         stride = tokens.finest_stride * 2**level
         y, x = torch.meshgrid(
             torch.arange(height, device=like.device), torch.arange(width, device=like.device), indexing="ij"
         )
         centres.append(torch.stack([x, y], -1).flatten(0, 1) * stride + stride // 2)
-        least.append(like.new_full((height * width,), interval[0]))
-        most.append(like.new_full((height * width,), interval[1]))
-    return torch.cat(centres).to(like), torch.cat(least), torch.cat(most)
+    return torch.cat(centres).to(like)

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detrbench.models.boxes import cxcywh_to_xyxy
 from detrbench.models.criterion import LossTerm
+from detrbench.models.foreground import around
 from detrbench.models.losses import Losses, Supervision
 from detrbench.models.matcher import ALPHA, GAMMA, Matched
 from detrbench.models.precision import in_full
@@ -73,13 +73,10 @@ def salience(tokens: Tokens, objects: Objects, intervals: Sequence[Sequence[floa
         objects: T of them, boxes as fractions of the valid image area.
         intervals: for each level (least, most] in pixels, the first exclusive.
     """
-    centres, least, most = pixel_centres(tokens, intervals)
-    corners = cxcywh_to_xyxy(objects.boxes) * tokens.image_sizes[objects.image].repeat(1, 2)  # (T, 4) pixels
-    low, high = corners[:, None].split(2, -1)
-    sides = torch.cat([centres - low, high - centres], -1)  # (T, S, 4): left, top, right, bottom
-    inside, farthest = sides.amin(-1) > 0, sides.amax(-1)
-    fits = inside & (farthest > least) & (farthest <= most)
-    offset = (sides[..., :2] - sides[..., 2:]) / (high - low)  # of the half width and height
+    centres = pixel_centres(tokens)
+    sides, inside, fits = around(centres, tokens, objects, intervals)
+    extent = (objects.boxes[:, 2:] * tokens.image_sizes[objects.image])[:, None]  # (T, 1, 2) width, height
+    offset = (sides[..., :2] - sides[..., 2:]) / extent  # of the half width and height
     nearness = torch.where(inside, 1 - offset.norm(dim=-1) / 2, 0.0)
     images = objects.image[:, None].expand(-1, len(centres))
     nearest = nearness.new_zeros(len(objects.counts), len(centres)).scatter_reduce(0, images, nearness, "amax")
@@ -87,17 +84,15 @@ def salience(tokens: Tokens, objects: Objects, intervals: Sequence[Sequence[floa
     return nearest * counted
 
 
-def pixel_centres(tokens: Tokens, intervals: Sequence[Sequence[float]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Each token's centre (S, 2) x, y in pixels, and the bounds (S,) of its level's interval.
+def pixel_centres(tokens: Tokens) -> Tensor:
+    """(S, 2) x, y of each token's centre in pixels.
 
     A cell is as large as the padded image over the number of cells, which need not be a power of two.
     """
     like = tokens.image_sizes
-    centres, least, most = [], [], []
-    for (height, width), interval in zip(tokens.sizes, intervals):
+    centres = []
+    for height, width in tokens.sizes:
         y = (torch.arange(height, device=like.device) + 0.5) * (tokens.padded_size[0] / height)
         x = (torch.arange(width, device=like.device) + 0.5) * (tokens.padded_size[1] / width)
         centres.append(torch.stack([x.expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1))
-        least.append(like.new_full((height * width,), interval[0]))
-        most.append(like.new_full((height * width,), interval[1]))
-    return torch.cat(centres).to(like), torch.cat(least), torch.cat(most)
+    return torch.cat(centres).to(like)

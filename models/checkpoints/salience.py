@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from detrbench.models.checkpoints.adapter import Adapter, Rule
+from detrbench.models.checkpoints.original import LAYERS
 
 _ENCODER = r"transformer\.encoder\.layers\.(\d+)\."
-_DECODER = r"transformer\.decoder\.layers\.(\d+)\."
 # A level's block in the official code counts from the finest; `conv1` and `conv2` lead into it and around it.
 _FUSION = r"transformer\.neck\."
 _BLOCK = r"\.(\d+)\.bottlenecks\.(\d+)\."
@@ -41,10 +41,7 @@ ADAPTER = Adapter(
         (r"transformer\.enc_mask_predictor\.layer2\.(.+)", r"encoder.selector.score_network.joint.\1"),
         (_ENCODER + r"pre_attention\.(.+)", r"encoder.dual_attention.\1.attention.\2"),
         (_ENCODER + r"pre_norm\.(.+)", r"encoder.dual_attention.\1.norm.\2"),
-        (_ENCODER + r"self_attn\.(.+)", r"encoder.layers.\1.attention.\2"),
-        (_ENCODER + r"norm1\.(.+)", r"encoder.layers.\1.attention_norm.\2"),
-        (_ENCODER + r"(linear[12]\..+)", r"encoder.layers.\1.feed_forward.\2"),
-        (_ENCODER + r"norm2\.(.+)", r"encoder.layers.\1.feed_forward.norm.\2"),
+        *LAYERS,
         (r"transformer\.encoder\.background_embedding\.row_embed\.weight", r"encoder.background.rows"),
         (r"transformer\.encoder\.background_embedding\.col_embed\.weight", r"encoder.background.columns"),
         (r"transformer\.encoder\.enhance_mcsp\.(.+)", r"proposal_head.class_embed.\1"),
@@ -52,19 +49,9 @@ ADAPTER = Adapter(
         (_FUSION + r"downsample_blocks\.(.+)", r"encoder.fusion.downsample.\1"),
         *_fusion_rules("layer_blocks", "top_down"),
         *_fusion_rules("pan_blocks", "bottom_up"),
-        (r"transformer\.enc_output\.(.+)", r"proposal_head.projection.\1"),
-        (r"transformer\.enc_output_norm\.(.+)", r"proposal_head.norm.\1"),
         (r"transformer\.encoder_class_head\.(.+)", r"proposal_head.class_embed.\1"),
         (r"transformer\.encoder_bbox_head\.(.+)", r"proposal_head.box_embed.\1"),
         (r"transformer\.tgt_embed\.weight", r"queries.content"),
-        (_DECODER + r"cross_attn\.(.+)", r"decoder.layers.\1.cross_attention.\2"),
-        (_DECODER + r"norm1\.(.+)", r"decoder.layers.\1.cross_attention_norm.\2"),
-        (_DECODER + r"self_attn\.(.+)", r"decoder.layers.\1.self_attention.\2"),
-        (_DECODER + r"norm2\.(.+)", r"decoder.layers.\1.self_attention_norm.\2"),
-        (_DECODER + r"(linear[12]\..+)", r"decoder.layers.\1.feed_forward.\2"),
-        (_DECODER + r"norm3\.(.+)", r"decoder.layers.\1.feed_forward.norm.\2"),
-        (r"transformer\.decoder\.norm\.(.+)", r"decoder.norm.\1"),
-        (r"transformer\.decoder\.ref_point_head\.(.+)", r"decoder.box_position.network.\1"),
         (r"transformer\.decoder\.class_head\.(.+)", r"heads.class_embed.\1"),
         (r"transformer\.decoder\.bbox_head\.(.+)", r"heads.box_embed.\1"),
         (r"denoising_generator\.label_encoder\.weight", r"denoising.label_embedding.weight"),

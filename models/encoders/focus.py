@@ -76,9 +76,7 @@ class FocusEncoder(nn.Module, Encoder):
             outputs: the same for both.
         """
         assert proposal_head is not None
-        excluded = tokens.proposals()[1]
-        foreground = self.selector(proposal_head.project(tokens.features + tokens.positions, excluded), tokens.sizes)
-        scores = foreground.masked_fill(tokens.padding, foreground.min()) if tokens.padded else foreground
+        foreground, scores = self.selector.of(tokens, proposal_head)
         own, kept = cascade(tokens.num_valid, self.keep_ratios)
         best = scores.topk(max(kept), dim=1)
         ranking = Ranking(best.indices, best.values, own, kept)
@@ -100,6 +98,12 @@ class ForegroundSelector(nn.Module):
         if modulation != "none":
             # In the order of the steps: with "top_down" the first one belongs to the second coarsest level.
             self.alpha = nn.Parameter(torch.empty(dimensions.num_levels - 1).uniform_(-0.3, 0.3))
+
+    def of(self, tokens: Tokens, proposal_head: ProposalHead) -> tuple[Tensor, Tensor]:
+        """(B, S) scores of tokens as the proposal head projects them; (B, S), the same with the least on padding."""
+        features = proposal_head.project(tokens.features + tokens.positions, tokens.proposals()[1])
+        found: Tensor = self(features, tokens.sizes)
+        return found, found.masked_fill(tokens.padding, found.min()) if tokens.padded else found
 
     def forward(self, features: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         """(B, S, C) features of levels of the given sizes -> (B, S), without sigmoid."""

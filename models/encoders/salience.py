@@ -73,9 +73,7 @@ class SalienceEncoder(nn.Module, Encoder):
             outputs: the same for both.
         """
         assert proposal_head is not None
-        excluded = tokens.proposals()[1]
-        salience = self.selector(proposal_head.project(tokens.features + tokens.positions, excluded), tokens.sizes)
-        scores = salience.masked_fill(tokens.padding, salience.min()) if tokens.padded else salience
+        salience, scores = self.selector.of(tokens, proposal_head)
         ranking = self.rank(salience, scores, tokens)
         memory, kept_tokens = update_ranked(ranking, self.layers, self.dual_attention, tokens, proposal_head)
         if self.background is not None:
