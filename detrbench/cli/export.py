@@ -11,6 +11,7 @@ from detrbench.cli import output
 from detrbench.cli.output import Json, Results, Set
 from detrbench.cli.source import Checkpoint, Data, Model, Source
 from detrbench.cli.weights import Folder
+from detrbench.data.sizes import photograph_size
 from detrbench.errors import EnvironmentLacking, Findings
 
 EXAMPLES = output.examples(
@@ -40,9 +41,10 @@ def command(
     ONNX Runtime, where it is installed, runs it once, and its predictions are held against the detector's.
     """
     source = Source.of(model, checkpoint, output.settings(set_), data, results_folder)
-    height, width = output.size(size) if size else _four_to_three(*source.size[:2])
+    height, width = output.size(size) if size else photograph_size(*source.size[:2])
 
     from detrbench import models
+    from detrbench.models.export import OPSET
 
     detector = source.load("cpu")
     about = {
@@ -54,7 +56,7 @@ def command(
     models.export_onnx(detector, target, (height, width), batch_size, about)
     checked = _held_against(detector, target, batch_size, height, width)
     if as_json:
-        output.print_json({"file": str(target), "images": [batch_size, 3, height, width], "opset": 20, **checked})
+        output.print_json({"file": str(target), "images": [batch_size, 3, height, width], "opset": OPSET, **checked})
         return
     megabytes = target.stat().st_size / 2**20
     output.say(f"{target}: {megabytes:.1f} MiB; images ({batch_size}, 3, {height}, {width}) in float32")
@@ -67,24 +69,20 @@ def command(
         )
 
 
-def _four_to_three(shortest: int, longest: int) -> tuple[int, int]:
-    return shortest, min(shortest * 4 // 3, longest)
-
-
 def _held_against(detector: Any, target: Path, batch_size: int, height: int, width: int) -> dict[str, Any]:
     """Median and largest difference of a query's scores and box on random images, or the reason why there is none."""
     import torch
 
-    from detrbench.measure import timing
-    from detrbench.models.export import OnnxDetector, differences
+    from detrbench.measure.timing import noise
+    from detrbench.models.export import TOLERANCE, OnnxDetector, differences
 
     try:
         exported = OnnxDetector(target, torch.get_num_threads())
     except EnvironmentLacking as error:
         return {"reason": str(error)}
-    found = differences(detector, exported, timing.noise(batch_size, height, width, seed=0))
+    found = differences(detector, exported, noise(batch_size, height, width, seed=0))
     median, largest = float(found.median()), float(found.max())
-    if median > timing.EXPORT_TOLERANCE:
+    if median > TOLERANCE:
         raise Findings(
             f"{target}: ONNX Runtime predicts something else: {median:.2g} apart in the median of the queries"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console, ConsoleOptions
+from rich.progress import Progress, ProgressColumn
 from rich.segment import Segment
 from rich.table import Table
 
@@ -123,6 +125,15 @@ def settings(pairs: Iterable[str] | None) -> dict[str, Any]:
             raise UsageError(f"--set {key.strip()}: given twice")
         found[key.strip()] = yaml12.parse_value(value)
     return found
+
+
+@contextlib.contextmanager
+def bar(*columns: ProgressColumn) -> Iterator[Progress]:
+    """A progress bar on stderr that goes when it is done; nothing is written where nobody watches."""
+    to = console(to_stderr=True)
+    made = Progress(*(columns or Progress.get_default_columns()), console=to, transient=True)
+    with made if to.is_terminal else contextlib.nullcontext():  # one that is only disabled ends with an empty line
+        yield made
 
 
 def size(text: str) -> tuple[int, int]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
 from detrbench.cli import output
 from detrbench.cli.output import Json
@@ -78,13 +77,9 @@ def _data(path: Path, as_json: bool) -> None:
     from detrbench.data.layouts.split import HARMLESS
     from detrbench.data.validate import inspect
 
-    console = output.console(to_stderr=True)
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as bar:
-            task = bar.add_task("images decoded")
-            found = inspect(path, progress=lambda done, total: bar.update(task, completed=done, total=total))
-    else:
-        found = inspect(path)
+    with output.bar() as bar:
+        task = bar.add_task("images decoded")
+        found = inspect(path, progress=lambda done, total: bar.update(task, completed=done, total=total))
     if as_json:
         output.print_json({"data": str(path), **dataclasses.asdict(found)})
     else:

@@ -140,11 +140,10 @@ def _fits(entry: Entry, path: Path) -> None:
 @contextlib.contextmanager
 def _bar(name: str) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar on stderr while a file comes, where somebody watches."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    console = output.console(to_stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with output.bar(*columns) as progress:
         task = progress.add_task(name, total=None)
         yield lambda here, total: progress.update(task, completed=here, total=total)
 

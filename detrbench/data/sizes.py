@@ -16,6 +16,11 @@ def in_proportion(sides: Iterable[int], shortest: int) -> tuple[int, ...]:
     return tuple(round(side * shortest / SHORTEST) for side in sides)
 
 
+def photograph_size(shortest: int, longest: int) -> tuple[int, int]:
+    """(height, width) of a photograph of the usual 4:3, as timings take it, within these sides in pixels."""
+    return shortest, min(shortest * 4 // 3, longest)
+
+
 def resized_size(width: int, height: int, shortest: int, longest: int | None = None) -> tuple[int, int]:
     """(width, height) after bringing the short side to `shortest` pixels without the long side passing `longest`.
 

@@ -28,7 +28,7 @@ from detrbench.measure import machine
 from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.inputs import Size, detr_size, val2017_first_100
 from detrbench.measure.protocols.latency import MODES, LatencyProtocol
-from detrbench.models.export import OnnxDetector, differences, export_onnx
+from detrbench.models.export import TOLERANCE, OnnxDetector, differences, export_onnx
 from detrbench.worker import clock
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ SETTLING = 3  # forwards in such a run
 LONGEST_WARMUP = 10  # times the protocol's warm-up time
 
 DISTURBED = 0.75  # a sample whose share of CPU is below this part of the best ones' lost its CPU to other processes
-EXPORT_TOLERANCE = 1e-4  # of scores and boxes, in [0, 1]
 
 RETAKES = 5  # how often such a sample is taken again at once
 
@@ -265,7 +264,7 @@ def _exported(module: nn.Module, images: Tensor) -> Run:
         export_onnx(detector, path, batch_size, height, width)
         exported = OnnxDetector(path, torch.get_num_threads())
     off = float(differences(detector, exported, images).median())
-    if off > EXPORT_TOLERANCE:
+    if off > TOLERANCE:
         raise EnvironmentLacking(f"the exported detector predicts something else: {off:.2g} apart in the median")
     _EXPORTED[module] = shape, exported
     return exported

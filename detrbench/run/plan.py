@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from detrbench.data.sizes import photograph_size
 from detrbench.data.spec import Split
 from detrbench.errors import DetrbenchError
 from detrbench.external import sources
@@ -394,8 +395,8 @@ class _Estimates:
 
     def _forward(self, cell: Cell) -> float:
         tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0
-        height, longest = cell.settings.eval_size
-        width = min(longest, height * 4 // 3) if cell.settings.data == "coco" else longest  # as most photographs are
+        size = cell.settings.eval_size
+        height, width = photograph_size(*size) if cell.settings.data == "coco" else size
         cores = self.now.environment.get("cores") or 1
         cuda = self.now.device.startswith("cuda")
         speed = _GFLOPS_PER_SECOND["cuda"] if cuda else _GFLOPS_PER_SECOND["cpu"] * cores

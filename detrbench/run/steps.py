@@ -17,6 +17,7 @@ import torch
 
 from detrbench import models
 from detrbench.data.samples import Dataset
+from detrbench.data.sizes import photograph_size
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Stretch, Train, Transform, evaluated
 from detrbench.environment import cores
@@ -452,5 +453,4 @@ def _sized(protocol: Any, item: WorkItem) -> Any:
         return protocol.at(*settings.eval_size)
     if settings.papers_size:
         return protocol
-    shortest, longest = settings.eval_size
-    return protocol.of_photographs(shortest, min(longest, shortest * 4 // 3))
+    return protocol.of_photographs(*photograph_size(*settings.eval_size))

@@ -79,6 +79,10 @@ class FakeData:
         return 4
 
 
+# Of a detector that is small even for tests, as `--set` and `tiny_weights` take them.
+TINY = ["hidden_dim=32", "ffn_dim=32", "num_queries=8", "num_encoder_layers=1", "num_decoder_layers=1"]
+
+
 def tiny_weights(model: str, settings: list[str], folder: Path) -> Path:
     """Random weights of a model with those `key=integer` settings, saved."""
     from detrbench import models

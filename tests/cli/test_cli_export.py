@@ -9,22 +9,20 @@ from typing import Any
 
 import pytest
 import torch
-from terminal import Terminal, tiny_weights
+from terminal import TINY, Terminal, tiny_weights
 
 from detrbench import models
 from detrbench.errors import EnvironmentLacking
 from detrbench.models import export
 
-OPTIONS = ["hidden_dim=32", "ffn_dim=32", "num_queries=8", "num_encoder_layers=1", "num_decoder_layers=1"]
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights("deformable_detr_tiny", OPTIONS, tmp_path_factory.mktemp("weights"))
+    return tiny_weights("deformable_detr_tiny", TINY, tmp_path_factory.mktemp("weights"))
 
 
 def arguments(weights: Path, *more: str) -> list[str]:
-    settings = [part for pair in OPTIONS for part in ("--set", pair)]
+    settings = [part for pair in TINY for part in ("--set", pair)]
     return ["export", "deformable_detr_tiny", "--checkpoint", str(weights), *settings, *more]
 
 

@@ -7,21 +7,19 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from terminal import Terminal, tiny_weights
+from terminal import TINY, Terminal, tiny_weights
 
 from detrbench import models
 from detrbench.cli.predict import draw
 
-OPTIONS = ["hidden_dim=32", "ffn_dim=32", "num_queries=8", "num_encoder_layers=1", "num_decoder_layers=1"]
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_weights("deformable_detr_tiny", OPTIONS, tmp_path_factory.mktemp("weights"))
+    return tiny_weights("deformable_detr_tiny", TINY, tmp_path_factory.mktemp("weights"))
 
 
 def arguments(weights: Path, *more: str) -> list[str]:
-    settings = [part for pair in OPTIONS for part in ("--set", pair)]
+    settings = [part for pair in TINY for part in ("--set", pair)]
     return [
         "deformable_detr_tiny",
         *more,
@@ -72,7 +70,7 @@ def test_labels_stay_inside_small_images() -> None:
 
 
 def test_convert_writes_our_file(terminal: Terminal, weights: Path) -> None:
-    settings = [part for pair in OPTIONS for part in ("--set", pair)]
+    settings = [part for pair in TINY for part in ("--set", pair)]
     command = ["convert", str(weights), "--model", "deformable_detr_tiny", "--to", "ours.safetensors", *settings]
     code, out, err = terminal.type(*command, "--json")
     assert code == 0, err
@@ -85,7 +83,7 @@ def test_convert_writes_our_file(terminal: Terminal, weights: Path) -> None:
 
 def test_names_of_classes_come_with_our_weights(terminal: Terminal) -> None:
     """No data folder is asked for, and nobody has to say how many classes there are."""
-    options = {name: int(value) for name, value in (pair.split("=") for pair in OPTIONS)}
+    options = {name: int(value) for name, value in (pair.split("=") for pair in TINY)}
     detector = models.create("deformable_detr_tiny", num_classes=2, **options)
     models.save_checkpoint(detector, "ours.safetensors", {}, ["red cell", "white cell"])
     Image.new("RGB", (120, 80), "gray").save("a.png")
