@@ -209,3 +209,21 @@ def check_batch_is_single(detector: Any) -> None:
         for index in range(len(images)):
             assert torch.allclose(together.pred_boxes[index], alone(index).pred_boxes[0], atol=1e-9)
             assert torch.allclose(together.pred_logits[index], alone(index).pred_logits[0], atol=1e-9)
+
+
+def check_step(training: Training) -> Any:
+    """Losses, matching and gradients of a step without denoising; returns what the detector gave."""
+    out, losses = training.run(denoising=False)
+    check_losses(training, losses, training.golden["losses"], denoising=False)
+    check_matching(out, training.targets, training.golden["matching"])
+    check_gradients(training, losses)
+    return out
+
+
+def check_noised_steps(training: Training, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noised queries and losses of a step with denoising, for each kind of random numbers."""
+    for kind, section in training.golden["denoising"].items():
+        with fixed_random(kind, monkeypatch), torch.no_grad():
+            out, losses = training.run(denoising=True)
+        check_noised(training, out.queries, section)
+        check_losses(training, losses, section["losses_with_denoising_on"], denoising=True)

@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from detrbench.measure import sampling
@@ -28,6 +27,7 @@ from detrbench.measure.repeats import MEMORY, Call, Forms
 from detrbench.measure.shapes import META_OUTPUTS, NotRemembered
 from detrbench.measure.tally import Tally
 from detrbench.worker import bounds, functions
+from detrbench.worker.scopes import Scopes
 
 
 class OperationCounter(TorchDispatchMode):
@@ -37,9 +37,7 @@ class OperationCounter(TorchDispatchMode):
         super().__init__()
         self.tally = Tally()
         self._detector = detector
-        self._names = {id(module): name for name, module in detector.named_modules() if name}
-        self._scope: list[str] = []
-        self._whole = 0  # running modules that are counted as one
+        self._within = Scopes(detector, lambda module: _as_one(module) is not None, self._book_whole)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -57,47 +55,34 @@ class OperationCounter(TorchDispatchMode):
         out = bounds.longest(func, args)
         if out is NotImplemented:
             out = META_OUTPUTS.run(func, args, kwargs or {})
-        if not self._whole:
+        if not self._within.whole:
             name, done = func._schema.name, work(func, args, out)
             self._book(name, done)
-            sampling.follow(name, args, out, tuple(self._scope), done or [], self.tally)
+            sampling.follow(name, args, out, tuple(self._within.running), done or [], self.tally)
         return out
 
     def _book(self, operator: str, done: Work | None) -> None:
-        self.tally.book(tuple(self._scope), operator, done)
+        self.tally.book(tuple(self._within.running), operator, done)
 
     def _book_compiled(self, name: str, args: Sequence[Any]) -> None:
         self._book(name, sampling.compiled_work(args))
 
-    def _before(self, module: nn.Module, args: Any) -> None:
-        if id(module) in self._names:
-            self._scope.append(self._names[id(module)])
-            self._whole += _as_one(module) is not None
-
-    def _after(self, module: nn.Module, args: Any, out: Any) -> None:
-        if id(module) not in self._names:
-            return
+    def _book_whole(self, module: nn.Module, out: Any) -> None:
         counted = _as_one(module)
-        if counted is not None:
-            self._whole -= 1
-            self._book(*counted(out))
-        self._scope.pop()
+        assert counted is not None
+        self._book(*counted(out))
 
     @contextmanager
     def watching(self) -> Iterator[Tally]:
         """Count what runs inside the block; the detector must not be changed there."""
-        hooks = register_module_forward_pre_hook(self._before), register_module_forward_hook(self._after)
-        try:
-            with self._remembering(), functions.watched(self._book_compiled), bounds.nms_of_all_classes(), self:
-                yield self.tally
-        finally:
-            for hook in hooks:
-                hook.remove()
+        told = functions.watched(self._book_compiled)
+        with self._within.watching(), self._remembering(), told, bounds.nms_of_all_classes(), self:
+            yield self.tally
 
     @contextmanager
     def _remembering(self) -> Iterator[None]:
         """Run those of the detector's modules that hold others only where no like call is known."""
-        forms, changed = Forms(self._names), []
+        forms, changed = Forms(self._within.names), []
         for module in self._detector.modules():
             # A forward of its own may be somebody's patch, which must stay where it is.
             if module._modules and "forward" not in vars(module) and forms.can_be_compared(module):
@@ -119,13 +104,13 @@ class OperationCounter(TorchDispatchMode):
         done = MEMORY.get(call)
         if done is not None:
             with torch._C._DisableTorchDispatch():  # to make its output again is no work
-                return call.again(done, tuple(self._scope), self.tally)
+                return call.again(done, tuple(self._within.running), self.tally)
         before, self.tally = self.tally, Tally()
         try:
             out = forward(*args, **kwargs)
             with contextlib.suppress(NotRemembered):
                 if Call(module, args, kwargs, forms).key == call.key:  # otherwise it has changed what it was given
-                    MEMORY.keep(call, call.done(self.tally, len(self._scope), out))
+                    MEMORY.keep(call, call.done(self.tally, len(self._within.running), out))
             return out
         finally:
             before.add(self.tally)

@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import bounds, functions
+from .scopes import Scopes
 
 
 class _Table:
@@ -53,10 +53,8 @@ class Recorder(TorchDispatchMode):
         self._operators, self._scopes = _Table(), _Table()
         self._tensors: list[tuple[list[int], str]] = []
         self._events: list[list[Any]] = []
-        self._names = {id(each): name for name, each in module.named_modules() if name}
         self._as_one = as_one
-        self._scope: list[str] = []
-        self._whole = 0  # running modules that count as one
+        self._within = Scopes(module, self._counts_as_one, self._note_whole)
 
     def found(self) -> dict[str, Any]:
         """All that was recorded."""
@@ -66,40 +64,27 @@ class Recorder(TorchDispatchMode):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Records what runs inside the block."""
-        hooks = register_module_forward_pre_hook(self._before), register_module_forward_hook(self._after)
-        try:
-            with torch.no_grad(), functions.watched(self._note), bounds.nms_of_all_classes(), self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with torch.no_grad(), functions.watched(self._note), bounds.nms_of_all_classes(), self._within.watching(), self:
+            yield
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = bounds.longest(func, args)
         if out is NotImplemented:
             out = func(*args, **(kwargs or {}))
-        if not self._whole:
+        if not self._within.whole:
             pointwise = torch.Tag.pointwise in func.tags
             schema = func._schema
             self._note(self._operators.place((schema.name, schema.overload_name, func.is_view, pointwise)), args, out)
         return out
 
     def _note(self, what: Any, args: Sequence[Any], out: Any = None) -> None:
-        self._events.append([what, self._scopes.place(tuple(self._scope)), self._plain(args), self._plain(out)])
+        self._events.append(
+            [what, self._scopes.place(tuple(self._within.running)), self._plain(args), self._plain(out)]
+        )
 
-    def _before(self, module: nn.Module, args: Any) -> None:
-        if id(module) in self._names:
-            self._scope.append(self._names[id(module)])
-            self._whole += self._counts_as_one(module)
-
-    def _after(self, module: nn.Module, args: Any, out: Any) -> None:
-        if id(module) not in self._names:
-            return
-        if self._counts_as_one(module):
-            self._whole -= 1
-            said = {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
-            self._note({"kind": type(module).__name__, "said": said}, (), out)
-        self._scope.pop()
+    def _note_whole(self, module: nn.Module, out: Any) -> None:
+        said = {name: value for name, value in vars(module).items() if isinstance(value, _PLAIN)}
+        self._note({"kind": type(module).__name__, "said": said}, (), out)
 
     def _counts_as_one(self, module: nn.Module) -> bool:
         return any(part in type(module).__name__ for part in self._as_one)

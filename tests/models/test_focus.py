@@ -10,12 +10,9 @@ import torch
 from training_goldens import (
     Training,
     check_batch_is_single,
-    check_gradients,
-    check_losses,
-    check_matching,
-    check_noised,
+    check_noised_steps,
+    check_step,
     check_trains,
-    fixed_random,
     random_batch,
     tiny,
 )
@@ -33,21 +30,14 @@ BASES = ("focus_detr_tiny", "focus_deformable_detr_tiny", "focus_efficient_detr_
 @pytest.mark.full
 def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(NAME, tmp_path)
-    out, losses = training.run(denoising=False)
-    check_losses(training, losses, training.golden["losses"], denoising=False)
-    check_matching(out, training.targets, training.golden["matching"])
-    check_gradients(training, losses)
+    out = check_step(training)
     recorded = training.golden["foreground_label_assignment"]
     assert float(out.encoded.foreground.sum()) == pytest.approx(recorded["score_sum"], rel=1e-8)
     for section in recorded.values():
         if isinstance(section, dict):
             labels = foreground_labels(out.tokens, Objects.of(training.targets, out.pred_boxes), section["intervals"])
             assert [row.nonzero()[:, 0].tolist() for row in labels] == section["positive_token_indices"]
-    for kind, section in training.golden["denoising"].items():
-        with fixed_random(kind, monkeypatch), torch.no_grad():
-            out, losses = training.run(denoising=True)
-        check_noised(training, out.queries, section)
-        check_losses(training, losses, section["losses_with_denoising_on"], denoising=True)
+    check_noised_steps(training, monkeypatch)
 
 
 @pytest.mark.parametrize("name", BASES)

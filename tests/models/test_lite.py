@@ -10,12 +10,9 @@ import torch
 from training_goldens import (
     Training,
     check_batch_is_single,
-    check_gradients,
-    check_losses,
-    check_matching,
-    check_noised,
+    check_noised_steps,
+    check_step,
     check_trains,
-    fixed_random,
     random_batch,
     tiny,
 )
@@ -30,15 +27,8 @@ NAME = "lite_dino_H3L1_2p1x3_kda"
 @pytest.mark.full
 def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(NAME, tmp_path)
-    out, losses = training.run(denoising=False)
-    check_losses(training, losses, training.golden["losses"], denoising=False)
-    check_matching(out, training.targets, training.golden["matching"])
-    check_gradients(training, losses)
-    for kind, section in training.golden["denoising"].items():
-        with fixed_random(kind, monkeypatch), torch.no_grad():
-            out, losses = training.run(denoising=True)
-        check_noised(training, out.queries, section)
-        check_losses(training, losses, section["losses_with_denoising_on"], denoising=True)
+    check_step(training)
+    check_noised_steps(training, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["lite_dino_tiny", "lite_deformable_detr_tiny", "lite_h_detr_tiny"])

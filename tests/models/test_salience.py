@@ -13,12 +13,9 @@ from torch import Tensor
 from training_goldens import (
     Training,
     check_batch_is_single,
-    check_gradients,
-    check_losses,
-    check_matching,
-    check_noised,
+    check_noised_steps,
+    check_step,
     check_trains,
-    fixed_random,
     random_batch,
     tiny,
 )
@@ -41,10 +38,7 @@ NAME = "salience_detr_r50"
 @pytest.mark.full
 def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     training = Training(NAME, tmp_path)
-    out, losses = training.run(denoising=False)
-    check_losses(training, losses, training.golden["losses"], denoising=False)
-    check_matching(out, training.targets, training.golden["matching"])
-    check_gradients(training, losses)
+    out = check_step(training)
     recorded = training.golden["salience_targets"]
     intervals = training.detector.encoder.scale_intervals
     found = salience(out.tokens, Objects.of(training.targets, out.pred_boxes), intervals)
@@ -52,11 +46,7 @@ def test_training_is_the_official_one(tmp_path: Path, monkeypatch: pytest.Monkey
     for row, want in zip(found, recorded["rows"], strict=True):
         assert row.nonzero()[:, 0].tolist() == want["indices"]
         assert row[row > 0][:8].tolist() == pytest.approx(want["first8"], rel=1e-9)
-    for kind, section in training.golden["denoising"].items():
-        with fixed_random(kind, monkeypatch), torch.no_grad():
-            out, losses = training.run(denoising=True)
-        check_noised(training, out.queries, section)
-        check_losses(training, losses, section["losses_with_denoising_on"], denoising=True)
+    check_noised_steps(training, monkeypatch)
 
 
 @pytest.mark.parametrize(
