@@ -34,7 +34,7 @@ TensorBoard = Annotated[
     typer.Option(
         "--tensorboard",
         help="Write how training goes for TensorBoard too, into each cell: tensorboard --logdir results. "
-        "Needs pip install 'detrbench[tensorboard]'.",
+        "Needs pip install 'detrbench\\[tensorboard]'.",
     ),
 ]
 EXAMPLES = output.examples(

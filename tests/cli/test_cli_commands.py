@@ -6,14 +6,17 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.text import Text
 from terminal import Terminal
 
 import detrbench
 from detrbench import cli
+from detrbench.cli.app import commands
 from detrbench.measure import counting, protocols
 from detrbench.weights import catalogue
 
@@ -68,6 +71,21 @@ def import_no_torch(commands: list[list[str]], tmp_path: Path, **environment: st
 def test_every_command_teaches_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([command, "--help"]) == 0
     assert f"detrbench {command}" in capsys.readouterr().out.split("Examples")[1]
+
+
+def texts(command: Any) -> Iterator[str]:
+    """What a command and its options say of themselves, those of its subcommands too."""
+    yield command.help or ""
+    yield from (parameter.help or "" for parameter in command.params if parameter.param_type_name == "option")
+    for subcommand in getattr(command, "commands", {}).values():
+        yield from texts(subcommand)
+
+
+def test_help_loses_no_word_to_markup() -> None:
+    said = [text for text in texts(commands) if "[" in text]
+    assert any("tensorboard" in text for text in said)
+    for text in said:
+        assert Text.from_markup(text).plain == text.replace(r"\[", "["), text
 
 
 def test_a_model_is_shown_with_its_released_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

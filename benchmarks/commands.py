@@ -1,0 +1,109 @@
+"""What a user waits for: whole commands, of this tree and of an earlier commit, in turn, with their ratio.
+
+    python benchmarks/commands.py
+    python benchmarks/commands.py --before be53827 --commands profile,counting
+    python benchmarks/commands.py --commands quickstart --jobs 2
+
+`profile` counts one detector, `profile again` looks its count up, `counting` counts every suite and writes the report,
+`quickstart` compiles the op, trains and measures the four detectors and writes their report. Each begins in an empty
+folder with empty caches, as on a new machine; `profile again` in those that `profile` left. Printed is the time by the
+clock, the least of the rounds. `--before` checks that commit out beside this tree and runs it in the same environment;
+counting all suites takes a commit of November 2026 twenty minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from detrbench import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("profile", "profile again", "counting", "quickstart")
+
+
+def commands(name: str, tree: Path, jobs: int) -> list[list[str]]:
+    """What is typed, one after the other, and timed together."""
+    every = sorted(str(path) for path in (tree / "suites").glob("*.yaml"))
+    return {
+        "profile": [["profile", "sparse_detr_r50"]],
+        "profile again": [["profile", "sparse_detr_r50"]],
+        "counting": [["run", *every, "--measure", "complexity", "--jobs", str(jobs)], ["report"]],
+        "quickstart": [["run", "quickstart", "--jobs", str(jobs)], ["report"]],
+    }[name]
+
+
+def seconds(name: str, tree: Path, folder: Path, jobs: int) -> float:
+    """Of one round, by the clock; `folder` holds the results, and the caches that later rounds may find."""
+    folder.mkdir(parents=True, exist_ok=True)
+    caches = {"DETRBENCH_CACHE": str(folder / "cache"), "XDG_CACHE_HOME": str(folder / "cache")}
+    begin = time.perf_counter()
+    for typed in commands(name, tree, jobs):
+        done = subprocess.run(
+            [sys.executable, "-m", "detrbench", *typed],
+            cwd=folder,
+            env=os.environ | caches | {"PYTHONPATH": str(tree)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"{' '.join(typed)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
+    return time.perf_counter() - begin
+
+
+@contextmanager
+def checkout(commit: str) -> Iterator[Path]:
+    """The tree of a commit, for as long as it is needed."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder) / "before"
+        git = ["git", "-C", str(ROOT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(tree), commit], check=True)
+        try:
+            yield tree
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], check=True)
+
+
+def compare(names: Sequence[str], sides: dict[str, Path], rounds: int, jobs: int) -> None:
+    """Print a line for each command: seconds of each side, and how many times faster this tree is."""
+    print(f"{'command':<14}" + "".join(f"{side:>12}" for side in sides) + ("       ratio" if len(sides) > 1 else ""))
+    with tempfile.TemporaryDirectory() as made:
+        for name in names:
+            least = dict.fromkeys(sides, float("inf"))
+            for number in range(rounds):
+                for side, tree in sides.items():
+                    folder = Path(made) / f"{name.removesuffix(' again')}-{side}-{number}"
+                    least[side] = min(least[side], seconds(name, tree, folder, jobs))
+            ratio = f"{least['before'] / least['now']:>11.1f}x" if "before" in least else ""
+            print(f"{name:<14}" + "".join(f"{least[side]:>10.1f} s" for side in sides) + ratio, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--commands", default="profile,profile again,counting", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--before", metavar="COMMIT", help="time this commit too")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=min(2, environment.cores()))
+    options = parser.parse_args()
+    names = [name.strip() for name in options.commands.split(",")]
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"no command {', '.join(sorted(unknown))}: {', '.join(NAMES)}")
+    here = environment.capture()
+    print(
+        f"{here['cpu']}, {here['cores']} cores, PyTorch {here['torch']}, commit {here['commit']}, --jobs {options.jobs}"
+    )
+    with checkout(options.before) if options.before else tempfile.TemporaryDirectory() as before:
+        sides = ({"before": Path(before)} if options.before else {}) | {"now": ROOT}
+        compare(names, sides, options.rounds, options.jobs)
+
+
+if __name__ == "__main__":
+    main()
