@@ -22,17 +22,18 @@ _QUIET_SECONDS = 20.0
 
 @dataclass
 class _Active:
-    """An item that is being done, and since when; a resumed training does not start at 0."""
+    """An item that is being done, since when, and what was heard of it first: a resumed training is not at 0."""
 
     started: float
     fraction: float = 0.0
-    first_fraction: float | None = None
+    first: tuple[float, float] | None = None  # time and fraction
 
 
 class Clock:
     """Time left, from the plan's estimates, corrected by what items really took.
 
     A measure is corrected by its own items, those under way included; one of which none has begun, as the others are.
+    Timed items that are under way at once are timed together: one of them tells how far all are.
 
     Args:
         items: of the plan.
@@ -49,11 +50,13 @@ class Clock:
     def start(self, item: WorkItem) -> None:
         self.active[id(item)] = _Active(self.now())
 
-    def advance(self, item: WorkItem, fraction: float) -> None:
+    def advance(self, item: WorkItem, fraction: float | None) -> None:
+        if fraction is None:
+            return
         active = self.active[id(item)]
         active.fraction = fraction
-        if active.first_fraction is None:
-            active.first_fraction = fraction
+        if active.first is None:
+            active.first = self.now(), fraction
 
     def end(self, outcome: Outcome) -> None:
         self.active.pop(id(outcome.item), None)
@@ -63,24 +66,42 @@ class Clock:
             self.ratios[outcome.item.measure] = outcome.seconds / outcome.item.seconds
 
     def item_left(self, item: WorkItem) -> float | None:
-        """Seconds left of an item; of one that is not being done, all of its own."""
-        active, estimate = self.active.get(id(item)), self._estimate(item)
-        if active is None:
-            return estimate
-        whole = self._projected(active)
-        if whole is not None:
-            return whole * (1 - active.fraction)
-        return None if estimate is None else max(estimate - (self.now() - active.started), 0.0)
+        """Seconds left of an item, or of all that are timed with it; of one that is not being done, all of its own."""
+        if id(item) not in self.active:
+            return self._estimate(item)
+        together = self._together(item)
+        for each in together:
+            active = self.active[id(each)]
+            whole = self._projected(active)
+            if whole is not None:
+                return whole * (1 - active.fraction)
+        estimates = [estimate for each in together if (estimate := self._estimate(each)) is not None]
+        since = min(self.active[id(each)].started for each in together)
+        return max(sum(estimates) - (self.now() - since), 0.0) if len(estimates) == len(together) else None
+
+    def _together(self, item: WorkItem) -> list[WorkItem]:
+        """What is done in one go with an item that is under way, itself among it."""
+        if item.measure not in TIMED:
+            return [item]
+        return [each for each in self.pending if id(each) in self.active and each.measure == item.measure]
 
     def _projected(self, active: _Active) -> float | None:
         """Seconds of a whole item, from the part that was watched; None while that is too small to tell."""
-        done = active.fraction - (active.first_fraction or 0.0)
-        return (self.now() - active.started) / done if done > 0.01 else None
+        if active.first is None:
+            return None
+        since, at_first = active.first
+        done = active.fraction - at_first
+        return (self.now() - since) / done if done > 0.01 else None
 
     def total_left(self) -> float | None:
         """Seconds left of the whole run; None where an item's cost is unknown."""
         shared, alone = 0.0, 0.0
+        counted: set[int] = set()
         for item in self.pending:
+            if id(item) in counted:
+                continue
+            if id(item) in self.active:
+                counted.update(map(id, self._together(item)))
             left = self.item_left(item)
             if left is None:
                 return None
@@ -101,8 +122,8 @@ class Clock:
         for item in self.pending:
             active = self.active.get(id(item))
             whole = self._projected(active) if active and active.fraction >= 0.05 else None
-            if item.seconds and whole is not None:
-                seen[item.measure] = whole / item.seconds
+            if active and item.seconds and whole is not None:
+                seen[item.measure] = whole / sum(each.seconds or 0.0 for each in self._together(item))
         return seen.get(measure, statistics.median(seen.values()) if seen else 1.0)
 
 
@@ -131,7 +152,7 @@ class PlainLines:
         self.clock.start(item)
         self.last = self.now()
 
-    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+    def advance(self, item: WorkItem, fraction: float | None, text: str, milestone: bool = False) -> None:
         self.clock.advance(item, fraction)
         if milestone or self.now() - self.last >= _QUIET_SECONDS:
             self.last = self.now()
@@ -172,7 +193,7 @@ class LiveBars:
         self.item_bars[id(item)] = self.progress.add_task(f"{item.cell.id}  {item.measure}", total=1.0, text="")
         self._show_left()
 
-    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+    def advance(self, item: WorkItem, fraction: float | None, text: str, milestone: bool = False) -> None:
         self.clock.advance(item, fraction)
         left = duration(self.clock.item_left(item))
         self.progress.update(self.item_bars[id(item)], completed=fraction, text=f"{text}, {left} left")

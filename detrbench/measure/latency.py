@@ -33,15 +33,16 @@ def measure(
     detectors: Mapping[str, nn.Module],
     protocol: LatencyProtocol,
     progress: Progress | None = None,
-    others: Callable[[int], Timed] | None = None,
+    others: Callable[[int, Progress], Timed] | None = None,
 ) -> dict[str, Latency]:
     """Time the detectors against each other.
 
     Args:
         detectors: by id, all on the same device, each with the weights and in the type that it is evaluated with.
         protocol: input, mode, rounds, processes.
-        progress: called after each round of this process.
-        others: runs the same in a fresh process, given its number from 1; without it this process is the only one.
+        progress: called with the rounds that are done and those of all processes.
+        others: runs the same in a fresh process, given its number from 1, and tells of its rounds; without it this
+            process is the only one.
 
     Returns:
         A record for each id.
@@ -51,8 +52,14 @@ def measure(
         EnvironmentLacking: a mode that this device does not have.
         CannotBeTimed: one of them failed; the others can be timed without it.
     """
-    found = [timing.time_together(detectors, protocol, progress)]
-    found += [others(number) for number in range(1, protocol.processes)] if others is not None else []
+    processes = 1 if others is None else protocol.processes
+
+    def told(process: int) -> Progress:
+        """What is told of the rounds of one process, as rounds of all."""
+        return lambda done, rounds: progress(process * rounds + done, processes * rounds) if progress else None
+
+    found = [timing.time_together(detectors, protocol, told(0))]
+    found += [others(number, told(number)) for number in range(1, processes) if others is not None]
     session, noise = uuid.uuid4().hex, _self_ratio(found)
     machines = [each.machine for each in found]
     remarks = list(dict.fromkeys(remark for each in machines for remark in machine.remarks(each)))

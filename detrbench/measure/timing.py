@@ -117,7 +117,7 @@ def time_together(
     Args:
         detectors: by id, all on one device, each with the weights and in the type that it is evaluated with.
         protocol: input, mode, rounds.
-        progress: called after each round.
+        progress: called when all are warm, with 0 rounds, and after each round.
         process: number of this process; shuffles in another order.
 
     Raises:
@@ -140,6 +140,8 @@ def time_together(
                 _warm_up(window, inputs[0][name], protocol)
         watch = machine.Watch(device)
         order: list[str | None] = [*windows, None]
+        if progress is not None:
+            progress(0, protocol.rounds)
         for done in range(protocol.rounds):
             rng.shuffle(order)
             for slot in order:

@@ -17,6 +17,7 @@ from detrbench.data.sizes import photograph_size
 from detrbench.data.spec import Split
 from detrbench.errors import DetrbenchError
 from detrbench.external import sources
+from detrbench.measure import protocols
 from detrbench.measures import COMMON, MEASURES, NEED_WEIGHTS, PHASES, TIMED
 from detrbench.results.folder import CellFolder
 from detrbench.results.store import ResultsStore
@@ -361,6 +362,12 @@ _GFLOPS, _PIXELS = 175.0, 800 * 1066
 _GFLOPS_PER_SECOND = {"cpu": 25.0, "cuda": 5000.0}  # of one core; of a GPU
 
 
+def _forwards(cell: Cell, protocol: str) -> int:
+    """How often a cell's detector is run to be timed: in each round, and once to be tried."""
+    rule = protocols.get("latency", protocol)
+    return 1 + (rule.rounds * rule.processes if cell.settings.data == "coco" else min(rule.rounds, 30))
+
+
 class _Estimates:
     """Seconds: the median of earlier records of a measure at this scale, else from the size of the work."""
 
@@ -391,7 +398,9 @@ class _Estimates:
             return 3 * forward * self.now.images(cell, "train") * cell.settings.recipe.epochs
         if measure in ("memory", "pictures"):
             return 5 + 4 * forward
-        return 5 + forward * self.now.images(cell, "val") if measure in NEED_WEIGHTS else 40 * forward
+        if measure == "latency":
+            return 2 + forward * sum(_forwards(cell, name) for name in cell.protocols_of("latency"))
+        return 5 + forward * self.now.images(cell, "val")
 
     def _forward(self, cell: Cell) -> float:
         tiny = 0.15 if cell.options.get("backbone") == "tiny" else 1.0

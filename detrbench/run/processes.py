@@ -196,7 +196,7 @@ class _Teller:
     def start(self, item: WorkItem) -> None:
         self._tell(item, "start", None)
 
-    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+    def advance(self, item: WorkItem, fraction: float | None, text: str, milestone: bool = False) -> None:
         self._tell(item, "advance", (fraction, text, milestone))
 
     def end(self, outcome: Outcome) -> None:

@@ -38,7 +38,7 @@ from detrbench.measure import (
     scoring,
     timing,
 )
-from detrbench.measure.inference import LOADERS
+from detrbench.measure.inference import LOADERS, Progress
 from detrbench.measure.inputs import Inputs
 from detrbench.measure.protocols.accuracy import AccuracyProtocol
 from detrbench.measure.protocols.complexity import ComplexityProtocol
@@ -56,7 +56,7 @@ from detrbench.suite.cells import Cell
 from detrbench.training import loop
 
 OpenData = Callable[[DataSpec, Split], Dataset]
-Report = Callable[..., None]  # (fraction, text, milestone=False)
+Report = Callable[..., None]  # (fraction done, or None where that is as before, text, milestone=False)
 
 
 def take(item: WorkItem, device: str, open_data: OpenData, report: Report, ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report, 
         report(at.step / at.steps, f"epoch {at.epoch + 1}/{at.epochs}, loss {at.loss:.2f}", milestone=done)
 
     def notice(line: str) -> None:
-        report(0.0, line, milestone=True)
+        report(None, line, milestone=True)
 
     detector, folder = _create(item, open_data), item.folder.checkpoint
     logits = detector.spec.options["num_classes"]
@@ -343,16 +343,24 @@ def take_latency(
     """
     records: dict[str, Any] = {name: {} for name in ready}
     wanted = dict.fromkeys(name for item, _ in ready.values() for name in item.cell.protocols_of("latency"))
-    for name in wanted:
+    for index, name in enumerate(wanted):
+        share = functools.partial(_report_share, report, index, len(wanted))
         while True:
             group = {id_: pair for id_, pair in ready.items() if _is_due(records[id_], pair[0], name)}
             try:
-                for id_, record in _timed(group, name, device, report, open_data, processes).items():
+                for id_, record in _timed(group, name, device, share, open_data, processes).items():
                     records[id_][name] = record
                 break
             except timing.CannotBeTimed as failed:
                 records[failed.name] = failed.error
     return records
+
+
+def _report_share(
+    report: Report, index: int, parts: int, fraction: float | None, text: str, milestone: bool = False
+) -> None:
+    """Reports a fraction of one of several equal parts as one of the whole."""
+    report(None if fraction is None else (index + fraction) / parts, text, milestone)
 
 
 def _is_due(records: Any, item: WorkItem, protocol: str) -> bool:
@@ -390,14 +398,19 @@ def _able(
         try:
             timing.try_mode(pair[1], protocol)
         except Exception as error:  # whatever it is, the other protocols and detectors can be timed
-            report(0.0, f"{id_} left out of {protocol.name}: {str(error).splitlines()[0]}", milestone=True)
+            report(None, f"{id_} left out of {protocol.name}: {str(error).splitlines()[0]}", milestone=True)
         else:
             able[id_] = pair
     return able
 
 
 def _time_in_a_fresh_process(
-    items: Mapping[str, WorkItem], device: str, open_data: OpenData, protocol: LatencyProtocol, number: int
+    items: Mapping[str, WorkItem],
+    device: str,
+    open_data: OpenData,
+    protocol: LatencyProtocol,
+    number: int,
+    progress: Progress,
 ) -> Timed:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
@@ -406,7 +419,8 @@ def _time_in_a_fresh_process(
     process.start()
     theirs.close()
     try:
-        found: Timed | Exception = ours.recv()
+        while isinstance(found := ours.recv(), _Round):
+            progress(found.done, found.rounds)
     except EOFError:
         process.join()
         raise RuntimeError(f"the process that timed ended (exit code {process.exitcode})") from None
@@ -415,22 +429,32 @@ def _time_in_a_fresh_process(
         process.join()
     if isinstance(found, Exception):
         raise found
-    return found
+    timed: Timed = found
+    return timed
+
+
+@dataclasses.dataclass(frozen=True)
+class _Round:
+    """Word of a process that times: so many of its rounds are done."""
+
+    done: int
+    rounds: int
 
 
 def _tell_times(pipe: Connection, *work: Any) -> None:
-    """What a process that repeats a timing does: sends what it found, or why it found nothing."""
+    """What a process that repeats a timing does: sends each round, then what it found, or why it found nothing."""
     end_with_the_parent()
     found: Timed | Exception
     with contextlib.suppress(KeyboardInterrupt, ConnectionError):  # then nobody waits for it
         try:
-            found = _time_anew(*work)
+            found = _time_anew(lambda done, rounds: pipe.send(_Round(done, rounds)), *work)
         except Exception as error:
             found = error
         pipe.send(found)
 
 
 def _time_anew(
+    progress: Progress,
     items: Mapping[str, WorkItem],
     device: str,
     open_data: OpenData,
@@ -443,7 +467,7 @@ def _time_anew(
     for id_, item in items.items():
         with timing.blaming(id_):
             detectors[id_] = load(item, device, open_data)
-    return timing.time_together(detectors, protocol, process=number)
+    return timing.time_together(detectors, protocol, progress, number)
 
 
 def _sized(protocol: Any, item: WorkItem) -> Any:

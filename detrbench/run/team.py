@@ -203,7 +203,7 @@ def _wait_for(store: Any, place: str) -> bytes:
             return bytes(store.get(place))
 
 
-def _say_nothing(fraction: float, text: str, milestone: bool = False) -> None:
+def _say_nothing(fraction: float | None, text: str, milestone: bool = False) -> None:
     """The first process says how far all are."""
 
 

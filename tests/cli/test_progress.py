@@ -55,3 +55,31 @@ def test_what_is_under_way_tells_from_its_own_pace() -> None:
     assert at.total_left() == 20.0
     at.end(Outcome(one, "done", None, 30.0))  # type: ignore[arg-type]
     assert at.item_left(other) == 20.0  # half of the estimate, as it was for the one that ended
+
+
+def test_pace_is_that_since_the_first_word() -> None:
+    item = Item("training", 60.0)
+    at, time = clock(item)
+    at.start(item)
+    time[0] = 40.0  # building, and reading data
+    at.advance(item, None)  # a remark says nothing of how far it is
+    at.advance(item, 0.5)  # resumed
+    time[0] = 50.0
+    at.advance(item, 0.75)
+    assert at.item_left(item) == 10.0
+
+
+def test_what_is_timed_together_is_counted_once() -> None:
+    one, other, later = Item("latency", 60.0), Item("latency", 40.0), Item("memory", 10.0)
+    at, time = clock(one, other, later)
+    assert at.total_left() == 110.0
+    at.start(one)
+    time[0] = 5.0
+    at.start(other)
+    assert at.item_left(one) == at.item_left(other) == 95.0
+    assert at.total_left() == 105.0
+    at.advance(one, 0.0)
+    time[0] = 15.0
+    at.advance(one, 0.05)
+    assert at.item_left(one) == at.item_left(other) == 190.0
+    assert at.total_left() == 210.0  # memory takes twice as long as was thought too, as far as is known

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,12 +73,16 @@ def test_processes_become_one_record() -> None:
     detectors = {name: Sleeper([], name, 0.0005) for name in "AB"}
     asked: list[int] = []
 
-    def other(process: int) -> timing.Timed:
-        asked.append(process)
-        return timing.time_together(detectors, PROTOCOL, process=process)
+    told: list[tuple[int, int]] = []
 
-    records = latency.measure(detectors, dataclasses.replace(PROTOCOL, processes=3), others=other)
+    def other(process: int, progress: Any) -> timing.Timed:
+        asked.append(process)
+        return timing.time_together(detectors, PROTOCOL, progress, process)
+
+    three = dataclasses.replace(PROTOCOL, processes=3)
+    records = latency.measure(detectors, three, lambda *at: told.append(at), others=other)
     assert asked == [1, 2]
+    assert told == [(done, 21) for first in (0, 7, 14) for done in range(first, first + 8)]
     for record in records.values():
         assert (record.processes, len(record.samples_ms), len(record.host_ms), len(record.machine)) == (3, 21, 21, 3)
         assert record.self_ratio is not None
@@ -202,7 +207,7 @@ def test_record() -> None:
     assert record.fps == pytest.approx(1000 / record.median_ms.value)
     assert (record.batch_size, record.height, record.width, record.dtype) == (1, 8, 8, "float32")
     assert record.threads == torch.get_num_threads()
-    assert told[-1] == (7, 7)
+    assert told == [(done, 7) for done in range(8)]
     assert any("CPU for only" in warning for warning in record.warnings)  # it slept: wall time without CPU time
 
 

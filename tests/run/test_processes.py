@@ -60,7 +60,7 @@ class Told:
         self.most = max(self.most, len(self.running))
         self.on_start(item)
 
-    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+    def advance(self, item: WorkItem, fraction: float | None, text: str, milestone: bool = False) -> None:
         assert id(item) in self.running
 
     def end(self, outcome: Outcome) -> None:

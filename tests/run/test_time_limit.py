@@ -86,6 +86,39 @@ def _hang(*work: Any) -> None:
     time.sleep(60)
 
 
+def _tell(progress: Any, *work: Any) -> str:
+    progress(0, 2)
+    progress(1, 2)
+    return "times"
+
+
+def test_a_process_that_repeats_a_timing_tells_of_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    forking = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forking)
+    monkeypatch.setattr(steps, "_time_anew", _tell)
+    told: list[tuple[int, int]] = []
+    found: Any = steps._time_in_a_fresh_process({}, "cpu", Any, Any, 1, lambda *at: told.append(at))
+    assert (found, told) == ("times", [(0, 2), (1, 2)])
+
+
+def test_rounds_are_told_as_a_share_of_all_protocols(monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(group: Any, name: str, device: str, report: Any, *rest: Any) -> dict[str, Any]:
+        report(None, f"{name} begins", milestone=True)
+        report(0.5, f"{name}: 1 of 2 rounds")
+        return dict.fromkeys(group, name)
+
+    monkeypatch.setattr(steps, "_timed", timed)
+    told: list[tuple[Any, ...]] = []
+    cell = SimpleNamespace(protocols_of=lambda measure: ["common", "batched"])
+    ready: Any = {"A": (SimpleNamespace(cell=cell), None)}
+    found = steps.take_latency(ready, "cpu", lambda *at, **how: told.append(at[:2]), Any)
+    assert found == {"A": {"common": "common", "batched": "batched"}}
+    assert told == [
+        (None, "common begins"), (0.25, "common: 1 of 2 rounds"),
+        (None, "batched begins"), (0.75, "batched: 1 of 2 rounds"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("does", "error", "said"), [
     (_die, RuntimeError, "exit code 3"), (_fail, ValueError, "no such mode"), (_hang, Expired, "took longer"),
 ])  # fmt: skip
@@ -97,6 +130,6 @@ def test_a_process_that_repeats_a_timing_never_holds_the_run_up(
     monkeypatch.setattr(steps, "_time_anew", does)
     began = time.monotonic()
     with pytest.raises(error, match=said), time_limit(2.0 if does is _hang else 60.0):
-        steps._time_in_a_fresh_process({}, "cpu", Any, Any, 1)
+        steps._time_in_a_fresh_process({}, "cpu", Any, Any, 1, lambda done, rounds: None)
     assert not [child for child in multiprocessing.active_children() if child.is_alive()]
     assert time.monotonic() - began < 30  # half as long as the one that hangs

@@ -33,7 +33,7 @@ class Teller:
         self._write("start", item=item.name)
         self.last = time.monotonic()
 
-    def advance(self, item: WorkItem, fraction: float, text: str, milestone: bool = False) -> None:
+    def advance(self, item: WorkItem, fraction: float | None, text: str, milestone: bool = False) -> None:
         if milestone or time.monotonic() - self.last >= _EVERY:
             self._write("advance", item=item.name, fraction=fraction, text=text, milestone=milestone)
             self.last = time.monotonic()
