@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from benchmark_scripts import script
 
+from detrbench import cli
+
 commands = script("commands")
 
 
@@ -30,6 +32,23 @@ def test_a_command_runs_from_its_tree_in_a_folder_and_caches_of_its_own(tmp_path
     folder = tmp_path / "made"
     assert 0 < commands.seconds("profile", tree(tmp_path / "old", "old"), folder, 1) < 60
     assert (folder / "said").read_text() == f"old profile sparse_detr_r50 {folder / 'cache'}\n"
+
+
+def test_a_training_takes_what_its_record_says(tmp_path: Path) -> None:
+    old, folder = tree(tmp_path / "old", "old"), tmp_path / "made"
+    record = folder / "results" / "quickstart" / "smoke" / "cells" / "sparse" / "training.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"seconds": 7.5}')
+    assert commands.seconds("sparse", old, folder, 1) == 7.5
+    assert (folder / "first" / "said").read_text() == f"old run quickstart {folder / 'first' / 'cache'}\n"
+    assert (folder / "said").read_text() == f"old run quickstart {folder / 'first' / 'cache'}\n"
+
+
+@pytest.mark.parametrize("name", [*commands.TRAININGS, "quickstart"])
+def test_what_is_typed_is_in_the_suites(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is run: the plan is made."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*commands.commands(name, commands.ROOT, 1)[0], "--dry-run"]) == 0
 
 
 def test_a_command_that_fails_ends_the_benchmark_with_its_words(tmp_path: Path) -> None:
