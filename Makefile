@@ -59,12 +59,13 @@ test-slurm: $(READY)  ## jobs on a real Slurm that is started on this machine, a
 mistakes: $(READY)  ## which deliberate mistakes the tests notice (about an hour; SUITE=full shows survivors the slow ones)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mistakes/run.py --suite $(or $(SUITE),test)
 
-bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; whole detectors; parts, waits, time and memory of training steps; the loader; the CUDA kernels' instructions
+bench: $(READY)  ## the op against the grid_sample reference, both sides in one run; whole detectors; parts, waits, time and memory of training steps; the loader; whole commands; the CUDA kernels' instructions
 	$(BIN)/python benchmarks/op.py --threads 1,2
 	$(BIN)/python benchmarks/whole_detectors.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/executions.py --ways float32,fused,channels_last,checkpointed,bf16
 	$(BIN)/python benchmarks/loader.py
+	$(BIN)/python benchmarks/commands.py
 	-$(BIN)/python benchmarks/instructions.py
 
 bench-gpu: $(READY)  ## the same on a CUDA device, which is named first: kernels, not their launches

@@ -42,6 +42,7 @@ def capture() -> dict[str, Any]:
         "torch": torch.__version__,
         "torchvision": version("torchvision"),
         "onnxruntime": version("onnxruntime"),
+        "openvino": version("openvino"),
         "threads": torch.get_num_threads(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else [],
         "driver": _driver() if cuda else None,

@@ -129,7 +129,43 @@ class Exported:
     pred_boxes: Tensor
 
 
-class OnnxDetector:
+class InOpenVino:
+    """An ONNX file of `export_onnx` in OpenVINO on the CPU, in float32, called as a detector is."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        """Load and compile it.
+
+        Raises:
+            EnvironmentLacking: OpenVINO is not installed.
+            CheckpointError: as for `InOnnxRuntime`.
+        """
+        runtime = _need("openvino", extra="openvino")
+        _require_file(path)
+        # Where the processor has bfloat16, OpenVINO would compute in it unasked.
+        asked = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+        try:
+            self._model = runtime.Core().compile_model(str(path), "CPU", asked)
+        except Exception as error:
+            raise CheckpointError(f"{path}: OpenVINO cannot load it: {str(error).splitlines()[0]}") from error
+        _require_ours(path, [each.any_name for each in self._model.inputs], [each.any_name for each in self._model.outputs])
+
+    def __call__(self, images: Tensor) -> Exported:
+        """(B, 3, H, W) of the file's size -> what the detector predicts of them."""
+        found = self._model([images.numpy()])
+        return Exported(*(torch.from_numpy(found[name].copy()) for name in OUTPUTS))
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file", hint="detrbench export MODEL -o FILE writes one")
+
+
+def _require_ours(path: Path, inputs: list[str], outputs: list[str]) -> None:
+    if (inputs, outputs) != (INPUTS, OUTPUTS):
+        raise CheckpointError(f"{path}: not a detector that detrbench exported")
+
+
+class InOnnxRuntime:
     """An ONNX file of `export_onnx` in ONNX Runtime on the CPU, called as a detector is.
 
     Attributes:
@@ -146,8 +182,7 @@ class OnnxDetector:
             CheckpointError: no such file, no ONNX, or not a detector of `export_onnx`.
         """
         runtime = _need("onnxruntime")
-        if not path.is_file():
-            raise CheckpointError(f"{path}: no such file", hint="detrbench export MODEL -o FILE writes one")
+        _require_file(path)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors
@@ -157,9 +192,8 @@ class OnnxDetector:
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime has a kind of its own for each fault of a file
             raise CheckpointError(f"{path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}") from error
-        taken, given = self._session.get_inputs(), [each.name for each in self._session.get_outputs()]
-        if [each.name for each in taken] != INPUTS or given != OUTPUTS:
-            raise CheckpointError(f"{path}: not a detector that detrbench exported")
+        taken, given = self._session.get_inputs(), self._session.get_outputs()
+        _require_ours(path, [each.name for each in taken], [each.name for each in given])
         self.batch_size, _, height, width = taken[0].shape
         self.size = (height, width)
         found = self._session.get_modelmeta().custom_metadata_map
@@ -172,8 +206,15 @@ class OnnxDetector:
         return Exported(torch.from_numpy(logits), torch.from_numpy(boxes))
 
 
+RUNTIMES: dict[str, Callable[[Path, int], Callable[[Tensor], Exported]]] = {
+    "onnxruntime": InOnnxRuntime,
+    "openvino": InOpenVino,
+}
+"""Makes of a file, and a number of threads, what detects as it says."""
+
+
 @torch.no_grad()
-def differences(detector: Detector, exported: OnnxDetector, images: Tensor) -> Tensor:
+def differences(detector: Detector, exported: Callable[[Tensor], Exported], images: Tensor) -> Tensor:
     """How far a file's predictions are from the detector's.
 
     Queries are told apart by what they predict, not by where they stand: where two scores are equal but for rounding,
@@ -181,7 +222,7 @@ def differences(detector: Detector, exported: OnnxDetector, images: Tensor) -> T
 
     Args:
         detector: that was exported.
-        exported: its file.
+        exported: its file, in a runtime.
         images: (B, 3, H, W).
 
     Returns:
@@ -193,10 +234,10 @@ def differences(detector: Detector, exported: OnnxDetector, images: Tensor) -> T
     return torch.cdist(wanted, other, p=float("inf")).amin(-1)
 
 
-def _need(*names: str) -> ModuleType:
-    """The first of these modules; all have to be installed."""
+def _need(*names: str, extra: str = "onnx") -> ModuleType:
+    """The first of these modules, which that extra installs; all have to be there."""
     try:
         found = [importlib.import_module(name) for name in names]
     except ImportError as error:
-        raise EnvironmentLacking(f"{error.name} is not installed", hint="pip install 'detrbench[onnx]'") from None
+        raise EnvironmentLacking(f"{error.name} is not installed", hint=f"pip install 'detrbench[{extra}]'") from None
     return found[0]

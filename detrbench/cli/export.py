@@ -74,10 +74,10 @@ def _held_against(detector: Any, target: Path, batch_size: int, height: int, wid
     import torch
 
     from detrbench.measure.timing import noise
-    from detrbench.models.export import TOLERANCE, OnnxDetector, differences
+    from detrbench.models.export import TOLERANCE, InOnnxRuntime, differences
 
     try:
-        exported = OnnxDetector(target, torch.get_num_threads())
+        exported = InOnnxRuntime(target, torch.get_num_threads())
     except EnvironmentLacking as error:
         return {"reason": str(error)}
     found = differences(detector, exported, noise(batch_size, height, width, seed=0))

@@ -14,7 +14,7 @@ from detrbench.errors import EnvironmentLacking, UsageError
 from detrbench.external.detector import TOP, ExternalDetector
 from detrbench.external.sources import Source
 from detrbench.models.detections import Detections
-from detrbench.models.export import Exported, OnnxDetector
+from detrbench.models.export import Exported, InOnnxRuntime
 
 
 def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
@@ -27,7 +27,7 @@ def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
     """
     if options:
         raise UsageError(f"{source.text}: options: an ONNX file has none, got {', '.join(sorted(options))}")
-    exported = OnnxDetector(Path(source.name), torch.get_num_threads())
+    exported = InOnnxRuntime(Path(source.name), torch.get_num_threads())
     return ExternalDetector(
         _InRuntime(exported, source.text),
         native=Stretch(*exported.size),
@@ -39,7 +39,7 @@ def build(source: Source, options: dict[str, Any]) -> ExternalDetector:
 class _InRuntime(nn.Module):
     """The file as a module: one that is on the CPU, in float32."""
 
-    def __init__(self, exported: OnnxDetector, name: str) -> None:
+    def __init__(self, exported: InOnnxRuntime, name: str) -> None:
         super().__init__()
         self.exported, self.name = exported, name
         self.where = nn.Parameter(torch.empty(0), requires_grad=False)  # measures ask a detector where it is

@@ -28,7 +28,7 @@ from detrbench.measure import machine
 from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.inputs import Size, detr_size, val2017_first_100
 from detrbench.measure.protocols.latency import MODES, LatencyProtocol
-from detrbench.models.export import TOLERANCE, OnnxDetector, differences, export_onnx
+from detrbench.models.export import RUNTIMES, TOLERANCE, differences, export_onnx
 from detrbench.worker import clock
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ DISTURBED = 0.75  # a sample whose share of CPU is below this part of the best o
 RETAKES = 5  # how often such a sample is taken again at once
 
 Run = Callable[[Tensor], Any]
-# Writing one takes half a minute: what was tried is what is timed.
-_EXPORTED: WeakKeyDictionary[nn.Module, tuple[tuple[int, ...], OnnxDetector]] = WeakKeyDictionary()
+# Writing one takes half a minute: what was tried is what is timed. By runtime and shape of the images.
+_EXPORTED: WeakKeyDictionary[nn.Module, dict[tuple[str, tuple[int, ...]], Run]] = WeakKeyDictionary()
 Window = Callable[[Tensor, float], tuple[float, float, float, int]]  # (images, seconds) -> see `worker.clock.window`
 
 
@@ -213,8 +213,8 @@ def _runner(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> R
         return lambda images: compiled(images, None)
     if protocol.mode == "cuda_graph":
         return _graphed(detector, images)
-    if protocol.mode == "onnxruntime":
-        return _exported(detector, images)
+    if protocol.mode in RUNTIMES:
+        return _exported(detector, images, protocol.mode)
     return lambda images: detector(images, None)
 
 
@@ -253,22 +253,23 @@ def _graphed(detector: nn.Module, images: Tensor) -> Run:
     return replay
 
 
-def _exported(module: nn.Module, images: Tensor) -> Run:
-    """The detector as an ONNX file in ONNX Runtime, which has to predict what the detector does."""
+def _exported(module: nn.Module, images: Tensor, runtime: str) -> Run:
+    """The detector as an ONNX file in one of the runtimes, which has to predict what the detector does."""
     if images.is_cuda or images.dtype != torch.float32:
-        raise EnvironmentLacking("ONNX Runtime is timed on the CPU, in float32")
+        raise EnvironmentLacking("an exported detector is timed on the CPU, in float32")
     detector, shape = cast("Detector", module), tuple(images.shape)
-    if module in _EXPORTED and _EXPORTED[module][0] == shape:
-        return _EXPORTED[module][1]
+    made = _EXPORTED.setdefault(module, {})
+    if (runtime, shape) in made:
+        return made[runtime, shape]
     with torch.inference_mode(False), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "detector.onnx"
         batch_size, _, height, width = shape
         export_onnx(detector, path, batch_size, height, width)
-        exported = OnnxDetector(path, torch.get_num_threads())
+        exported = RUNTIMES[runtime](path, torch.get_num_threads())
     off = float(differences(detector, exported, images).median())
     if off > TOLERANCE:
         raise EnvironmentLacking(f"the exported detector predicts something else: {off:.2g} apart in the median")
-    _EXPORTED[module] = shape, exported
+    made[runtime, shape] = exported
     return exported
 
 

@@ -72,8 +72,7 @@ def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
         parts.append(now.fingerprint(cell, "val"))
     if MEASURES[measure].timed:
         parts += [now.device, timing_identity(now.environment)]
-        if any(name == "onnxruntime" for name, _ in rules):
-            parts.append(now.environment.get("onnxruntime"))
+        parts += [now.environment.get(name) for name, _ in rules if name in ("onnxruntime", "openvino")]
         if cell.settings.data == "coco" and not cell.settings.papers_size:
             parts.append("at the evaluation's size")  # once it was the papers'
     return _digest(parts)

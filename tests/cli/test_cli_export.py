@@ -36,7 +36,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         path.write_bytes(b"graph")
 
     monkeypatch.setattr(models, "export_onnx", write)
-    monkeypatch.setattr(export, "OnnxDetector", lambda path, threads: "exported")
+    monkeypatch.setattr(export, "InOnnxRuntime", lambda path, threads: "exported")
     monkeypatch.setattr(export, "differences", lambda detector, exported, images: torch.zeros(1, 8))
     return asked
 
@@ -50,7 +50,7 @@ def test_a_detector_becomes_a_file_that_predicts_the_same(terminal: Terminal, we
     found = json.loads(out)
     assert (found["file"], found["images"], found["opset"]) == ("x.onnx", [1, 3, 64, 96], 20)
     assert found["median"] <= found["largest"] < 1e-5
-    assert export.OnnxDetector(Path("x.onnx"), threads=1).about["model"] == "deformable_detr_tiny"
+    assert export.InOnnxRuntime(Path("x.onnx"), threads=1).about["model"] == "deformable_detr_tiny"
 
 
 def test_size_and_batch_reach_the_exporter(terminal: Terminal, weights: Path, written: list[Any]) -> None:
@@ -84,7 +84,7 @@ def test_a_file_that_nobody_could_run_says_so(
     def missing(path: Path, threads: int) -> None:
         raise EnvironmentLacking("onnxruntime is not installed")
 
-    monkeypatch.setattr(export, "OnnxDetector", missing)
+    monkeypatch.setattr(export, "InOnnxRuntime", missing)
     code, out, _ = terminal.type(*arguments(weights, "-o", "x.onnx"))
     assert code == 0
     assert "not held against the detector: onnxruntime is not installed" in out

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from detrbench import models
 from detrbench.errors import EnvironmentLacking
 from detrbench.measure import latency, protocols, timing
+from detrbench.measure.protocols.latency import Mode
 from detrbench.worker.clock import window
 
 PROTOCOL = protocols.get("latency").at(8, 8, rounds=7)
@@ -149,15 +150,18 @@ class Exported:
 
 
 @pytest.mark.parametrize("off", [0.0, 0.1])
-def test_an_exported_detector_is_timed_if_it_predicts_the_same(monkeypatch: pytest.MonkeyPatch, off: float) -> None:
+@pytest.mark.parametrize(("runtime", "said"), [("onnxruntime", "ONNX Runtime"), ("openvino", "OpenVINO")])
+def test_an_exported_detector_is_timed_if_it_predicts_the_same(
+    monkeypatch: pytest.MonkeyPatch, runtime: Mode, said: str, off: float
+) -> None:
     calls: list[str] = []
     written: list[tuple[int, ...]] = []
     monkeypatch.setattr(timing, "export_onnx", lambda detector, path, *shape: written.append(shape))
-    monkeypatch.setattr(timing, "OnnxDetector", lambda path, threads: Exported(calls, off))
+    monkeypatch.setitem(timing.RUNTIMES, runtime, lambda path, threads: Exported(calls, off))
     monkeypatch.setattr(
         timing, "differences", lambda detector, exported, images: torch.tensor([exported.off, 0.0, exported.off])
     )
-    protocol = dataclasses.replace(PROTOCOL, mode="onnxruntime")
+    protocol = dataclasses.replace(PROTOCOL, mode=runtime)
     detector = Sleeper([], "A", 0.0)
     if off:
         with pytest.raises(EnvironmentLacking, match=r"predicts something else: 0\.1 apart"):
@@ -165,13 +169,13 @@ def test_an_exported_detector_is_timed_if_it_predicts_the_same(monkeypatch: pyte
         return
     timing.try_mode(detector, protocol)
     record = latency.measure({"A": detector}, protocol)["A"]
-    assert (record.mode, record.by_part_ms) == ("onnxruntime", {})
-    assert "ONNX Runtime" in record.convention
+    assert (record.mode, record.by_part_ms) == (runtime, {})
+    assert said in record.convention
     assert written == [(protocol.batch_size, protocol.height, protocol.width)]  # once, though tried before
     assert set(calls) == {str((protocol.batch_size, 3, protocol.height, protocol.width))}
 
 
-def test_onnx_runtime_is_timed_in_float32() -> None:
+def test_an_exported_detector_is_timed_in_float32() -> None:
     with pytest.raises(EnvironmentLacking, match="in float32"):
         timing.try_mode(Sleeper([], "A", 0.0).to(torch.float64), dataclasses.replace(PROTOCOL, mode="onnxruntime"))
 
@@ -383,6 +387,7 @@ def test_protocols_are_what_their_names_say() -> None:
         "compiled": "compiled",
         "cuda_graph": "cuda_graph",
         "onnxruntime": "onnxruntime",
+        "openvino": "openvino",
     }
     assert [name for name, rule in rules.items() if rule.window_seconds] == ["sustained"]
     assert [name for name, rule in rules.items() if rule.sizes == "val2017"] == ["val2017"]

@@ -40,11 +40,11 @@ def sparse(tmp_path_factory: pytest.TempPathFactory) -> tuple[Detector, Path]:
 
 def largest(detector: Detector, path: Path) -> float:
     """Over all queries, which are as many."""
-    found = export.OnnxDetector(path, threads=1)(IMAGES)
+    found = export.InOnnxRuntime(path, threads=1)(IMAGES)
     with torch.no_grad():
         out = detector(IMAGES)
     assert (found.pred_logits.shape, found.pred_boxes.shape) == (out.pred_logits.shape, out.pred_boxes.shape)
-    return float(export.differences(detector, export.OnnxDetector(path, threads=1), IMAGES).max())
+    return float(export.differences(detector, export.InOnnxRuntime(path, threads=1), IMAGES).max())
 
 
 def test_a_file_predicts_what_the_detector_does(sparse: tuple[Detector, Path]) -> None:
@@ -70,7 +70,7 @@ def test_levels_that_are_sampled_apart_are_exported(options: dict[str, Any], tmp
 
 
 def test_a_file_says_what_it_is(sparse: tuple[Detector, Path]) -> None:
-    found = export.OnnxDetector(sparse[1], threads=1)
+    found = export.InOnnxRuntime(sparse[1], threads=1)
     assert (found.batch_size, found.size) == (2, (64, 96))
     assert found.about == {"model": "sparse_detr_tiny", "classes": ["cell", None]}
 
@@ -85,7 +85,7 @@ def test_the_op_is_a_node_that_runtimes_know(sparse: tuple[Detector, Path]) -> N
 
 
 def test_nothing_of_it_waits_on_the_cores_that_others_are_timed_on(sparse: tuple[Detector, Path]) -> None:
-    exported = export.OnnxDetector(sparse[1], 2)
+    exported = export.InOnnxRuntime(sparse[1], 2)
     options = exported._session.get_session_options()
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 
@@ -94,7 +94,7 @@ def test_another_detector_is_told_apart(sparse: tuple[Detector, Path]) -> None:
     other = one_layer()
     with torch.no_grad():
         other.heads.class_embed[-1].bias += 1.0  # type: ignore[index, union-attr]
-    assert float(export.differences(other, export.OnnxDetector(sparse[1], threads=1), IMAGES).median()) > 1e-3
+    assert float(export.differences(other, export.InOnnxRuntime(sparse[1], threads=1), IMAGES).median()) > 1e-3
 
 
 def test_queries_may_stand_in_another_order() -> None:
@@ -109,12 +109,20 @@ def test_queries_may_stand_in_another_order() -> None:
     assert float(export.differences(detector, found, IMAGES).max()) == 0.0
 
 
-def test_what_is_no_exported_detector_is_refused(tmp_path: Path) -> None:
+def test_openvino_predicts_the_same(sparse: tuple[Detector, Path]) -> None:
+    pytest.importorskip("openvino")
+    assert float(export.differences(sparse[0], export.InOpenVino(sparse[1], threads=1), IMAGES).max()) < 1e-5
+
+
+@pytest.mark.parametrize("runtime", export.RUNTIMES)
+def test_what_is_no_exported_detector_is_refused(tmp_path: Path, runtime: str) -> None:
+    pytest.importorskip(runtime)
+    load = export.RUNTIMES[runtime]
     with pytest.raises(CheckpointError, match="no such file"):
-        export.OnnxDetector(tmp_path / "none.onnx", threads=1)
+        load(tmp_path / "none.onnx", 1)
     (tmp_path / "text.onnx").write_text("nothing")
     with pytest.raises(CheckpointError, match="cannot load it"):
-        export.OnnxDetector(tmp_path / "text.onnx", threads=1)
+        load(tmp_path / "text.onnx", 1)
     onnx = importlib.import_module("onnx")
     value = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     same = onnx.helper.make_node("Identity", ["x"], ["y"])
@@ -123,7 +131,7 @@ def test_what_is_no_exported_detector_is_refused(tmp_path: Path) -> None:
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(made, str(tmp_path / "other.onnx"))
     with pytest.raises(CheckpointError, match="not a detector that detrbench exported"):
-        export.OnnxDetector(tmp_path / "other.onnx", threads=1)
+        load(tmp_path / "other.onnx", 1)
 
 
 def test_a_part_that_cannot_be_written_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -146,5 +154,6 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(EnvironmentLacking, match="onnxscript is not installed"):
         models.export_onnx(detector, tmp_path / "x.onnx", (64, 96))
-    with pytest.raises(EnvironmentLacking, match="onnxruntime is not installed"):
-        export.OnnxDetector(tmp_path / "x.onnx", threads=1)
+    for runtime, load in export.RUNTIMES.items():
+        with pytest.raises(EnvironmentLacking, match=f"{runtime} is not installed"):
+            load(tmp_path / "x.onnx", 1)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from detrbench.measures import COMMON, NATIVE
 
-Mode = Literal["eager", "optimised", "compiled", "cuda_graph", "onnxruntime"]
+Mode = Literal["eager", "optimised", "compiled", "cuda_graph", "onnxruntime", "openvino"]
 Sizes = Literal["fixed", "val2017", "native"]
 MODES: dict[Mode, str] = {
     "eager": "eager",
@@ -15,6 +15,7 @@ MODES: dict[Mode, str] = {
     "compiled": "torch.compile",
     "cuda_graph": "replayed from a CUDA graph",
     "onnxruntime": "exported as ONNX (opset 20, the op as GridSample) and run by ONNX Runtime",
+    "openvino": "exported as ONNX (opset 20, the op as GridSample) and run by OpenVINO",
 }
 
 
@@ -25,7 +26,8 @@ class LatencyProtocol:
     Args:
         batch_size: images in a forward.
         mode: how the detector runs: as it is, in the form for inference (`models.for_inference`), through
-            `torch.compile`, replayed from a CUDA graph, or as an ONNX file (`models.export_onnx`) in ONNX Runtime.
+            `torch.compile`, replayed from a CUDA graph, or as an ONNX file (`models.export_onnx`) in ONNX Runtime or
+            OpenVINO.
         window_seconds: None times single forwards (burst); else a sample is a window of that length in which forwards
             follow each other without waiting for the device (sustained), which is also how energy is read.
         sizes: one fixed height x width; those of the first 100 images of val2017, one after the other; or the size that
@@ -52,7 +54,7 @@ class LatencyProtocol:
     @property
     def fits_external(self) -> bool:
         """Whether a detector from elsewhere can be run so: forms for inference and for export are those of ours."""
-        return self.mode not in ("optimised", "onnxruntime")
+        return self.mode not in ("optimised", "onnxruntime", "openvino")
 
     @property
     def convention(self) -> str:
@@ -95,6 +97,7 @@ PROTOCOLS = {
         LatencyProtocol("compiled", "batch 1 through torch.compile", mode="compiled"),
         LatencyProtocol("cuda_graph", "batch 1 replayed from a CUDA graph", mode="cuda_graph"),
         LatencyProtocol("onnxruntime", "batch 1 in ONNX Runtime", mode="onnxruntime"),
+        LatencyProtocol("openvino", "batch 1 in OpenVINO", mode="openvino"),
         LatencyProtocol("sustained", "batch 1 without pause; energy", window_seconds=2.0, rounds=7),
         LatencyProtocol("val2017", "batch 1 at the sizes of val2017", sizes="val2017", rounds=100),
     )
