@@ -147,7 +147,9 @@ class InOpenVino:
             self._model = runtime.Core().compile_model(str(path), "CPU", asked)
         except Exception as error:
             raise CheckpointError(f"{path}: OpenVINO cannot load it: {str(error).splitlines()[0]}") from error
-        _require_ours(path, [each.any_name for each in self._model.inputs], [each.any_name for each in self._model.outputs])
+        _require_ours(
+            path, [each.any_name for each in self._model.inputs], [each.any_name for each in self._model.outputs]
+        )
 
     def __call__(self, images: Tensor) -> Exported:
         """(B, 3, H, W) of the file's size -> what the detector predicts of them."""

@@ -69,15 +69,16 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
             work.dataset_of(cell.settings.data_spec, "val")  # a wrong --data is a mistake, not a missing figure
     conditions = Conditions(_fingerprint, _images, environment, options.device, frozenset(models.names()))
     measures = options.measures if options.measures is not None else tuple(loaded.suite.measure)
+    asked_for = options.measures is not None
     items = plan.work_items(
-        selected, measures, store, conditions, options.fresh, options.train, options.measures is not None
+        selected, measures, store, conditions, options.fresh, options.train, asked_for, options.processes
     )
     if not items:
         raise NothingSelected(f"{loaded.suite.name}: nothing to measure", hint=f"measures: {', '.join(measures)}")
     for item in items:
         if item.measure == "training" and item.state == "todo":
             item.cell.settings.recipe.check_shared(options.gpus)
-    asked = {name: getattr(options, name) for name in ("batch_size", "skip", "tensorboard", "time_limit")}
+    asked = {name: getattr(options, name) for name in ("batch_size", "skip", "tensorboard", "time_limit", "processes")}
     items = [dataclasses.replace(item, **asked) for item in items]
     return PreparedRun(loaded, scale, cells, items, store, environment, options)
 

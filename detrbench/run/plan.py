@@ -63,7 +63,8 @@ class WorkItem:
     their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
     released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
     the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights. `tensorboard`:
-    training writes for that too. `time_limit`: seconds of the run's option; 0: no limit.
+    training writes for that too. `time_limit`: seconds of the run's option; 0: no limit. `processes` repeat a timing; None:
+    those of its protocol.
     """
 
     cell: Cell
@@ -84,6 +85,7 @@ class WorkItem:
     identity: str = ""
     tensorboard: bool = False
     time_limit: float = 0.0
+    processes: int | None = None
 
     @property
     def patience(self) -> float | None:
@@ -110,16 +112,17 @@ def work_items(
     fresh: bool = False,
     train: bool = False,
     asked: bool = True,
+    processes: int | None = None,
 ) -> list[WorkItem]:
     """The work, in the order in which it is best done: all complexity, then cell by cell, then all memory and latency.
 
     Training is added for cells whose accuracy, DAM correlation or queries need trained weights. What takes days is
     planned only where `train` asks for it; otherwise the plan says what it would cost. Without data, random weights are
     timed only if somebody `asked` for these very measures, or for nothing that needs weights: whoever did not wants AP
-    beside the latency.
+    beside the latency. `processes` repeat a timing in place of the protocol's number, which tells how long it takes.
     """
     wanted = set(measures)
-    estimate = _Estimates(store, conditions)
+    estimate = _Estimates(store, conditions, processes)
     found = [_of_cell(cell, wanted, store, conditions, fresh, train, asked, estimate) for cell in cells]
     items = list(itertools.chain(*found))
     if not fresh:
@@ -362,17 +365,19 @@ _GFLOPS, _PIXELS = 175.0, 800 * 1066
 _GFLOPS_PER_SECOND = {"cpu": 25.0, "cuda": 5000.0}  # of one core; of a GPU
 
 
-def _forwards(cell: Cell, protocol: str) -> int:
+def _forwards(cell: Cell, protocol: str, processes: int | None) -> int:
     """How often a cell's detector is run to be timed: in each round, and once to be tried."""
     rule = protocols.get("latency", protocol)
-    return 1 + (rule.rounds * rule.processes if cell.settings.data == "coco" else min(rule.rounds, 30))
+    if cell.settings.data != "coco":
+        rule = rule.at(*cell.settings.eval_size)
+    return 1 + rule.rounds * (processes or rule.processes)
 
 
 class _Estimates:
     """Seconds: the median of earlier records of a measure at this scale, else from the size of the work."""
 
-    def __init__(self, store: ResultsStore, now: Conditions) -> None:
-        self.store, self.now = store, now
+    def __init__(self, store: ResultsStore, now: Conditions, processes: int | None) -> None:
+        self.store, self.now, self.processes = store, now, processes
         self.earlier = functools.cache(self._earlier)
 
     def __call__(self, cell: Cell, measure: str, lenient: bool = False) -> float | None:
@@ -399,7 +404,7 @@ class _Estimates:
         if measure in ("memory", "pictures"):
             return 5 + 4 * forward
         if measure == "latency":
-            return 2 + forward * sum(_forwards(cell, name) for name in cell.protocols_of("latency"))
+            return 2 + forward * sum(_forwards(cell, name, self.processes) for name in cell.protocols_of("latency"))
         return 5 + forward * self.now.images(cell, "val")
 
     def _forward(self, cell: Cell) -> float:

@@ -317,7 +317,7 @@ def load_and_try(item: WorkItem, device: str, open_data: OpenData, limit: float)
         detector(image, None)  # the first prepares what all others find
         began = time.monotonic()
         detector(image, None)
-    seconds, forwards = time.monotonic() - began, protocol.rounds * protocol.processes
+    seconds, forwards = time.monotonic() - began, protocol.rounds * (item.processes or protocol.processes)
     if limit and seconds * forwards > limit:
         raise expired(limit, f"{forwards} forwards of {seconds:.1f} s take longer")
     return detector

@@ -64,7 +64,7 @@ class Terminal:
     def take_latency(
         self, ready: dict[str, Any], device: str, report: Any, open_data: Any, processes: int | None = None
     ) -> dict[str, Any]:
-        self.calls.append((" ".join(ready), "latency"))
+        self.calls.append((" ".join(ready), "latency" if processes is None else f"latency in {processes} processes"))
         self.before(" ".join(ready), "latency")
         return {id_: {"common": {"median_ms": {"value": 1.0, "unit": "ms", "n": 1}}} for id_ in ready}
 

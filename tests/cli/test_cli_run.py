@@ -115,6 +115,12 @@ def test_timings_that_fail_together_are_all_failed(terminal: Terminal) -> None:
     assert {states(terminal, f"sparse-{r}")["latency"] for r in (0.1, 0.3)} == {("failed", "RuntimeError: no")}
 
 
+def test_timing_takes_as_many_processes_as_were_asked_for(terminal: Terminal) -> None:
+    asked = ["run", "demo.yaml", "--measure", "latency", "--timing-processes", "2"]
+    assert terminal.type(*asked)[0] == 0
+    assert terminal.calls == [("sparse-0.1 sparse-0.3", "latency in 2 processes")]
+
+
 @pytest.mark.parametrize(("at", "left"), [
     (("sparse-0.3", "memory"), [("sparse-0.3", "memory")]),
     (("sparse-0.3", "loading"), [("sparse-0.3", "latency")]),

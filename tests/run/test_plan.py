@@ -10,6 +10,7 @@ import pytest
 
 from detrbench import yaml12
 from detrbench.errors import DataError
+from detrbench.measure import protocols
 from detrbench.results.store import ResultsStore
 from detrbench.run import plan
 from detrbench.run.keys import Conditions
@@ -62,6 +63,20 @@ def test_complexity_comes_first_and_latency_last(tmp_path: Path) -> None:
     ]
     assert {i.why for i in items if i.state == "not_measured"} == {"not built yet"}
     assert all(i.seconds and i.seconds > 0 for i in items if i.state == "todo")
+
+
+def test_latency_takes_as_long_as_its_forwards(tmp_path: Path) -> None:
+    def seconds(scale: str, processes: int | None) -> float:
+        found, store = cells(scale, SUITE)[:1], ResultsStore(tmp_path)
+        (item,) = plan.work_items(found, ["latency"], store, conditions(), processes=processes)
+        assert item.seconds is not None
+        return item.seconds - 2  # whatever the detector
+
+    rule = protocols.get("latency")
+    forward = seconds("paper", 1) / (rule.rounds + 1)
+    assert seconds("paper", None) == pytest.approx(forward * (3 * rule.rounds + 1))
+    assert seconds("paper", 5) == pytest.approx(forward * (5 * rule.rounds + 1))
+    assert seconds("smoke", None) == seconds("smoke", 1) == pytest.approx(seconds("smoke", 2) * 31 / 61)
 
 
 def test_training_is_planned_only_for_what_needs_it(tmp_path: Path) -> None:
