@@ -63,8 +63,8 @@ class WorkItem:
     their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
     released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
     the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights. `tensorboard`:
-    training writes for that too. `time_limit`: seconds of the run's option; 0: no limit. `processes` repeat a timing; None:
-    those of its protocol.
+    training writes for that too. `time_limit`: seconds of the run's option; 0: no limit. `processes` repeat a timing,
+    None: those of its protocol.
     """
 
     cell: Cell
