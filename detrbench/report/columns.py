@@ -242,7 +242,7 @@ def speed(section: Section) -> list[Column]:
     columns = []
     if section.is_measured("latency"):
         values = [number(e.record("latency", e.first("latency")), "median_ms", "value") for e in section.entries]
-        decimals = 1 if max([value or 0.0 for value in values], default=0.0) >= 20 else 2
+        decimals = labels.decimals_of_time(values)
         median = _measured("latency", decimals, "median_ms", "value", protocol=lambda entry: entry.first("latency"))
         fps = _measured("latency", 1, "fps", protocol=lambda entry: entry.first("latency"))
         columns.append(Column("latency", "Latency, ours", "median, ms", median, switch="latency"))
@@ -258,9 +258,11 @@ def latencies(section: Section) -> list[Column]:
         return []
 
     def column(name: str) -> Column:
-        return Column(
-            f"latency.{name}", "ms", name, _measured("latency", 2, "median_ms", "value", protocol=lambda entry: name)
+        values = [number(entry.record("latency", name), "median_ms", "value") for entry in section.entries]
+        median = _measured(
+            "latency", labels.decimals_of_time(values), "median_ms", "value", protocol=lambda entry: name
         )
+        return Column(f"latency.{name}", "ms", name, median)
 
     return [column(name) for name in sorted(found, key=lambda name: name != COMMON)]
 

@@ -272,8 +272,10 @@ def _sides(row: ComparisonRow) -> str:
     """`154.5 against 152.0`."""
     assert row.a is not None
     assert row.b is not None
+    values = [each.evidence.value for each in (row.b, row.a)]
     decimals = min(row.quantity.decimals, 1) if row.quantity.exact else row.quantity.decimals
-    new, old = (labels.fixed(each.evidence.value, decimals) for each in (row.b, row.a))
+    decimals = labels.decimals_of_time(values) if row.quantity.unit == "ms" else decimals
+    new, old = (labels.fixed(value, decimals) for value in values)
     return f"{new} against {old}"
 
 

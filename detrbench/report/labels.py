@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 MINUS = "\N{MINUS SIGN}"
@@ -90,6 +90,12 @@ def fixed(value: float | None, decimals: int, sign: bool = False) -> str:
     zero = not any(digit in "123456789" for digit in text)
     prefix = "" if zero else MINUS if value < 0 else "+" if sign else ""
     return prefix + text
+
+
+def decimals_of_time(milliseconds: Iterable[float | None]) -> int:
+    """Of times that stand together: none of seconds, two of what takes a few milliseconds."""
+    largest = max((value for value in milliseconds if value is not None), default=0.0)
+    return 0 if largest >= 1000 else 1 if largest >= 20 else 2
 
 
 def interval(low: float | None, high: float | None, decimals: int) -> str:

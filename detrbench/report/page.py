@@ -78,13 +78,13 @@ def render(found: list[Section], album: Album | None = None) -> str:
     ordered = [section for group in groups for section in group.sections]
     detectors = overview.detectors(ordered)
     machines = list(provenance.machines(ordered))
+    every = _overview(ordered, detectors)
+    above = len(ordered) == 1 and every.drawn
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in ("script.js", "chart.js"))
     page: str = _template().render(
-        groups=[
-            (group.title, [_view(section, len(ordered) == 1, album) for section in group.sections]) for group in groups
-        ],
+        groups=[(group.title, [_view(section, above, album) for section in group.sections]) for group in groups],
         machines=machines,
-        all=_overview(ordered, detectors),
+        all=every,
         suites=[provenance.line(section) for group in contents.groups(whole) for section in group.sections],
         measure_label=measures.label,
         style=(FOLDER / "style.css").read_text(encoding="utf-8"),
@@ -137,14 +137,15 @@ def _prose(text: object) -> str:
     return Markup(re.sub(r"`([^`\n]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def _view(section: Section, only: bool, album: Album | None) -> SectionView:
+def _view(section: Section, above: bool, album: Album | None) -> SectionView:
+    """`above`: the suite's first chart stands at the head of the page."""
     drawn, left_out = figures.drawings(section), fitting.left_out(section)
     exhibits = pictures.gallery_of(section)
     return SectionView(
         section=section,
         table=tables.main_table(section),
         details=[table for table in formats.behind(section) if not left_out or table.key != "per_class"],
-        figures=[figure for figure in drawn if not (only and figure is drawn[0] and figure.data)],
+        figures=[figure for figure in drawn if not (above and figure is drawn[0] and figure.data)],
         compact=not any(section.is_measured(measure) for measure in CHOSEN if measure != "complexity")
         and not section.asks("plots")
         and section.sweep is None,
@@ -176,6 +177,11 @@ class Overview:
     rules: list[Rule]
     dates: str
     banner: str
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is a chart at the head of the page."""
+        return self.headline is not None or any(condition.figure for condition in self.conditions)
 
 
 @dataclass(frozen=True)

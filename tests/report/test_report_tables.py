@@ -54,7 +54,7 @@ def test_each_way_to_run_has_a_column_of_its_own(results: Path) -> None:
         path.write_text(json.dumps(envelope))
     (table,) = latencies()
     assert [column.label for column in table.columns] == ["common", "optimised"]
-    assert cell(table, "sparse-0.3", "latency.common").text == "30.00"
+    assert cell(table, "sparse-0.3", "latency.common").text == "30.0"
     assert cell(table, "sparse-0.3", "latency.optimised").text == "10.25"
     assert cell(table, "sparse-0.1", "latency.optimised").kind == "absent"
 
