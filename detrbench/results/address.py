@@ -1,6 +1,7 @@
 """The address of a result, as every command takes it: `SUITE:ID`, with `@SCALE` where several scales have it.
 
-A suite is looked up in a results folder; the path of a folder may stand in its place. Of each name, a beginning that
+A suite is looked up in a results folder; the path of a folder may stand in its place, and is meant where there is no
+suite of that name. Of each name, a beginning that
 fits one alone is enough: `quick:sparse-0.1`. Of a cell that was trained with several seeds, `SUITE:ID#1` is the second
 training alone, `SUITE:ID#0` the first. The folder of a cell, and `SUITE/SCALE/ID`, are addresses as well. Imports no
 torch.
@@ -58,15 +59,23 @@ def several(text: str, folder: Path, warn: Warn = None) -> list[CellResult]:
     if (path / "cell.yaml").is_file():
         own = ResultsStore(folder, warn).read_cell(path)
         return [own] if own else []
-    if path.is_dir():
+    if _is_folder(text, folder):
         return _below(path, warn)
     place, cell, scale = _of_slashes(text) or split(text)
-    found = _below(Path(place), warn) if place and Path(place).is_dir() else _of_suite(place, folder, warn)
+    found = _below(Path(place), warn) if _is_folder(place, folder) else _of_suite(place, folder, warn)
     if cell:
         found = _chosen(f"cell of {place}", cell, scale, found)
     elif scale:
         found = _at_scale(place, scale, found)
     return found
+
+
+def _is_folder(place: str, folder: Path) -> bool:
+    """Whether a folder is meant, and not a suite with results whose name a folder has by chance."""
+    if not place or not Path(place).is_dir():
+        return False
+    store = ResultsStore(folder)
+    return Path(place).name != place or store.called(place) not in {suite for suite, _ in store.suites()}
 
 
 def split(text: str) -> tuple[str, str, str]:

@@ -94,3 +94,15 @@ def test_an_address_of_no_training_is_an_error(root: Path, text: str, hint: str)
 def test_an_id_may_end_as_a_training_does(tmp_path: Path) -> None:
     put(tmp_path, "b#7", 1)
     assert [each.id for each in address.several("demo:b#7", tmp_path)] == ["b#7"]
+
+
+def test_a_suite_with_results_is_meant_before_a_folder_of_its_name(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    put(elsewhere / "demo", "b", 1)
+    monkeypatch.chdir(elsewhere)
+    assert [cell.id for cell in address.several("demo", root)] == ["a"]
+    assert address.one("demo:a", root).id == "a"
+    assert [cell.id for cell in address.several("./demo", root)] == ["b"]
+    assert [cell.id for cell in address.several("demo", elsewhere / "none")] == ["b"]
