@@ -175,6 +175,18 @@ def test_an_exported_detector_is_timed_if_it_predicts_the_same(
     assert set(calls) == {str((protocol.batch_size, 3, protocol.height, protocol.width))}
 
 
+def test_each_runtime_runs_its_own_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: dict[str, list[str]] = {name: [] for name in timing.RUNTIMES}
+    monkeypatch.setattr(timing, "export_onnx", lambda *given: None)
+    monkeypatch.setattr(timing, "differences", lambda *given: torch.zeros(1))
+    for name in timing.RUNTIMES:
+        monkeypatch.setitem(timing.RUNTIMES, name, lambda path, threads, name=name: Exported(calls[name], 0.0))
+    detector = Sleeper([], "A", 0.0)
+    for mode in ("onnxruntime", "openvino"):
+        timing.try_mode(detector, dataclasses.replace(PROTOCOL, mode=mode))
+    assert [len(each) for each in calls.values()] == [1, 1]
+
+
 def test_an_exported_detector_is_timed_in_float32() -> None:
     with pytest.raises(EnvironmentLacking, match="in float32"):
         timing.try_mode(Sleeper([], "A", 0.0).to(torch.float64), dataclasses.replace(PROTOCOL, mode="onnxruntime"))
