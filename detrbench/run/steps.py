@@ -188,12 +188,17 @@ def _training(item: WorkItem, device: str, open_data: OpenData, report: Report, 
         device,
         notice,
         ranks,
-        num_workers=min(LOADERS, cores()),
+        num_workers=_readers(settings.data),
         log=item.folder.training_log,
         skip=item.skip,
         board=item.folder.board if item.tensorboard else None,
     )
     return {"training": dataclasses.replace(history, began_with=began_with)}
+
+
+def _readers(data: str) -> int:
+    """Processes that read training images ahead. Generated ones are made once and kept: others would make them anew."""
+    return 0 if data == "shapes" else min(LOADERS, cores())
 
 
 def _begin(detector: Any, start: Start) -> list[BeganWith]:

@@ -38,10 +38,13 @@ def test_a_training_takes_what_its_record_says(tmp_path: Path) -> None:
     old, folder = tree(tmp_path / "old", "old"), tmp_path / "made"
     record = folder / "results" / "quickstart" / "smoke" / "cells" / "sparse" / "training.json"
     record.parent.mkdir(parents=True)
-    record.write_text('{"seconds": 7.5}')
-    assert commands.seconds("sparse", old, folder, 1) == 7.5
-    assert (folder / "first" / "said").read_text() == f"old run quickstart {folder / 'first' / 'cache'}\n"
-    assert (folder / "said").read_text() == f"old run quickstart {folder / 'first' / 'cache'}\n"
+    record.write_text('{"records": {"training": {"epochs": [{"seconds": 9}, {"seconds": 13}, {"seconds": 19}]}}}')
+    cache = tmp_path / "compiled"
+    assert commands.step_seconds("sparse", old, folder, cache) == 0.25
+    assert (folder / "first" / "said").read_text() == (folder / "said").read_text() == f"old run quickstart {cache}\n"
+    cache.mkdir()
+    commands.step_seconds("sparse", old, folder, cache)
+    assert (folder / "first" / "said").read_text() == f"old run quickstart {cache}\n"  # the op is compiled once
 
 
 @pytest.mark.parametrize("name", [*commands.TRAININGS, "quickstart"])
@@ -59,7 +62,7 @@ def test_a_command_that_fails_ends_the_benchmark_with_its_words(tmp_path: Path) 
 def test_both_sides_are_timed_in_turn_and_printed_with_their_ratio(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    took = iter([8.0, 2.0, 6.0, 3.0, 1.0, 0.5, 1.0, 0.5])
+    took = iter([8.0, 2.0, 6.0, 3.0, 1.0, 0.5, 1.0, 0.4])
     ran: list[tuple[str, str]] = []
 
     def seconds(name: str, tree: Path, folder: Path, jobs: int) -> float:
@@ -76,8 +79,8 @@ def test_both_sides_are_timed_in_turn_and_printed_with_their_ratio(
     ]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:] == [
-        ["profile", "6.0", "s", "2.0", "s", "3.0x"],
-        ["profile", "again", "1.0", "s", "0.5", "s", "2.0x"],
+        ["profile", "6.0", "s", "2.0", "s", "3.00x"],
+        ["profile", "again", "1.0", "s", "400", "ms", "2.50x"],
     ]
 
 

@@ -89,6 +89,7 @@ def test_training_sees_the_training_images_and_is_evaluated_on_the_others(
     def train(
         detector: Any, dataset: Dataset, transform: Any, recipe: Any, folder: Any, evaluate: Any, *_: Any, **more: Any
     ) -> None:
+        assert more["num_workers"] == 0  # generated images are kept by the process that made them
         seen["trained"] = dataset.fingerprint
         evaluate(detector)
 
@@ -104,6 +105,11 @@ def test_training_sees_the_training_images_and_is_evaluated_on_the_others(
     spec = training.cell.settings.data_spec
     assert seen == {"trained": opened(spec, "train").fingerprint, "evaluated": opened(spec, "val").fingerprint}
     assert len(set(seen.values())) == 2
+
+
+def test_photographs_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "cores", lambda: 8)
+    assert (steps._readers("coco"), steps._readers("shapes")) == (steps.LOADERS, 0)
 
 
 def test_the_papers_detector_is_counted_and_the_trained_one_at_its_own_size(
