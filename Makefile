@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: audit bench bench-gpu bench-scoring check-self clean docs fuzz headline kills limits lint lock mistakes quickstart \
 	record-references test test-full test-gpu test-oldest test-slurm
 
-quickstart: $(READY)  ## train four small detectors on two cores, write the report (about ten minutes)
+quickstart: $(READY)  ## train four small detectors on two cores, write the report (about six minutes)
 	$(BIN)/detrbench run quickstart --jobs 2
 	$(BIN)/detrbench report
 
