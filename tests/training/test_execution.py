@@ -63,8 +63,8 @@ def test_losses_in_half_precision_are_nearly_those_in_float32_and_weights_move(f
             precision.scaler.update(2.0**7)
         losses, norm = take(detector, Recipe(), precision)
         # Of scores that are near each other, others may be the best: RT-DETR's losses differ most then, whose contents
-        # are those tokens; then DINO's.
-        most = 0.06 if family.startswith("rt_detr") else 0.04
+        # are those tokens; then DINO's. MS-DETR's queries are given an object or none by a threshold.
+        most = {"rt_detr": 0.06, "rt_detr_v2": 0.06, "ms_deformable_detr": 0.08}.get(family, 0.04)
         assert losses["total"] == pytest.approx(expected["total"], rel=most)
         assert losses != expected  # so it was computed in half precision
         assert {p.dtype for p in detector.parameters()} == {torch.float32}
