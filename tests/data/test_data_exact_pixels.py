@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from detrbench.data import Sample, Target
-from detrbench.data.transforms import MEAN, STD, Eval, Train
+from detrbench.data.transforms import MEAN, STD, Eval, Train, normalise
 
 
 def sample_of(width: int, height: int, boxes: list[list[float]]) -> Sample:
@@ -114,3 +114,12 @@ def test_training_scales_are_those_of_detr() -> None:
     assert Train().scales == (480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800)
     assert (Train().longest, Train().crop_from, Train().crop_range) == (1333, (400, 500, 600), (384, 600))
     assert (Eval().shortest, Eval().longest) == (800, 1333)
+
+
+def test_every_value_is_normalised_in_float32_to_the_last_bit() -> None:
+    values = torch.arange(256, dtype=torch.uint8)
+    image = Image.fromarray(torch.stack([values, values.flip(0), values.roll(7)], -1).reshape(16, 16, 3).numpy())
+    channels = torch.stack([values, values.flip(0), values.roll(7)]).to(torch.float32) / 255
+    mean, std = torch.tensor(MEAN).view(3, 1), torch.tensor(STD).view(3, 1)
+    assert torch.equal(normalise(image).reshape(3, 256), (channels - mean) / std)
+    assert torch.equal(normalise(image, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)).reshape(3, 256), channels)
