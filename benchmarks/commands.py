@@ -36,7 +36,8 @@ TRAININGS = {
     "dino": ("lite_table5", "dino-4scale"),
     "dac": ("dac_figure3", "deformable-dac"),
 }
-IMAGES, EPOCHS, STEPS = 320, 3, 40  # of those; the steps of the last two epochs, when every image has been made once
+IMAGES, EPOCHS = 320, 3  # of those, in steps of 16 images
+STEPS = (EPOCHS - 1) * IMAGES // 16  # that are timed: without the first epoch's, in which every image is made
 NAMES = ("profile", "profile again", "counting", "quickstart", *TRAININGS)
 
 

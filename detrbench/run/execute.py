@@ -78,7 +78,7 @@ def prepare(loaded: LoadedSuite, options: RunOptions, warn: Callable[[str], None
     for item in items:
         if item.measure == "training" and item.state == "todo":
             item.cell.settings.recipe.check_shared(options.gpus)
-    asked = {name: getattr(options, name) for name in ("batch_size", "skip", "tensorboard", "time_limit", "processes")}
+    asked = {name: getattr(options, name) for name in ("batch_size", "skip", "tensorboard", "time_limit")}
     items = [dataclasses.replace(item, **asked) for item in items]
     return PreparedRun(loaded, scale, cells, items, store, environment, options)
 

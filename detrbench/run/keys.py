@@ -17,6 +17,7 @@ from detrbench.data.spec import Split
 from detrbench.environment import timing_identity
 from detrbench.external import sources
 from detrbench.measure import protocols
+from detrbench.measure.protocols.latency import RUNTIMES
 from detrbench.measures import EVALUATED, MEASURES
 from detrbench.models import DetectorSpec
 from detrbench.run import start as starts
@@ -72,7 +73,7 @@ def record_key(cell: Cell, measure: str, now: Conditions, weights: str) -> str:
         parts.append(now.fingerprint(cell, "val"))
     if MEASURES[measure].timed:
         parts += [now.device, timing_identity(now.environment)]
-        parts += [now.environment.get(name) for name, _ in rules if name in ("onnxruntime", "openvino")]
+        parts += [now.environment.get(name) for name, _ in rules if name in RUNTIMES]
         if cell.settings.data == "coco" and not cell.settings.papers_size:
             parts.append("at the evaluation's size")  # once it was the papers'
     return _digest(parts)

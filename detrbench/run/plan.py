@@ -63,8 +63,7 @@ class WorkItem:
     their values). `start` is what training begins with, `skip` the steps that it passes over. `official` says which
     released weights that checkpoint is: name and sha256. The cell is then as these were trained, and its folder that of
     the row. `batch_size` images of one size are evaluated together. `identity` is a hash of the weights. `tensorboard`:
-    training writes for that too. `time_limit`: seconds of the run's option; 0: no limit. `processes` repeat a timing,
-    None: those of its protocol.
+    training writes for that too. `time_limit`: seconds of the run's option; 0: no limit.
     """
 
     cell: Cell
@@ -85,7 +84,6 @@ class WorkItem:
     identity: str = ""
     tensorboard: bool = False
     time_limit: float = 0.0
-    processes: int | None = None
 
     @property
     def patience(self) -> float | None:
@@ -365,11 +363,19 @@ _GFLOPS, _PIXELS = 175.0, 800 * 1066
 _GFLOPS_PER_SECOND = {"cpu": 25.0, "cuda": 5000.0}  # of one core; of a GPU
 
 
+def sized(protocol: Any, cell: Cell) -> Any:
+    """The protocol at the size at which a cell is evaluated: photographs are 4:3, generated images quick."""
+    settings = cell.settings
+    if settings.data != "coco":
+        return protocol.at(*settings.eval_size)
+    if settings.papers_size:
+        return protocol
+    return protocol.of_photographs(*photograph_size(*settings.eval_size))
+
+
 def _forwards(cell: Cell, protocol: str, processes: int | None) -> int:
     """How often a cell's detector is run to be timed: in each round, and once to be tried."""
-    rule = protocols.get("latency", protocol)
-    if cell.settings.data != "coco":
-        rule = rule.at(*cell.settings.eval_size)
+    rule = sized(protocols.get("latency", protocol), cell)
     return 1 + rule.rounds * (processes or rule.processes)
 
 

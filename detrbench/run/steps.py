@@ -17,7 +17,6 @@ import torch
 
 from detrbench import models
 from detrbench.data.samples import Dataset
-from detrbench.data.sizes import photograph_size
 from detrbench.data.spec import DataSpec, Split
 from detrbench.data.transforms import Eval, Stretch, Train, Transform, evaluated
 from detrbench.environment import cores
@@ -49,7 +48,7 @@ from detrbench.pictures import scene
 from detrbench.ranks import ALONE, Ranks
 from detrbench.results.records import Accuracy, BeganWith, Complexity, Latency
 from detrbench.run.parent import end_with_the_parent
-from detrbench.run.plan import WorkItem
+from detrbench.run.plan import WorkItem, sized
 from detrbench.run.start import Start
 from detrbench.run.time_limit import expired
 from detrbench.suite.cells import Cell
@@ -304,25 +303,25 @@ def _pictures(item: WorkItem, device: str, open_data: OpenData, report: Report) 
 def _memory(item: WorkItem, device: str, open_data: OpenData, report: Report) -> dict[str, Any]:
     detector, trains = load(item, device, open_data), item.cell.is_ours
     return {
-        name: memory.measure(detector, _sized(protocols.get("memory", name), item), training=trains)
+        name: memory.measure(detector, sized(protocols.get("memory", name), item.cell), training=trains)
         for name in item.cell.protocols_of("memory")
     }
 
 
-def load_and_try(item: WorkItem, device: str, open_data: OpenData, limit: float) -> Any:
-    """A detector that is known to run at the size at which it will be timed.
+def load_and_try(item: WorkItem, device: str, open_data: OpenData, limit: float, processes: int | None = None) -> Any:
+    """A detector that is known to run at the size at which it will be timed, in so many processes.
 
     Raises:
         Expired: as often as it will be timed it would take longer than `limit` seconds (0: no limit).
     """
     detector = load(item, device, open_data)
-    protocol = _sized(protocols.get("latency"), item)
+    protocol = sized(protocols.get("latency"), item.cell)
     image = torch.zeros(1, 3, protocol.height, protocol.width, device=device)
     with torch.inference_mode():
         detector(image, None)  # the first prepares what all others find
         began = time.monotonic()
         detector(image, None)
-    seconds, forwards = time.monotonic() - began, protocol.rounds * (item.processes or protocol.processes)
+    seconds, forwards = time.monotonic() - began, protocol.rounds * (processes or protocol.processes)
     if limit and seconds * forwards > limit:
         raise expired(limit, f"{forwards} forwards of {seconds:.1f} s take longer")
     return detector
@@ -383,7 +382,7 @@ def _timed(
     """Latency of all of a group under one protocol."""
     if not group:
         return {}
-    protocol = _sized(protocols.get("latency", name), next(iter(group.values()))[0])
+    protocol = sized(protocols.get("latency", name), next(iter(group.values()))[0].cell)
     protocol = dataclasses.replace(protocol, processes=processes or protocol.processes)
     able = _able(group, protocol, report)
     if not able:
@@ -473,13 +472,3 @@ def _time_anew(
         with timing.blaming(id_):
             detectors[id_] = load(item, device, open_data)
     return timing.time_together(detectors, protocol, progress, number)
-
-
-def _sized(protocol: Any, item: WorkItem) -> Any:
-    """The protocol at the size at which the scale evaluates: photographs are 4:3, generated images quick."""
-    settings = item.cell.settings
-    if settings.data != "coco":
-        return protocol.at(*settings.eval_size)
-    if settings.papers_size:
-        return protocol
-    return protocol.of_photographs(*photograph_size(*settings.eval_size))

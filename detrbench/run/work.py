@@ -279,12 +279,14 @@ def _do_latency(items: list[WorkItem], context: RunContext, listener: Listener) 
 def _time_together(items: list[WorkItem], context: RunContext, listener: Listener) -> list[Outcome]:
     outcomes: list[Outcome] = []
     ready: dict[str, tuple[WorkItem, Any]] = {}
-    started, limit = time.monotonic(), context.options.time_limit
+    options = context.options
+    started, limit = time.monotonic(), options.time_limit
     for item in items:
         _start(item, listener)
         try:
             with time_limit.time_limit(limit):
-                ready[item.cell.id] = item, steps.load_and_try(item, context.options.device, dataset_of, limit)
+                detector = steps.load_and_try(item, options.device, dataset_of, limit, options.processes)
+                ready[item.cell.id] = item, detector
         except Expired as late:
             outcomes.append(_tell(listener, _note_expired(item, late)))
         except Exception as error:  # this one cannot be timed; the others can
@@ -295,7 +297,7 @@ def _time_together(items: list[WorkItem], context: RunContext, listener: Listene
     try:
         report = functools.partial(listener.advance, first)
         with time_limit.time_limit(limit * len(ready)):
-            records = steps.take_latency(ready, context.options.device, report, dataset_of, context.options.processes)
+            records = steps.take_latency(ready, options.device, report, dataset_of, options.processes)
     except Expired as late:
         return outcomes + [_tell(listener, _note_expired(item, late)) for item, _ in ready.values()]
     except Exception as error:

@@ -57,7 +57,7 @@ class Terminal:
         names = ["common"] if item.measure == "training" else item.cell.protocols_of(item.measure)
         return {name: {"figure": len(item.cell.id)} for name in names}
 
-    def load_and_try(self, item: Any, device: str, open_data: Any, limit: float) -> Any:
+    def load_and_try(self, item: Any, device: str, open_data: Any, limit: float, processes: int | None = None) -> Any:
         self.before(item.cell.id, "loading")
         return object()
 

@@ -67,15 +67,14 @@ def test_a_detector_too_slow_to_be_timed_is_told_from_two_forwards(monkeypatch: 
         time.sleep(0.02)
 
     cell = SimpleNamespace(settings=SimpleNamespace(data="shapes", eval_size=(32, 48)))
-    item: Any = SimpleNamespace(cell=cell, processes=None)
+    item: Any = SimpleNamespace(cell=cell)
     monkeypatch.setattr(steps, "load", lambda *_: detector)
     with pytest.raises(Expired, match=r"30 forwards of 0\.0 s take longer than its 0\.005 minutes"):
         steps.load_and_try(item, "cpu", Any, 0.3)
     assert calls == [(1, 3, 32, 48)] * 2
     assert steps.load_and_try(item, "cpu", Any, 3600.0) is detector
-    item.processes = 2
     with pytest.raises(Expired, match="60 forwards"):
-        steps.load_and_try(item, "cpu", Any, 0.3)
+        steps.load_and_try(item, "cpu", Any, 0.3, processes=2)
 
 
 def _die(*work: Any) -> None:

@@ -158,18 +158,18 @@ def test_training_sees_images_at_the_sizes_that_the_scale_says(
 
 def test_generated_images_are_timed_at_their_own_size_and_coco_at_the_papers(item: Item) -> None:
     rule = protocols.get("latency")
-    small = steps._sized(rule, item("latency"))
+    small = plan.sized(rule, item("latency").cell)
     assert (small.height, small.width, small.processes) == (64, 64, 1)
-    assert steps._sized(rule, item("latency", "paper")) is rule
+    assert plan.sized(rule, item("latency", "paper").cell) is rule
 
 
 @pytest.mark.parametrize("measure", ["latency", "memory"])
 def test_photographs_of_another_size_are_timed_at_it_and_as_thoroughly(item: Item, measure: str) -> None:
     rule = protocols.get(measure)
-    own = steps._sized(rule, item(measure, "paper", shortest=320, longest=400))
+    own = plan.sized(rule, item(measure, "paper", shortest=320, longest=400).cell)
     assert own == dataclasses.replace(rule, height=320, width=400)
     assert "320x400" in own.convention
-    assert steps._sized(rule, item(measure, "paper", shortest=320, longest=533)).width == 426
+    assert plan.sized(rule, item(measure, "paper", shortest=320, longest=533).cell).width == 426
 
 
 def test_a_checkpoint_with_other_classes_is_refused_where_weights_matter(item: Item, tmp_path: Path) -> None:

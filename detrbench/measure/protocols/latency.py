@@ -17,6 +17,7 @@ MODES: dict[Mode, str] = {
     "onnxruntime": "exported as ONNX (opset 20, the op as GridSample) and run by ONNX Runtime",
     "openvino": "exported as ONNX (opset 20, the op as GridSample) and run by OpenVINO",
 }
+RUNTIMES: tuple[Mode, ...] = ("onnxruntime", "openvino")  # that run an exported file, named as their packages
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class LatencyProtocol:
     @property
     def fits_external(self) -> bool:
         """Whether a detector from elsewhere can be run so: forms for inference and for export are those of ours."""
-        return self.mode not in ("optimised", "onnxruntime", "openvino")
+        return self.mode not in ("optimised", *RUNTIMES)
 
     @property
     def convention(self) -> str:
