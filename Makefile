@@ -1,5 +1,6 @@
 # A fresh clone needs Python 3.10+ and a C++ compiler. `make quickstart` and `make test` do the rest.
-# LOCKED=1 installs exactly what requirements.lock names, as CI does.
+# LOCKED=1 installs exactly what requirements.lock names, as CI does. WHEELS=DIR needs no network: it installs from that
+# folder what the environment VENV, which has torch, does not have yet.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -51,7 +52,7 @@ headline: $(READY)  ## the first figure of README and site anew: counts what its
 
 test-gpu: $(READY)  ## op, gradients and whole detectors on a CUDA device, which is named first
 	$(BIN)/python benchmarks/gpu.py
-	$(BIN)/pytest -m gpu tests
+	$(BIN)/python -m pytest -m gpu tests/gpu
 
 test-slurm: $(READY)  ## jobs on a real Slurm that is started on this machine, as root (apt-get install slurm-wlm munge)
 	$(BIN)/pytest -m slurm tests/slurm
@@ -94,11 +95,15 @@ lint: $(READY)
 
 $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+ifdef WHEELS
+	$(BIN)/python -m pip install --quiet --no-index --find-links $(WHEELS) "setuptools>=77"
+	$(BIN)/python -m pip install --quiet --no-index --find-links $(WHEELS) --no-build-isolation --editable . "pytest>=8"
+else ifdef LOCKED
 	$(BIN)/pip install --quiet --upgrade pip
-ifdef LOCKED
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 else
+	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable ".[dev]"
 endif
 	touch $@

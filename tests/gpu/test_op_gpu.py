@@ -9,7 +9,22 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from op_cases import CASES, IDS, TOLERANCE, Case, assert_close, gradients, inputs, true_gradients, true_output
+from op_cases import (
+    CASES,
+    IDS,
+    TOLERANCE,
+    Case,
+    assert_close,
+    from_offsets_inputs,
+    gradients,
+    inputs,
+    leaves_of,
+    off_pixels,
+    true_from_offsets_gradients,
+    true_gradients,
+    true_output,
+    unfused,
+)
 from torch import Tensor
 
 from detrbench.models import ops
@@ -44,7 +59,59 @@ def test_output_and_gradients_are_the_references(case: Case, dtype: torch.dtype)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_the_encoders_size(dtype: torch.dtype) -> None:
     case = Case("encoder", ((100, 152), (50, 76), (25, 38), (13, 19)), queries=20197, heads=8)
-    compare(inputs(case, dtype, "cuda"), 4 * TOLERANCE[dtype])  # thousands of terms in no fixed order
+    compare(off_pixels(inputs(case, dtype, "cuda")), 4 * TOLERANCE[dtype])  # thousands of terms in no fixed order
+
+
+@pytest.mark.parametrize("coordinates", [2, 4])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=IDS)
+def test_from_offsets_is_the_reference(case: Case, dtype: torch.dtype, coordinates: int) -> None:
+    given = from_offsets_inputs(case, dtype, "cuda", coordinates=coordinates)
+    leaves = leaves_of(given)
+    output = ops.msda_from_offsets(*leaves)
+    assert_close(
+        output, unfused([t.cpu().double() if t.is_floating_point() else t.cpu() for t in given]), TOLERANCE[dtype]
+    )
+    grad_output = torch.randn(output.shape, device="cuda").to(output.dtype)
+    found = torch.autograd.grad(output, [leaves[0], *leaves[3:]], grad_output, materialize_grads=True)
+    for gradient, truth in zip(found, true_from_offsets_gradients(grad_output, given), strict=True):
+        assert_close(gradient, truth, 10 * TOLERANCE[dtype])
+
+
+@pytest.fixture
+def deterministic() -> Iterator[None]:
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gradients_are_the_same_bits_where_that_is_asked(dtype: torch.dtype) -> None:
+    case = Case("crowded", ((20, 30), (10, 15)), images=2, queries=3000, heads=8)
+    arguments = inputs(case, dtype, "cuda")
+    grad_output = torch.randn(2, 3000, 256, device="cuda").to(dtype)
+    first = gradients(arguments, grad_output)
+    for found, truth in zip(first, true_gradients(grad_output, arguments), strict=True):
+        assert_close(found, truth, 4 * TOLERANCE[dtype])
+    for _ in range(5):
+        assert all(torch.equal(a, b) for a, b in zip(first, gradients(arguments, grad_output), strict=True))
+
+
+def test_two_streams_do_not_meet() -> None:
+    each = [
+        inputs(Case("encoder", ((50, 76), (25, 38)), queries=4750, heads=8), torch.float32, "cuda", seed)
+        for seed in (0, 1)
+    ]
+    expected = [ops.msda(*arguments) for arguments in each]
+    torch.cuda.synchronize()
+    streams, found = [torch.cuda.Stream() for _ in each], []
+    for _ in range(10):
+        for stream, arguments in zip(streams, each):
+            with torch.cuda.stream(stream):
+                found.append(ops.msda(*arguments))
+    torch.cuda.synchronize()
+    assert all(torch.equal(output, expected[n % 2]) for n, output in enumerate(found))
 
 
 @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
