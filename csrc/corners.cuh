@@ -13,52 +13,46 @@ namespace detrbench {
 template <typename T, int V, typename A>
 __device__ __forceinline__ void add(const Pack<T, V>& pack, A share, A* sum) {
 #pragma unroll
-  for (int v = 0; v < V; ++v) sum[v] += share * widen(pack.at[v]);
-}
-
-// The values, or their gradients, of a token; `base` is that of token 0. One instruction multiplies, widens and adds.
-template <typename T>
-__device__ __forceinline__ T* row_of(T* base, int token, unsigned token_bytes) {
-  using Bytes = std::conditional_t<std::is_const_v<T>, const char, char>;
-  const uint64_t offset = static_cast<uint64_t>(static_cast<unsigned>(token)) * token_bytes;
-  return reinterpret_cast<T*>(reinterpret_cast<Bytes*>(base) + offset);
+  for (int v = 0; v < V; ++v) sum[v] += share * pack[v];
 }
 
 // sum += factor * what the point reads, times its weight. Corners outside are not read: their shares are zero, and must
 // not meet infinity.
 template <int V, typename A, typename T>
-__device__ __forceinline__ void add_corners(const Point<A>& in_tile, A factor, const T* base, unsigned token_bytes,
-                                            A* sum) {
+__device__ __forceinline__ void add_corners(const Point<A>& in_tile, A factor, const T* base, A* sum) {
   const Point<A> point = in_tile;
+  Pack<T, V> corners[4];
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
-    if (point.token[c] < 0) continue;
-    add(load_pack<T, V>(row_of(base, point.token[c], token_bytes)), factor * point.share[c], sum);
+    if (point.corner[c] >= 0) corners[c] = load_corner<V>(base, point.corner[c]);
+  }
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    if (point.corner[c] >= 0) add(corners[c], factor * point.share[c], sum);
   }
 }
 
 #if __CUDA_ARCH__ >= 900
 constexpr bool kAddsFours = true;  // one instruction adds 16 bytes
 
-__device__ __forceinline__ void add_four(float* to, float share, const float* gradient) {
-  atomicAdd(reinterpret_cast<float4*>(to), make_float4(share * gradient[0], share * gradient[1], share * gradient[2],
-                                                       share * gradient[3]));
+__device__ __forceinline__ void add_four(float* to, const float* x) {
+  atomicAdd(reinterpret_cast<float4*>(to), make_float4(x[0], x[1], x[2], x[3]));
 }
 #else
 constexpr bool kAddsFours = false;
-[[maybe_unused]] __device__ void add_four(float* to, float share, const float* gradient);  // not called
+[[maybe_unused]] __device__ void add_four(float* to, const float* x);  // not called
 #endif
 
-// to[v] += share * gradient[v], from many threads at once.
+// to[v] += x[v], from many threads at once.
 template <int V, typename A>
-__device__ __forceinline__ void add_atomically(A* to, A share, const A* gradient) {
+__device__ __forceinline__ void add_atomically(A* to, const A* x) {
   constexpr bool fours = kAddsFours && std::is_same_v<A, float> && V % 4 == 0;
 #pragma unroll
   for (int v = 0; v < V; v += fours ? 4 : 1) {
     if constexpr (fours) {
-      add_four(to + v, share, gradient + v);
+      add_four(to + v, x + v);
     } else {
-      atomicAdd(to + v, share * gradient[v]);
+      atomicAdd(to + v, x[v]);
     }
   }
 }
@@ -76,8 +70,23 @@ template <typename T, int V, typename A>
 __device__ __forceinline__ A dot(const Pack<T, V>& pack, const A* x) {
   A sum = 0;
 #pragma unroll
-  for (int v = 0; v < V; ++v) sum += x[v] * widen(pack.at[v]);
+  for (int v = 0; v < V; ++v) sum += x[v] * pack[v];
   return sum;
+}
+
+// to[c] = the product of a row with the value at corner c, for corners inside: infinity in the row must not meet the
+// zeros outside.
+template <int V, typename P, typename T, typename A>
+__device__ __forceinline__ void dot_corners(const P& point, const T* base, const A* row, A* to) {
+  Pack<T, V> corners[4];
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    if (point.corner[c] >= 0) corners[c] = load_corner<V>(base, point.corner[c]);
+  }
+#pragma unroll
+  for (int c = 0; c < 4; ++c) {
+    if (point.corner[c] >= 0) to[c] = dot(corners[c], row);
+  }
 }
 
 // What the point reads, given what its corners hold; how that changes by one pixel to the right, and by one down.
@@ -104,26 +113,21 @@ __device__ __forceinline__ void store_pack(T* to, const A* x) {
   *reinterpret_cast<Pack<T, V>*>(to) = pack;
 }
 
-struct Launch {
-  int lanes;
-  int threads;
-  unsigned blocks;
-};
-
 // Lanes enough for V channels each, a power of two and at most a warp; blocks as `Task` counts them.
 inline Launch plan(const Sizes& sizes, int channels_at_once) {
   int lanes = 1;
   while (lanes < kWarp && lanes * channels_at_once < sizes.depth) lanes *= 2;
   const int groups = std::min(kMaxGroups, kThreads / lanes);
-  const int64_t blocks = sizes.images * sizes.heads * ((sizes.queries + groups - 1) / groups);
-  return {lanes, lanes * groups, static_cast<unsigned>(blocks)};
+  const int64_t chunks = (sizes.queries + groups - 1) / groups, blocks = sizes.images * sizes.heads * chunks;
+  return {lanes,          lanes * groups,       static_cast<unsigned>(blocks),
+          Divisor(chunks), Divisor(sizes.heads), Divisor(std::max<int64_t>(sizes.points, 1))};
 }
 
-// Whether rows of T can be moved 16 bytes at a time.
-template <typename T>
+// Whether rows can be moved V channels at a time.
+template <int V>
 bool packs(const Sizes& sizes, std::initializer_list<const void*> arrays) {
   const auto aligned = [](const void* array) { return reinterpret_cast<uintptr_t>(array) % 16 == 0; };
-  return sizes.depth % (16 / sizeof(T)) == 0 && std::all_of(arrays.begin(), arrays.end(), aligned);
+  return sizes.depth % V == 0 && std::all_of(arrays.begin(), arrays.end(), aligned);
 }
 
 }  // namespace detrbench

@@ -1,6 +1,6 @@
 #include "key_aware_cuda.h"
 
-#include "corners.cuh"
+#include "merged.cuh"
 
 namespace detrbench {
 namespace {
@@ -18,22 +18,20 @@ __device__ __forceinline__ A scale_of(const Sizes& sizes) {
 
 // products[p] = the product of x's row with the sample of point p, for all points of the task.
 template <int V, typename Task, typename T, typename A>
-__device__ __forceinline__ void multiply_samples(const Task& task, Partial<A> (*room)[kThreads], const T* value,
-                                                 const T* x, A* products) {
+__device__ __forceinline__ void multiply_samples(const Task& task, const T* value, const T* x, A* products) {
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
     A row[V];
     load_row<V>(x + task.first_channel() + channel, working, row);
     const auto visit = [&](int, const auto& point, A* terms) {
       if (!working) return;
+      A dots[4] = {};
+      dot_corners<V>(point, from, row, dots);
 #pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        if (point.token[c] < 0) continue;  // infinity in x must not meet the zeros outside
-        terms[0] += point.share[c] * dot(load_pack<T, V>(row_of(from, point.token[c], task.token_bytes)), row);
-      }
+      for (int c = 0; c < 4; ++c) terms[0] += point.share[c] * dots[c];
     };
     task.for_each_tile(no_weight<A>, again, [&](int first, int count) {
-      sum_points<1>(task, count, room, visit, [&](int p, const A* sums) {
+      sum_points<1, A>(task, count, visit, [&](int p, const A* sums) {
         put(products + task.first_point() + first + p, sums[0], again);
       });
     });
@@ -58,16 +56,16 @@ __device__ __forceinline__ void softmax(const Task& task, A* x) {
 
 template <typename T, typename C, int V>
 __global__ void __launch_bounds__(kThreads)
-    forward_kernel(const Sizes sizes, const DeviceLevels levels, const int lanes, const T* __restrict__ value,
+    forward_kernel(const Sizes sizes, const DeviceLevels levels, const Launch launch, const T* __restrict__ value,
                    const C* __restrict__ locations, const T* __restrict__ query, T* __restrict__ output,
                    Accumulate<T>* __restrict__ weights) {
   using A = Accumulate<T>;
   using Task = detrbench::Task<T, C, Point<A>>;
   __shared__ typename Task::Tile tiles[kMaxGroups];
-  __shared__ Partial<A> room[kBatch<A>][kThreads];
+  __shared__ unsigned queries[kMaxGroups];
   check_levels(sizes, levels);
-  const Task task(sizes, levels, lanes, locations, tiles);
-  multiply_samples<V>(task, room, value, query, weights);
+  const Task task(sizes, levels, launch, locations, tiles, queries);
+  multiply_samples<V>(task, value, query, weights);
   softmax(task, weights);
   task.template for_each_channel<V>([&](int channel, bool working, bool) {
     const T* from = value + task.first_value + channel;
@@ -76,7 +74,7 @@ __global__ void __launch_bounds__(kThreads)
       if (!working) return;
       for (int p = 0; p < count; ++p) {
         const A weight = weights[task.first_point() + first + p];
-        add_corners<V>(task.tile.points[p], weight, from, task.token_bytes, sum);
+        add_corners<V>(task.tile.points[p], weight, from, sum);
       }
     });
     if (working) store_pack<T, V>(output + task.first_channel() + channel, sum);
@@ -98,26 +96,27 @@ __device__ __forceinline__ void softmax_backward(const Task& task, const A* weig
 // kAdds: whether gradients of values are added up here.
 template <typename T, typename C, int V, bool kAdds>
 __global__ void __launch_bounds__(kThreads)
-    backward_kernel(const Sizes sizes, const DeviceLevels levels, const int lanes, const T* __restrict__ grad_output,
+    backward_kernel(const Sizes sizes, const DeviceLevels levels, const Launch launch, const T* __restrict__ grad_output,
                     const T* __restrict__ value, const C* __restrict__ locations, const T* __restrict__ query,
                     const Accumulate<T>* __restrict__ weights, Accumulate<T>* __restrict__ grad_logits,
                     Accumulate<T>* __restrict__ grad_value, C* __restrict__ grad_locations,
                     T* __restrict__ grad_query) {
   using A = Accumulate<T>;
   using Task = detrbench::Task<T, C, SlopedPoint<A>>;
+  using Merged = std::conditional_t<kAdds, detrbench::Merged<A, Task, V, 2>, Nothing>;
   __shared__ typename Task::Tile tiles[kMaxGroups];
-  __shared__ Partial<A> room[kBatch<A>][kThreads];
+  __shared__ unsigned queries[kMaxGroups];
+  __shared__ Merged merged;
   check_levels(sizes, levels);
-  const Task task(sizes, levels, lanes, locations, tiles);
-  const unsigned sum_bytes = task.token_bytes / sizeof(T) * sizeof(A);
-  multiply_samples<V>(task, room, value, grad_output, grad_logits);
+  const Task task(sizes, levels, launch, locations, tiles, queries);
+  multiply_samples<V>(task, value, grad_output, grad_logits);
   softmax_backward(task, weights, grad_logits);
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
-    A* const to = kAdds ? grad_value + task.first_value + channel : nullptr;
     A gradient[V], asked[V], sum[V] = {};
     load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
     load_row<V>(query + task.first_channel() + channel, working, asked);
+    if constexpr (kAdds) merged.set_row(0, gradient), merged.set_row(1, asked);
     // The tile is prepared already where it holds all points.
     task.for_each_tile(no_weight<A>, true, [&](int first, int count) {
       const A* const weight_of = weights + task.first_point() + first;
@@ -130,27 +129,31 @@ __global__ void __launch_bounds__(kThreads)
           A both[V];
 #pragma unroll
           for (int v = 0; v < V; ++v) both[v] = weight * gradient[v] + grad_logit * asked[v];
+          Pack<T, V> corners[4];
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
-            if (point.token[c] < 0) continue;
-            const auto corner = load_pack<T, V>(row_of(from, point.token[c], task.token_bytes));
-            dots[c] = dot(corner, both);
-            add(corner, grad_logit * point.share[c], sum);
+            if (point.corner[c] >= 0) corners[c] = load_corner<V>(from, point.corner[c]);
           }
 #pragma unroll
           for (int c = 0; c < 4; ++c) {
-            if (kAdds && point.token[c] >= 0) {
-              add_atomically<V>(row_of(to, point.token[c], sum_bytes), point.share[c], both);
-            }
+            if (point.corner[c] < 0) continue;
+            dots[c] = dot(corners[c], both);
+            add(corners[c], grad_logit * point.share[c], sum);
           }
         }
         interpolate(point, dots, terms);
       };
-      sum_points<3>(task, count, room, visit, [&](int p, const A* sums) {
+      sum_points<3, A>(task, count, visit, [&](int p, const A* sums) {
         C* const at = grad_locations + 2 * (task.first_point() + first + p);
         put(at, sums[1] * task.tile.points[p].along_x, again);
         put(at + 1, sums[2] * task.tile.points[p].along_y, again);
       });
+      if constexpr (kAdds) {
+        merged.add_tile(task, count, grad_value + task.first_value + channel, channel < sizes.depth, [&](int p, A* factors) {
+          factors[0] = weight_of[p];
+          factors[1] = grad_logit_of[p];
+        });
+      }
     });
     if (working) store_pack<T, V>(grad_query + task.first_channel() + channel, sum);
   });
@@ -161,14 +164,14 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T, typename C, typename A>
 void key_aware_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* value, const C* locations,
                             const T* query, T* output, A* weights, cudaStream_t stream) {
-  constexpr int V = 16 / sizeof(T);
-  if (packs<T>(sizes, {value, query, output})) {
+  constexpr int V = 16 / sizeof(A);
+  if (packs<V>(sizes, {value, query, output})) {
     const Launch launch = plan(sizes, V);
-    forward_kernel<T, C, V><<<launch.blocks, launch.threads, 0, stream>>>(sizes, levels, launch.lanes, value, locations,
+    forward_kernel<T, C, V><<<launch.blocks, launch.threads, 0, stream>>>(sizes, levels, launch, value, locations,
                                                                           query, output, weights);
   } else {
     const Launch launch = plan(sizes, 1);
-    forward_kernel<T, C, 1><<<launch.blocks, launch.threads, 0, stream>>>(sizes, levels, launch.lanes, value, locations,
+    forward_kernel<T, C, 1><<<launch.blocks, launch.threads, 0, stream>>>(sizes, levels, launch, value, locations,
                                                                           query, output, weights);
   }
 }
@@ -179,7 +182,7 @@ void launch_backward(const Sizes& sizes, const DeviceLevels& levels, const T* gr
                      C* grad_locations, T* grad_query, cudaStream_t stream) {
   const Launch launch = plan(sizes, V);
   backward_kernel<T, C, V, kAdds><<<launch.blocks, launch.threads, 0, stream>>>(
-      sizes, levels, launch.lanes, grad_output, value, locations, query, weights, grad_logits, grad_value,
+      sizes, levels, launch, grad_output, value, locations, query, weights, grad_logits, grad_value,
       grad_locations, grad_query);
 }
 
@@ -187,8 +190,8 @@ template <typename T, typename C, typename A>
 void key_aware_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
                              const C* locations, const T* query, const A* weights, A* grad_logits, A* grad_value,
                              C* grad_locations, T* grad_query, cudaStream_t stream) {
-  constexpr int V = 16 / sizeof(T);
-  const bool whole = packs<T>(sizes, {value, query, grad_output, grad_value, grad_query}), adds = grad_value != nullptr;
+  constexpr int V = 16 / sizeof(A);
+  const bool whole = packs<V>(sizes, {value, query, grad_output, grad_value, grad_query}), adds = grad_value != nullptr;
   const auto adding = whole ? launch_backward<V, true, T, C, A> : launch_backward<1, true, T, C, A>;
   const auto not_adding = whole ? launch_backward<V, false, T, C, A> : launch_backward<1, false, T, C, A>;
   (adds ? adding : not_adding)(sizes, levels, grad_output, value, locations, query, weights, grad_logits, grad_value,

@@ -75,9 +75,10 @@ struct Call {
   // Kernels count these in 32 bits.
   void check_range() const {
     constexpr int64_t most = std::numeric_limits<int32_t>::max();
-    TORCH_CHECK_VALUE(sizes.queries <= most && sizes.samples() <= most && sizes.heads * sizes.depth <= most / 8,
+    TORCH_CHECK_VALUE(sizes.queries <= most && sizes.samples() <= most && sizes.heads * sizes.depth <= most / 8 &&
+                          sizes.tokens * sizes.heads * sizes.depth <= most,
                       "too large for the CUDA kernels: ", sizes.queries, " queries of ", sizes.samples(), " points, ",
-                      sizes.heads, " heads of ", sizes.depth, " channels");
+                      sizes.tokens, " tokens of ", sizes.heads, " heads of ", sizes.depth, " channels");
   }
 
   // Levels on the CPU are checked here; those on the device in the kernel, so that nothing waits for it.

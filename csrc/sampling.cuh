@@ -25,13 +25,12 @@ constexpr int kMaxGroups = 32;  // groups of a block; bounds its shared memory
 template <typename T>
 using Accumulate = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Points whose sums over lanes are taken together.
-template <typename A>
-constexpr int kBatch = 16 / sizeof(A);
+constexpr int kBatch = 4;        // points whose sums over lanes are taken together
+constexpr unsigned kBand = 4;    // rows of a level that the queries of a block come from
 
 // Points of kind P that are prepared at once, whole batches of them: as many as leave room for other blocks.
-template <typename P, typename A>
-constexpr int kTile = 512 / sizeof(P) / kBatch<A> * kBatch<A>;
+template <typename P>
+constexpr int kTile = 512 / sizeof(P) / kBatch * kBatch;
 
 __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ double widen(double x) { return x; }
@@ -59,6 +58,15 @@ __device__ __forceinline__ T narrow(double x) {
 template <typename T, int V>
 struct alignas(sizeof(T) * V) Pack {
   T at[V];
+
+  __device__ __forceinline__ Accumulate<T> operator[](int v) const {
+    if constexpr (std::is_same_v<T, __nv_bfloat16> && V % 2 == 0) {  // of a word: one instruction where nvcc makes two
+      const unsigned word = reinterpret_cast<const unsigned*>(at)[v / 2];
+      return __uint_as_float(v % 2 ? word & 0xffff0000u : word << 16);
+    } else {
+      return widen(at[v]);
+    }
+  }
 };
 
 template <typename T, int V>
@@ -66,11 +74,29 @@ __device__ __forceinline__ Pack<T, V> load_pack(const T* from) {
   return *reinterpret_cast<const Pack<T, V>*>(from);
 }
 
-// A point: its corners' tokens (top left, top right, bottom left, bottom right; -1 outside) and their shares, which are
-// bilinear weight times attention weight (0 outside).
+// V channels of the value that begins `corner` numbers behind `base`. Left to itself nvcc works the address out anew for
+// each corner, from the start of the array, in five instructions; this is two.
+template <int V, typename T>
+__device__ __forceinline__ Pack<T, V> load_corner(const T* base, int32_t corner) {
+#ifdef __CUDACC__
+  using Word = std::conditional_t<sizeof(T) * V == 16, uint4,
+                                  std::conditional_t<sizeof(T) * V == 8, uint2,
+                                                     std::conditional_t<sizeof(T) * V == 4, unsigned, unsigned short>>>;
+  static_assert(sizeof(Word) == sizeof(Pack<T, V>));
+  const Word* at;
+  asm("mad.wide.u32 %0, %1, %2, %3;" : "=l"(at) : "r"(corner), "n"(sizeof(T)), "l"(base));
+  const Word word = __ldg(at);
+  return *reinterpret_cast<const Pack<T, V>*>(&word);
+#else
+  return load_pack<T, V>(base + corner);
+#endif
+}
+
+// A point: where its corners' values begin behind those of token 0 (top left, top right, bottom left, bottom right; -1
+// outside), counted in numbers; and the corners' shares: bilinear weight times attention weight (0 outside).
 template <typename A>
 struct alignas(16) Point {
-  int32_t token[4];
+  int32_t corner[4];
   A share[4];
 };
 
@@ -88,10 +114,25 @@ struct alignas(16) Tile {
   int32_t padding[4];
 };
 
-// What a lane has of up to four sums.
-template <typename A>
-struct alignas(16) Partial {
-  A at[4];
+// Divides by what the host knows, without dividing: exact for what is below 2^31 (Granlund and Montgomery, 1994).
+struct Divisor {
+  unsigned by, factor, shift;
+
+  explicit Divisor(int64_t by_) : by(static_cast<unsigned>(by_)), shift(0) {
+    while ((uint64_t{1} << shift) < by) ++shift;
+    factor = static_cast<unsigned>((((uint64_t{1} << shift) - by) << 32) / by + 1);
+  }
+
+  __device__ unsigned operator()(unsigned x) const { return (__umulhi(x, factor) + x) >> shift; }
+};
+
+struct Launch {
+  int lanes;
+  int threads;
+  unsigned blocks;
+  Divisor chunks;  // of the queries of a head, one to a block
+  Divisor heads;
+  Divisor points;  // of a level
 };
 
 __device__ __forceinline__ Level level_at(const DeviceLevels& levels, int l) {
@@ -116,33 +157,52 @@ __device__ inline void check_levels(const Sizes& sizes, const DeviceLevels& leve
   assert(expected == sizes.tokens && "spatial_shapes do not fit the tokens of value");
 }
 
-// One point at (x, y), fractions of its level. 32 bits hold what is inside: there are fewer tokens than 2^31.
+// One point at (x, y), fractions of its level; `stride` numbers lie from one token to the next. 32 bits hold what is
+// inside: a head's values of an image are fewer than 2^31.
 template <typename P, typename A>
-__device__ __forceinline__ P place(const Level& level, int64_t tokens, A x, A y, A weight) {
+__device__ __forceinline__ P place(const Level& level, int64_t tokens, unsigned stride, A x, A y, A weight) {
   const int columns = static_cast<int>(level.width), rows = static_cast<int>(level.height);
   const A width = static_cast<A>(columns), height = static_cast<A>(rows);
   x = x * width - A(0.5);
   y = y * height - A(0.5);
   P point = {};
-  // False for what is not a number, and where the level is empty.
-  const bool reached = x > A(-1) && x < width && y > A(-1) && y < height && columns > 0 && rows > 0;
-  const A left = reached ? floor(x) : A(0), top = reached ? floor(y) : A(0);
+  const bool reached = x > A(-1) && x < width && y > A(-1) && y < height;  // false for what is not a number
+  const A left = reached ? floor(x) : A(-2), top = reached ? floor(y) : A(-2);
   const A right = x - left, down = y - top;
   const int column = static_cast<int>(left), row = static_cast<int>(top);
+  // Without sign, so that sizes that do not fit wrap around.
+  const unsigned first = static_cast<unsigned>(level.start) + static_cast<unsigned>(row) * columns + column;
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
     const int at_column = column + c % 2, at_row = row + c / 2;
-    // Without sign, so that sizes that do not fit wrap around.
-    const unsigned token = static_cast<unsigned>(level.start) + static_cast<unsigned>(at_row) * columns + at_column;
-    const bool inside = reached && at_column >= 0 && at_column < columns && at_row >= 0 && at_row < rows &&
+    const unsigned token = first + (c / 2 ? columns : 0) + c % 2;
+    const bool inside = at_column >= 0 && at_column < columns && at_row >= 0 && at_row < rows &&
                         token < static_cast<unsigned>(tokens);
-    point.token[c] = inside ? static_cast<int>(token) : -1;
-    point.share[c] = inside ? weight * (c % 2 ? right : 1 - right) * (c / 2 ? down : 1 - down) : A(0);
+    point.corner[c] = inside ? static_cast<int>(token * stride) : -1;
+    point.share[c] = inside ? (weight * (c / 2 ? down : 1 - down)) * (c % 2 ? right : 1 - right) : A(0);
   }
   if constexpr (std::is_same_v<P, SlopedPoint<A>>) {
     if (reached) point.right = right, point.down = down, point.along_x = weight * width, point.along_y = weight * height;
   }
   return point;
+}
+
+// The query that stands at a place in the order in which blocks take them. Where there are as many queries as tokens,
+// each is about a token: then neighbours in both directions stand together, `kBand` rows of a level column by column, so
+// that a block reads fewer pixels.
+__device__ inline unsigned query_at(unsigned place, const Sizes& sizes, const DeviceLevels& levels) {
+  if (sizes.queries != sizes.tokens || place >= sizes.queries) return place;
+  for (int l = 0; l < sizes.levels; ++l) {
+    const Level level = level_at(levels, l);
+    const unsigned width = static_cast<unsigned>(level.width), height = static_cast<unsigned>(level.height);
+    const unsigned within = place - static_cast<unsigned>(level.start);
+    if (within >= width * height) continue;
+    const unsigned band = within / (kBand * width), in_band = within - band * kBand * width;
+    const unsigned rows = height - band * kBand < kBand ? height - band * kBand : kBand;
+    const unsigned query = place - in_band + in_band % rows * width + in_band / rows;
+    return query < sizes.queries ? query : place;
+  }
+  return place;
 }
 
 // The work of a thread on one (image, query, head), which it shares with the lanes of its group: a power of two, so
@@ -151,37 +211,45 @@ __device__ __forceinline__ P place(const Level& level, int64_t tokens, A x, A y,
 template <typename T, typename C, typename P>
 struct Task {
   using A = Accumulate<T>;
-  using Tile = detrbench::Tile<P, kTile<P, A>>;
+  static constexpr int kPoints = kTile<P>;
+  using Tile = detrbench::Tile<P, kPoints>;
 
   const Sizes& sizes;
   const DeviceLevels& levels;
+  const Launch& launch;
   const C* locations;
   Tile& tile;
-  int lanes, lane;       // of the group; of this thread
-  int points;            // of the query and head, over all levels
-  bool active;           // the last groups of a head may have no query
-  int64_t row;           // of the query and head, in arrays by (image, query, head)
-  int64_t first_value;   // where the head's values begin
-  unsigned token_bytes;  // from one of them to the next
+  int lanes, lane, group;  // lanes of the group; this thread's among them; the group's number in the block
+  int points;              // of the query and head, over all levels
+  bool active;             // the last groups of a head may have no query
+  int64_t row;             // of the query and head, in arrays by (image, query, head)
+  int64_t first_value;     // where the head's values begin
+  unsigned stride;         // numbers from one of them to the next
 
-  __device__ Task(const Sizes& sizes_, const DeviceLevels& levels_, int lanes_, const C* locations_, Tile* tiles)
+  // `queries` is shared memory for the queries of the block's groups. All threads of the block must come here.
+  __device__ Task(const Sizes& sizes_, const DeviceLevels& levels_, const Launch& launch_, const C* locations_,
+                  Tile* tiles, unsigned* queries)
       : sizes(sizes_),
         levels(levels_),
+        launch(launch_),
         locations(locations_),
-        tile(tiles[threadIdx.x / lanes_]),
-        lanes(lanes_),
-        lane(threadIdx.x % lanes_),
+        tile(tiles[threadIdx.x / launch_.lanes]),
+        lanes(launch_.lanes),
+        lane(threadIdx.x % launch_.lanes),
+        group(threadIdx.x / launch_.lanes),
         points(static_cast<int>(sizes.levels * sizes.points)),
-        token_bytes(static_cast<unsigned>(sizes.heads * sizes.depth * sizeof(T))) {
-    const unsigned groups = blockDim.x / lanes;
-    const unsigned chunks = (static_cast<unsigned>(sizes.queries) + groups - 1) / groups;
-    const unsigned query = blockIdx.x % chunks * groups + threadIdx.x / lanes;
-    const unsigned in_images = blockIdx.x / chunks, heads = static_cast<unsigned>(sizes.heads);
+        stride(static_cast<unsigned>(sizes.heads * sizes.depth)) {
+    const unsigned in_images = launch.chunks(blockIdx.x), chunk = blockIdx.x - in_images * launch.chunks.by;
+    const unsigned image = launch.heads(in_images), head = in_images - image * launch.heads.by;
+    if (threadIdx.x < groups()) queries[threadIdx.x] = query_at(chunk * groups() + threadIdx.x, sizes, levels);
+    __syncthreads();
+    const unsigned query = queries[group];
     active = query < sizes.queries;
-    row = (in_images / heads * sizes.queries + query) * heads + in_images % heads;
-    first_value = (in_images / heads * sizes.tokens * sizes.heads + in_images % heads) * sizes.depth;
+    row = (image * sizes.queries + query) * sizes.heads + head;
+    first_value = (image * sizes.tokens * sizes.heads + head) * sizes.depth;
   }
 
+  __device__ unsigned groups() const { return blockDim.x / lanes; }
   __device__ int64_t first_point() const { return row * points; }
   __device__ int64_t first_channel() const { return row * sizes.depth; }
 
@@ -201,7 +269,7 @@ struct Task {
   // warp must call it.
   template <typename Weight, typename Body>
   __device__ __forceinline__ void for_each_tile(const Weight& weight, bool again, const Body& body) const {
-    constexpr int most = kTile<P, A>;
+    constexpr int most = kPoints;
     for (int first = 0; first < points; first += most) {
       const int count = points - first < most ? points - first : most;
       if (!again || points > most) {
@@ -231,39 +299,52 @@ struct Task {
   __device__ __forceinline__ P prepared(int number, const Weight& weight) const {
     const int64_t at = first_point() + number;
     const Pack<C, 2> location = load_pack<C, 2>(locations + 2 * at);
-    const int level = static_cast<unsigned>(number) / static_cast<unsigned>(sizes.points);
-    return place<P, A>(level_at(levels, level), sizes.tokens, widen(location.at[0]), widen(location.at[1]), weight(at));
+    return place<P, A>(level_at(levels, launch.points(number)), sizes.tokens, stride, widen(location.at[0]),
+                       widen(location.at[1]), weight(at));
   }
 };
 
 // For `count` points of the task's tile: calls body(number in the tile, point, terms), which sets N terms of this lane,
 // and then on one lane finish(number, sums), with the sums of these over the lanes. Every lane of the warp must call it;
 // the points of a group that is not active are anything.
-template <int N, typename Task, typename A, typename Body, typename Finish>
-__device__ __forceinline__ void sum_points(const Task& task, int count, Partial<A> (*room)[kThreads], const Body& body,
-                                           const Finish& finish) {
-  const int first_lane = threadIdx.x - task.lane;
-  for (int first = 0; first < count; first += kBatch<A>) {
+template <int N, typename A, typename Task, typename Body, typename Finish>
+__device__ __forceinline__ void sum_points(const Task& task, int count, const Body& body, const Finish& finish) {
+  for (int first = 0; first < count; first += kBatch) {
+    A terms[kBatch][N] = {};
 #pragma unroll
-    for (int b = 0; b < kBatch<A>; ++b) {
-      if (first + b >= count) break;
-      const auto point = task.tile.points[first + b];
-      A terms[N] = {};
-      body(first + b, point, terms);
-#pragma unroll
-      for (int n = 0; n < N; ++n) room[b][threadIdx.x].at[n] = terms[n];
+    for (int b = 0; b < kBatch; ++b) {
+      if (first + b < count) body(first + b, task.tile.points[first + b], terms[b]);
     }
-    __syncwarp();
-    for (int b = task.lane; b < kBatch<A> && first + b < count && task.active; b += task.lanes) {
-      A sums[N] = {};
-      for (int lane = first_lane; lane < first_lane + task.lanes; ++lane) {
+    // Two lanes give each other half of their points, and add what they are given to those that they keep.
+    int step = task.lanes / 2, mine = first, kept = kBatch;
 #pragma unroll
-        for (int n = 0; n < N; ++n) sums[n] += room[b][lane].at[n];
+    for (int half = kBatch / 2; half > 0; half /= 2) {
+      if (step == 0) break;
+      const bool upper = task.lane & step;
+#pragma unroll
+      for (int b = 0; b < half; ++b) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+          const A given = upper ? terms[b][n] : terms[b + half][n], own = upper ? terms[b + half][n] : terms[b][n];
+          terms[b][n] = own + __shfl_xor_sync(0xffffffffu, given, step);
+        }
       }
-      finish(first + b, sums);
+      mine += upper ? half : 0;
+      kept = half;
+      step /= 2;
     }
-    __syncwarp();  // the room is free again, and all lanes may read what was written
+    const int same = step > 0 ? 2 * step : 1;  // lanes that are left with the same points
+    const bool finishes = task.active && task.lane % static_cast<unsigned>(same) == 0;
+    for (; step > 0; step /= 2) {
+#pragma unroll
+      for (int n = 0; n < N; ++n) terms[0][n] += __shfl_xor_sync(0xffffffffu, terms[0][n], step);
+    }
+#pragma unroll
+    for (int b = 0; b < kBatch; ++b) {
+      if (finishes && b < kept && mine + b < count) finish(mine + b, terms[b]);
+    }
   }
+  __syncwarp();  // all lanes may read what was written
 }
 
 }  // namespace detrbench

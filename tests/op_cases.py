@@ -36,6 +36,7 @@ PYRAMID = ((12, 9), (6, 5), (3, 3), (2, 1))
 CASES = [
     Case("as in the detectors", PYRAMID, images=2, queries=30, heads=8),
     Case("many queries on few tokens", ((5, 7), (3, 4)), images=2, queries=200, heads=3),
+    Case("as many queries as tokens", ((9, 7), (4, 5), (1, 3)), images=2, queries=86, heads=3),
     Case("few queries on many tokens", ((40, 30), (20, 15)), queries=3, heads=4),
     Case("one channel", ((5, 7), (3, 4)), images=2, depth=1),
     Case("three channels", ((5, 7), (3, 4)), depth=3),

@@ -119,6 +119,26 @@ inline float4 atomicAdd(float4* to, float4 x) {
   return before;
 }
 
+template <typename A>
+A atomicExch(A* to, A x) {
+  const A before = *to;
+  *to = x;
+  return before;
+}
+template <typename A>
+A atomicCAS(A* to, A expected, A x) {
+  const A before = *to;
+  if (before == expected) *to = x;
+  return before;
+}
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>((uint64_t{a} * b) >> 32); }
+inline float __uint_as_float(unsigned x) {
+  float made;
+  std::memcpy(&made, &x, sizeof(made));
+  return made;
+}
+
 using __half = c10::Half;
 using __nv_bfloat16 = c10::BFloat16;
 inline float __half2float(__half x) { return static_cast<float>(x); }
