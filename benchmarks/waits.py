@@ -3,7 +3,8 @@
 Tensors can be made to say that they lie on another device, while a CPU computes them. What would hold a CUDA stream up
 is counted under the line of detrbench that asks for it: reading a value, copies to the host, copies to the device that
 are not asynchronous, and operations whose result has a size that only the values tell. Mixing tensors of both places is
-the error that CUDA makes of it.
+the error that CUDA makes of it. Asynchronous copies to the device are counted apart: they hold nobody up, yet no CUDA
+graph can repeat them.
 
     detector = far(detector)
     with Waits() as waits:
@@ -44,6 +45,8 @@ DATA_DEPENDENT = {
     "unique_consecutive",
     "unique_dim",
 }
+# With a value of the device, which is read for it.
+FILLS = {"masked_fill", "masked_fill_"}
 COPIES = {"_to_copy", "copy_"}
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index", "_unsafe_index_put"}
 Moved = TypeVar("Moved", Tensor, nn.Module)
@@ -96,11 +99,13 @@ class Waits(TorchDispatchMode):
 
     Attributes:
         by_place: how often, by operation and the innermost line of detrbench.
+        uploads: copies to the device, waited for or not, by that line.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.by_place: Counter[str] = Counter()
+        self.uploads: Counter[str] = Counter()
 
     @property
     def total(self) -> int:
@@ -125,6 +130,10 @@ class Waits(TorchDispatchMode):
         here = any(isinstance(leaf, Far) for leaf in leaves)
         device = kwargs.get("device")
         there = here if device is None else torch.device(device).type == DEVICE.type
+        if name == "copy_":
+            there = isinstance(args[0], Far)
+        if there and crosses(name, leaves, here, there):
+            self.uploads[caller()] += 1
         if holds_up(name, leaves, here, there, bool(kwargs.get("non_blocking", False))):
             self.by_place[f"{name} at {caller()}"] += 1
         elif here and name not in COPIES:
@@ -147,14 +156,21 @@ def holds_up(name: str, leaves: list[Any], here: bool, there: bool, asynchronous
         asynchronous: the caller asked for a copy that nobody waits for.
     """
     if name in COPIES:
-        ends = [isinstance(leaf, Far) for leaf in leaves if isinstance(leaf, Tensor)]
-        crosses = ends[0] != ends[1] if name == "copy_" else here != there
-        return crosses and not (there and asynchronous)
+        return crosses(name, leaves, here, there) and not (there and asynchronous)
     if not here:
         return False
+    if name in FILLS:
+        return isinstance(leaves[2], Far)
     if name in INDEXING:
         return any(isinstance(leaf, Tensor) and (uploads(leaf) or leaf.dtype == torch.bool) for leaf in leaves[1:])
     return name in DATA_DEPENDENT
+
+
+def crosses(name: str, leaves: list[Any], here: bool, there: bool) -> bool:
+    """Whether a call is a copy from one side to the other; arguments as for `holds_up`."""
+    if name == "copy_":
+        return isinstance(leaves[0], Far) != isinstance(leaves[1], Far)
+    return name in COPIES and here != there
 
 
 def uploads(leaf: Any) -> bool:

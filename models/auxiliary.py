@@ -109,6 +109,6 @@ class DamLoss(LossTerm):
 @torch.no_grad()
 def most_attended(attention: Tensor, padding: Tensor, counts: list[int]) -> Tensor:
     """(B, S) attention map -> (B, S) with 1 on each image's `counts` largest values off the padding, 0 elsewhere."""
-    ranked = attention.masked_fill(padding, attention.min() - 1).topk(max(counts), dim=1).indices
+    ranked = torch.where(padding, attention.min() - 1, attention).topk(max(counts), dim=1).indices
     chosen = torch.arange(max(counts), device=ranked.device) < upload(torch.tensor(counts), ranked.device)[:, None]
     return torch.zeros_like(attention).scatter(1, ranked, chosen.to(attention.dtype))

@@ -14,7 +14,7 @@ from detrbench.models.layers import with_whole_gradient
 from detrbench.models.positions import grid_positions, index_positions
 from detrbench.models.precision import full_type
 from detrbench.models.tokens import Tokens
-from detrbench.models.transfer import upload
+from detrbench.models.transfer import written
 
 
 class Pyramid(nn.Module, Neck):
@@ -60,7 +60,7 @@ class Pyramid(nn.Module, Neck):
         valid = [torch.stack([(~p[:, 0]).sum(1), (~p[:, :, 0]).sum(1)], -1) for p in paddings]
         shapes, starts = level_geometry(sizes, levels[0].device)
         if masks is None:
-            image_sizes = upload(torch.tensor([image_size[::-1]] * batch), levels[0].device)
+            image_sizes = written(image_size[::-1], levels[0].device).expand(batch, -1)
         else:
             image_sizes = torch.stack([(~masks[:, 0]).sum(1), (~masks[:, :, 0]).sum(1)], -1)
         return Tokens(
@@ -166,4 +166,5 @@ def level_geometry(sizes: list[tuple[int, int]], device: torch.device) -> tuple[
     starts = [0]
     for height, width in sizes[:-1]:
         starts.append(starts[-1] + height * width)
-    return upload(torch.tensor(sizes), device), upload(torch.tensor(starts), device)
+    shapes = written([cells for size in sizes for cells in size], device).view(-1, 2)
+    return shapes, written(starts, device)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from detrbench.models.transfer import upload
+from detrbench.models.transfer import written
 
 # ImageNet's, by colour: red, green, blue.
 MEAN = (0.485, 0.456, 0.406)
@@ -14,6 +13,5 @@ STD = (0.229, 0.224, 0.225)
 
 def unit_range(images: Tensor) -> Tensor:
     """(B, 3, H, W) normalised images -> the same, back in [0, 1]."""
-    exact = torch.tensor([MEAN, STD], dtype=images.dtype)
-    mean, std = upload(exact, images.device).view(2, 3, 1, 1)
+    mean, std = written([*MEAN, *STD], images.device, images.dtype).view(2, 3, 1, 1)
     return images * std + mean

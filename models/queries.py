@@ -18,7 +18,6 @@ from detrbench.models.positions import box_positions
 from detrbench.models.precision import in_full
 from detrbench.models.proposals import ProposalHead
 from detrbench.models.tokens import Encoded, Outputs, Prediction, Queries, Tokens, gather_tokens
-from detrbench.models.transfer import upload
 
 # Of so many times the tokens that are wanted, those that stand beside a better one are found (Salience-DETR).
 CANDIDATES = 4
@@ -144,7 +143,7 @@ def best_apart(scores: Tensor, tokens: Tokens, count: int) -> Tensor:
     candidates = scores.topk(min(CANDIDATES * count, scores.shape[1]), dim=1)
     if scores.is_meta:  # which tokens are apart is no matter of shapes
         return candidates.indices[:, :count]
-    column, row, level = (upload(places, scores.device)[candidates.indices] for places in cell_places(tokens.sizes))
+    column, row, level = (each[candidates.indices] for each in cell_places(tokens.sizes, scores.device))
     squares = torch.stack([column - 1, row - 1, column + 1, row + 1], -1).to(in_full(scores))
     # Levels and images lie side by side, too far apart to overlap, so that one suppression serves all of them.
     image = torch.arange(len(scores), device=scores.device)[:, None]
@@ -156,14 +155,14 @@ def best_apart(scores: Tensor, tokens: Tokens, count: int) -> Tensor:
     return candidates.indices.gather(1, order[:, :count])
 
 
-def cell_places(sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor, Tensor]:
+def cell_places(sizes: list[tuple[int, int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """(S,) column, row and level of each token of levels of these sizes (height, width)."""
     places = [
         torch.stack(
             [
-                torch.arange(width).repeat(height),
-                torch.arange(height).repeat_interleave(width),
-                torch.full((height * width,), level),
+                torch.arange(width, device=device).repeat(height),
+                torch.arange(height, device=device)[:, None].expand(-1, width).flatten(),
+                torch.full((height * width,), level, device=device),
             ]
         )
         for level, (height, width) in enumerate(sizes)

@@ -118,7 +118,7 @@ def _record(
         protocol_version=protocol.version,
         convention=protocol.convention + remark_of(detector),
         device=machine.name(parameter.device),
-        dtype=str(parameter.dtype).removeprefix("torch."),
+        dtype=timing.computed_in(detector, protocol),
         batch_size=protocol.batch_size,
         height=height,
         width=width,
@@ -171,13 +171,14 @@ def _parts_of(detector: nn.Module, protocol: LatencyProtocol) -> dict[str, float
     if protocol.mode not in ("eager", "optimised"):
         return {}
     images = timing.noise(protocol.batch_size, *timing.size_of(detector, protocol), protocol.seed)
-    return by_part(timing.in_form(detector, protocol), images.to(next(detector.parameters())))
+    return by_part(timing.in_form(detector, protocol), images.to(next(detector.parameters())), protocol)
 
 
-def by_part(detector: nn.Module, images: Tensor, rounds: int = PART_ROUNDS) -> dict[str, float]:
-    """Median milliseconds of each part, and "other"; see `worker.clock.by_part`."""
+def by_part(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> dict[str, float]:
+    """Median milliseconds of each part in the protocol's precision, and "other"; see `worker.clock.by_part`."""
     elsewhere = remote.of(detector)
     if elsewhere is not None:
-        return elsewhere.by_part(images, rounds)
+        return elsewhere.by_part(images, PART_ROUNDS)
     with evaluating(detector):
-        return clock.by_part(lambda: detector(images, None), modules_by_part(detector), images.device, rounds)
+        run = timing.forward(detector, protocol)
+        return clock.by_part(lambda: run(images), modules_by_part(detector), images.device, PART_ROUNDS)

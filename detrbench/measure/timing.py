@@ -27,7 +27,7 @@ from detrbench.external.detector import Adapted
 from detrbench.measure import machine
 from detrbench.measure.inference import Progress, evaluating
 from detrbench.measure.inputs import Size, detr_size, val2017_first_100
-from detrbench.measure.protocols.latency import MODES, LatencyProtocol
+from detrbench.measure.protocols.latency import MODES, PRECISIONS, LatencyProtocol
 from detrbench.models.export import RUNTIMES, TOLERANCE, differences, export_onnx
 from detrbench.worker import clock
 
@@ -200,22 +200,39 @@ def _window(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> W
     if elsewhere is None:
         run = _runner(detector, images, protocol)
         return lambda images, seconds: clock.window(lambda: run(images), images.device, seconds)
-    if protocol.mode != "eager":
-        raise EnvironmentLacking(f"in another interpreter nothing is timed {MODES[protocol.mode]}")
+    if not protocol.as_it_is:
+        how = f"{MODES[protocol.mode]}, in {PRECISIONS[protocol.precision]}"
+        raise EnvironmentLacking(f"in another interpreter nothing is timed {how}")
     return elsewhere.window
 
 
 def _runner(detector: nn.Module, images: Tensor, protocol: LatencyProtocol) -> Run:
     """The detector as the protocol's mode runs it."""
     detector = in_form(detector, protocol)
-    if protocol.mode == "compiled":
-        compiled = torch.compile(detector, dynamic=False)
-        return lambda images: compiled(images, None)
-    if protocol.mode == "cuda_graph":
-        return _graphed(detector, images)
     if protocol.mode in RUNTIMES:
         return _exported(detector, images, protocol.mode)
-    return lambda images: detector(images, None)
+    run = forward(torch.compile(detector, dynamic=False) if protocol.mode == "compiled" else detector, protocol)
+    return _graphed(run, images) if protocol.mode == "cuda_graph" else run
+
+
+def forward(detector: Callable[..., Any], protocol: LatencyProtocol) -> Run:
+    """A forward without padding in the protocol's precision."""
+    if protocol.precision == "float32":
+        return lambda images: detector(images, None)
+    dtype, graph = getattr(torch, protocol.precision), protocol.mode == "cuda_graph"
+
+    def under_autocast(images: Tensor) -> Any:
+        # A cast that is kept for later uses must not be shared between a graph and what runs outside of it.
+        with torch.autocast(images.device.type, dtype, cache_enabled=not graph):
+            return detector(images, None)
+
+    return under_autocast
+
+
+def computed_in(detector: nn.Module, protocol: LatencyProtocol) -> str:
+    """The type of the large products: the detector's own, but for autocast."""
+    own = str(next(detector.parameters()).dtype).removeprefix("torch.")
+    return own if protocol.precision == "float32" else protocol.precision
 
 
 def in_form(detector: nn.Module, protocol: LatencyProtocol) -> nn.Module:
@@ -225,14 +242,14 @@ def in_form(detector: nn.Module, protocol: LatencyProtocol) -> nn.Module:
 
 def try_mode(detector: nn.Module, protocol: LatencyProtocol) -> None:
     """Runs a detector once as the protocol does; raises whatever keeps it from that mode."""
-    if protocol.mode != "eager":
+    if not protocol.as_it_is:
         parameter = next(detector.parameters())
         images = noise(protocol.batch_size, *size_of(detector, protocol), protocol.seed).to(parameter)
         with evaluating(detector):
             _window(detector, images, protocol)(images, 0.0)
 
 
-def _graphed(detector: nn.Module, images: Tensor) -> Run:
+def _graphed(run: Run, images: Tensor) -> Run:
     """Replays one captured forward; work that waits for the device in the middle cannot be captured."""
     if not images.is_cuda:
         raise EnvironmentLacking("CUDA graphs need a CUDA device", hint="use the protocol `common` on a CPU")
@@ -240,11 +257,11 @@ def _graphed(detector: nn.Module, images: Tensor) -> Run:
     aside.wait_stream(torch.cuda.current_stream(images.device))
     with torch.cuda.stream(aside):
         for _ in range(3):  # lazy initialisation must be over before the capture
-            detector(images, None)
+            run(images)
     torch.cuda.current_stream(images.device).wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        kept = detector(images, None)
+        kept = run(images)
 
     def replay(_: Tensor) -> Any:
         graph.replay()

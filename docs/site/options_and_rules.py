@@ -48,10 +48,10 @@ def measures() -> str:
 
 
 def rules() -> str:
-    """A row a protocol of GFLOPs and of AP, with its rule in words."""
+    """A row a protocol of GFLOPs, of latency and of AP, with its rule in words."""
     rows = (
         [code(rule.name), MEASURES[measure].label, rule.title, rule.convention]
-        for measure in ("complexity", "accuracy")
+        for measure in ("complexity", "latency", "accuracy")
         for rule in protocols.of(measure).values()
     )
     return table(("protocol", "of", "for", "rule"), rows)

@@ -103,7 +103,7 @@ class ForegroundSelector(nn.Module):
         """(B, S) scores of tokens as the proposal head projects them; (B, S), the same with the least on padding."""
         features = proposal_head.project(tokens.features + tokens.positions, tokens.proposals()[1])
         found: Tensor = self(features, tokens.sizes)
-        return found, found.masked_fill(tokens.padding, found.min()) if tokens.padded else found
+        return found, torch.where(tokens.padding, found.min(), found) if tokens.padded else found
 
     def forward(self, features: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
         """(B, S, C) features of levels of the given sizes -> (B, S), without sigmoid."""

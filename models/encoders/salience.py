@@ -98,7 +98,7 @@ class SalienceEncoder(nn.Module, Encoder):
         indices, values, start = [], [], 0
         levels = salience.split(tokens.cells, 1), tokens.padding.split(tokens.cells, 1)
         for level, padding, count in zip(*levels, map(max, zip(*counts))):
-            best = level.masked_fill(padding, level.min()).topk(count, dim=1)
+            best = torch.where(padding, level.min(), level).topk(count, dim=1)
             indices.append(best.indices + start)
             values.append(best.values)
             start += level.shape[1]

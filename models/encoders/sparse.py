@@ -72,7 +72,7 @@ class SparseEncoder(nn.Module, Encoder):
         ranking = scores.masked_fill(tokens.padding, float("-inf")) if tokens.padded else scores
         kept = ranking.topk(max(counts), dim=1).indices  # (B, n)
         if tokens.padded:
-            scores = scores.masked_fill(tokens.padding, scores.min())
+            scores = torch.where(tokens.padding, scores.min(), scores)
 
         position = gather_tokens(tokens.positions, kept)
         reference_points = gather_tokens(tokens.encoder_reference_points().flatten(2), kept)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from detrbench import cli
 from detrbench.data.loading import Batch
-from detrbench.measure import latency, protocols
+from detrbench.measure import latency, protocols, timing
+from detrbench.measure.inference import evaluating
 from detrbench.models.detector import Detector
 from detrbench.training import optimiser
 from detrbench.training.execution import Precision
@@ -112,11 +113,29 @@ def test_a_step_waits_for_the_device_as_often_as_is_counted_without_one(family: 
     assert len(waits) == expected, waits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_forward_is_captured_in_a_graph(family: str) -> None:
-    protocol = protocols.get("latency", "cuda_graph").at(96, 128, rounds=2)
+# NMS between the queries of Salience-DETR waits, as tests/models/test_forward_waits.py says.
+GRAPHED = [family for family in FAMILIES if family != "salience_detr"]
+
+
+@pytest.mark.parametrize("name", ["cuda_graph", "bfloat16_cuda_graph_batch4"])
+@pytest.mark.parametrize("family", GRAPHED)
+def test_a_forward_is_captured_in_a_graph(family: str, name: str) -> None:
+    protocol = protocols.get("latency", name).at(96, 128, rounds=2)
     record = latency.measure({family: small(family, CLASSES).cuda()}, protocol)[family]
     assert record.median_ms.value > 0
+
+
+@pytest.mark.parametrize("family", GRAPHED)
+def test_a_replay_predicts_what_the_forward_does(family: str) -> None:
+    protocol = protocols.get("latency", "cuda_graph").at(96, 128)
+    detector, images = small(family, CLASSES).cuda(), timing.noise(2, 96, 128, seed=0).cuda()
+    with evaluating(detector):
+        expected = timing.forward(detector, protocol)(images).pred_boxes.clone()
+        replay = timing._runner(detector, images, protocol)
+        detector(timing.noise(2, 128, 96, seed=1).cuda(), None)  # what the graph reads is its own
+        found = replay(images).pred_boxes
+    apart = torch.cdist(expected, found, p=float("inf")).amin(-1)  # near ties may change places
+    assert float(apart.median()) < 1e-4
 
 
 SUITE = """
@@ -131,7 +150,7 @@ scales:
      model: {width: 16, hidden_dim: 64, num_heads: 4, ffn_dim: 128, num_queries: 30, num_encoder_layers: 2,
              num_decoder_layers: 2}}
 measure: [complexity, accuracy, latency, memory, dam, pictures]
-protocols: [cuda_graph, batch4]
+protocols: [cuda_graph, batch4, bfloat16, bfloat16_cuda_graph_batch4]
 """
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from detrbench import models
 from detrbench.errors import EnvironmentLacking
 from detrbench.measure import latency, protocols, timing
-from detrbench.measure.protocols.latency import Mode
+from detrbench.measure.protocols.latency import MODES, Mode
 from detrbench.worker.clock import window
 
 PROTOCOL = protocols.get("latency").at(8, 8, rounds=7)
@@ -197,6 +198,35 @@ def test_cuda_graphs_need_cuda() -> None:
         latency.measure({"A": Sleeper([], "A")}, dataclasses.replace(PROTOCOL, mode="cuda_graph"))
 
 
+class Computing(Sleeper):
+    """Notes the type that its products come in."""
+
+    def forward(self, images: Tensor, masks: Tensor | None) -> SimpleNamespace:
+        self.log.append(str((images[..., :1] @ images[..., :1, :]).dtype))
+        return super().forward(images, masks)
+
+
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_bfloat16_is_computed_in_around_weights_that_stay(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+    monkeypatch.setattr(torch, "compile", lambda module, dynamic: module)
+    log: list[str] = []
+    detector = Computing(log, "A", 0.0)
+    protocol = dataclasses.replace(PROTOCOL, mode=mode, precision="bfloat16")
+    timing.try_mode(detector, protocol)
+    assert log.pop(0) == "torch.bfloat16"  # whatever keeps it from that type is found before anything is timed
+    record = latency.measure({"A": detector}, protocol)["A"]
+    assert set(log) == {"torch.bfloat16", "A"}
+    assert (record.dtype, next(detector.parameters()).dtype) == ("bfloat16", torch.float32)
+    assert "bfloat16 under autocast (weights in float32)" in record.convention
+
+
+def test_without_autocast_the_type_is_that_of_the_weights() -> None:
+    log: list[str] = []
+    record = latency.measure({"A": Computing(log, "A", 0.0).to(torch.float64)}, PROTOCOL)["A"]
+    assert set(log) == {"torch.float64", "A"}
+    assert record.dtype == "float64"
+
+
 def test_quick_form_has_one_process() -> None:
     whole = protocols.get("latency")
     assert (whole.processes, whole.at(96, 96).processes) == (3, 1)
@@ -255,7 +285,7 @@ def test_warm_up_lasts_its_time_and_is_bounded(slower: float, longest: float) ->
 
 def test_hooks_are_removed() -> None:
     sleeper = Sleeper([], "A", 0.0)
-    latency.by_part(sleeper, torch.zeros(1, 3, 8, 8))
+    latency.by_part(sleeper, torch.zeros(1, 3, 8, 8), PROTOCOL)
     assert not sleeper.encoder._forward_hooks
     assert not sleeper.encoder._forward_pre_hooks
 
@@ -358,7 +388,8 @@ def test_each_part_has_its_own_time_and_the_rest_is_other(monkeypatch: pytest.Mo
         def forward(self, images: Tensor, masks: None) -> Tensor:
             return self.rest(self.heads(self.encoder(images)))
 
-    assert latency.by_part(Parts(), torch.zeros(1, 3, 8, 8)) == {"encoder": 5000, "heads": 3000, "other": 1000}
+    found = latency.by_part(Parts(), torch.zeros(1, 3, 8, 8), PROTOCOL)
+    assert found == {"encoder": 5000, "heads": 3000, "other": 1000}
 
 
 @pytest.mark.parametrize(
@@ -393,14 +424,12 @@ def test_images_of_val2017_have_the_sizes_of_the_papers_transform() -> None:
 
 def test_protocols_are_what_their_names_say() -> None:
     rules = protocols.of("latency")
-    assert {name: rule.batch_size for name, rule in rules.items() if rule.batch_size > 1} == {"batch4": 4, "batch8": 8}
-    assert {name: rule.mode for name, rule in rules.items() if rule.mode != "eager"} == {
-        "optimised": "optimised",
-        "compiled": "compiled",
-        "cuda_graph": "cuda_graph",
-        "onnxruntime": "onnxruntime",
-        "openvino": "openvino",
-    }
+    for name, rule in rules.items():
+        precision, batch = name.startswith("bfloat16"), re.search(r"batch(\d)$", name)
+        mode = name.removeprefix("bfloat16").removesuffix(batch[0] if batch else "").strip("_")
+        assert rule.precision == ("bfloat16" if precision else "float32")
+        assert rule.batch_size == (int(batch[1]) if batch else 1)
+        assert rule.mode == (mode if mode in MODES else "eager")
     assert [name for name, rule in rules.items() if rule.window_seconds] == ["sustained"]
     assert [name for name, rule in rules.items() if rule.sizes == "val2017"] == ["val2017"]
     assert {(rule.height, rule.width) for rule in rules.values()} == {(800, 1066)}

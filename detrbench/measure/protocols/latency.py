@@ -8,6 +8,7 @@ from typing import Literal
 from detrbench.measures import COMMON, NATIVE
 
 Mode = Literal["eager", "optimised", "compiled", "cuda_graph", "onnxruntime", "openvino"]
+Precision = Literal["float32", "bfloat16"]
 Sizes = Literal["fixed", "val2017", "native"]
 MODES: dict[Mode, str] = {
     "eager": "eager",
@@ -16,6 +17,10 @@ MODES: dict[Mode, str] = {
     "cuda_graph": "replayed from a CUDA graph",
     "onnxruntime": "exported as ONNX (opset 20, the op as GridSample) and run by ONNX Runtime",
     "openvino": "exported as ONNX (opset 20, the op as GridSample) and run by OpenVINO",
+}
+PRECISIONS: dict[Precision, str] = {
+    "float32": "float32",
+    "bfloat16": "bfloat16 under autocast (weights in float32)",
 }
 RUNTIMES: tuple[Mode, ...] = ("onnxruntime", "openvino")  # that run an exported file, named as their packages
 
@@ -29,6 +34,7 @@ class LatencyProtocol:
         mode: how the detector runs: as it is, in the form for inference (`models.for_inference`), through
             `torch.compile`, replayed from a CUDA graph, or as an ONNX file (`models.export_onnx`) in ONNX Runtime or
             OpenVINO.
+        precision: what PyTorch computes in, by autocast where that is not the weights' own type.
         window_seconds: None times single forwards (burst); else a sample is a window of that length in which forwards
             follow each other without waiting for the device (sustained), which is also how energy is read.
         sizes: one fixed height x width; those of the first 100 images of val2017, one after the other; or the size that
@@ -44,6 +50,7 @@ class LatencyProtocol:
     width: int = 1066
     batch_size: int = 1
     mode: Mode = "eager"
+    precision: Precision = "float32"
     window_seconds: float | None = None
     sizes: Sizes = "fixed"
     rounds: int = 30
@@ -58,6 +65,11 @@ class LatencyProtocol:
         return self.mode not in ("optimised", *RUNTIMES)
 
     @property
+    def as_it_is(self) -> bool:
+        """Whether a detector runs as everything else runs it, which nothing keeps it from."""
+        return self.mode == "eager" and self.precision == "float32"
+
+    @property
     def convention(self) -> str:
         """The rule in words."""
         fixed = f"{self.height}x{self.width}"
@@ -70,9 +82,10 @@ class LatencyProtocol:
         sample = "single forwards" if window is None else f"windows of {window:g} s of forwards without pause"
         repeats = "one process" if self.processes == 1 else f"each of {self.processes} processes"
         return (
-            f"forward only, {MODES[self.mode]}, eval and inference mode, float32, batch {self.batch_size} of {size} "
-            f"random images without padding; data loading and post-processing excluded; {sample}; after warm-up, "
-            f"{self.rounds} rounds interleaved over the variants in shuffled order in {repeats}; median"
+            f"forward only, {MODES[self.mode]}, eval and inference mode, {PRECISIONS[self.precision]}, batch "
+            f"{self.batch_size} of {size} random images without padding; data loading and post-processing excluded; "
+            f"{sample}; after warm-up, {self.rounds} rounds interleaved over the variants in shuffled order in "
+            f"{repeats}; median"
         )
 
     def at(self, height: int, width: int, rounds: int | None = None) -> LatencyProtocol:
@@ -97,6 +110,22 @@ PROTOCOLS = {
         LatencyProtocol("optimised", "batch 1 in the form for inference", mode="optimised"),
         LatencyProtocol("compiled", "batch 1 through torch.compile", mode="compiled"),
         LatencyProtocol("cuda_graph", "batch 1 replayed from a CUDA graph", mode="cuda_graph"),
+        LatencyProtocol("cuda_graph_batch4", "batch 4 replayed from a CUDA graph", batch_size=4, mode="cuda_graph"),
+        LatencyProtocol("bfloat16", "batch 1 in bfloat16", precision="bfloat16"),
+        LatencyProtocol("bfloat16_batch4", "batch 4 in bfloat16", batch_size=4, precision="bfloat16"),
+        LatencyProtocol(
+            "bfloat16_cuda_graph",
+            "batch 1 in bfloat16 replayed from a CUDA graph",
+            mode="cuda_graph",
+            precision="bfloat16",
+        ),
+        LatencyProtocol(
+            "bfloat16_cuda_graph_batch4",
+            "batch 4 in bfloat16 replayed from a CUDA graph",
+            batch_size=4,
+            mode="cuda_graph",
+            precision="bfloat16",
+        ),
         LatencyProtocol("onnxruntime", "batch 1 in ONNX Runtime", mode="onnxruntime"),
         LatencyProtocol("openvino", "batch 1 in OpenVINO", mode="openvino"),
         LatencyProtocol("sustained", "batch 1 without pause; energy", window_seconds=2.0, rounds=7),
