@@ -30,11 +30,27 @@ pytestmark = [
 CLASSES = 5
 
 
-def batch(dtype: torch.dtype = torch.float64) -> Batch:
+# Of equal scores a device takes any: with padding there are such, in the rows that are no proposals.
+TIED = ("salience_detr", "sparse_detr")
+
+
+def shaken(family: str) -> Detector:
+    """In float64, with weights a little off those a training begins with: these sample at the very centres of pixels,
+    where rounding chooses the side of a gradient's jump.
+    """
+    detector = small(family, CLASSES).double()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in detector.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+    return detector
+
+
+def batch(dtype: torch.dtype = torch.float64, padded: bool = True) -> Batch:
     """Three images, two of them padded, one without objects."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.zeros(3, 96, 128, dtype=torch.bool)
-    masks[1:, :, 96:] = True
+    masks[1:, :, 96:] = padded
     targets = [
         {
             "labels": torch.randint(0, CLASSES, (count,), generator=generator),
@@ -58,7 +74,7 @@ def stepped(detector: Detector, given: Batch) -> tuple[dict[str, Tensor], dict[s
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_outputs_are_those_of_the_cpu(family: str) -> None:
-    detector, given = small(family, CLASSES).double().eval(), batch()
+    detector, given = shaken(family).eval(), batch(padded=family not in TIED)
     with torch.no_grad():
         expected = detector(given.images, given.masks)
         found = copy.deepcopy(detector).cuda()(given.images.cuda(), given.masks.cuda())
@@ -68,14 +84,14 @@ def test_outputs_are_those_of_the_cpu(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_losses_and_gradients_are_those_of_the_cpu(family: str) -> None:
-    detector, given = small(family, CLASSES).double().train(), batch()
+    detector, given = shaken(family).train(), batch(padded=family not in TIED)
     losses, gradients = stepped(copy.deepcopy(detector), given)
     on_device, found = stepped(detector.cuda(), given.to(torch.device("cuda")))
     torch.testing.assert_close(on_device, losses, rtol=1e-9, atol=1e-9)
     assert found.keys() == gradients.keys()
     for name, gradient in gradients.items():
         largest = float(gradient.abs().max())
-        torch.testing.assert_close(found[name], gradient, rtol=1e-8, atol=1e-8 * largest + 1e-12, msg=name)
+        torch.testing.assert_close(found[name], gradient, rtol=1e-7, atol=1e-7 * largest + 1e-10, msg=name)
 
 
 @pytest.mark.parametrize("precision", [BF16, FP16])
@@ -110,7 +126,7 @@ def test_a_step_waits_for_the_device_as_often_as_is_counted_without_one(family: 
     finally:
         torch.cuda.set_sync_debug_mode("default")
     waits = [f"{each.filename}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)]
-    assert len(waits) == expected, waits
+    assert len(waits) == expected, "\n".join(waits)
 
 
 # NMS between the queries of Salience-DETR waits, as tests/models/test_forward_waits.py says.
