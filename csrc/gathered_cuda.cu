@@ -14,9 +14,11 @@ __global__ void __launch_bounds__(kThreads)
   if (at >= sizes.images * sizes.queries * sizes.heads * samples) return;
   const int64_t row = at / samples;
   const int64_t image = row / (sizes.queries * sizes.heads), head = row % sizes.heads;
-  const int level = static_cast<int>(at % samples / sizes.points);
-  const Point<A> point = place<Point<A>, A>(level_at(levels, level), sizes.tokens, 1, widen(locations[2 * at]),
-                                            widen(locations[2 * at + 1]), weights == nullptr ? A(1) : widen(weights[at]));
+  const Level level = level_at(levels, static_cast<int>(at % samples / sizes.points));
+  const Point<A> point = place<Point<A>, A>(
+      level, sizes.tokens, 1,
+      {to_pixels<A>(widen(locations[2 * at]), level.width),
+       to_pixels<A>(widen(locations[2 * at + 1]), level.height), weights == nullptr ? A(1) : widen(weights[at])});
   for (int c = 0; c < 4; ++c) {
     const int64_t none = sizes.images * sizes.heads * sizes.tokens;
     tokens[4 * at + c] = point.corner[c] < 0 ? none : (image * sizes.heads + head) * sizes.tokens + point.corner[c];

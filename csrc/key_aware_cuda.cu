@@ -1,14 +1,9 @@
 #include "key_aware_cuda.h"
 
-#include "merged.cuh"
+#include "summing.cuh"
 
 namespace detrbench {
 namespace {
-
-template <typename A>
-__device__ __forceinline__ A no_weight(int64_t) {
-  return A(1);
-}
 
 // Logits are products divided by the root of the number of channels.
 template <typename A>
@@ -17,8 +12,9 @@ __device__ __forceinline__ A scale_of(const Sizes& sizes) {
 }
 
 // products[p] = the product of x's row with the sample of point p, for all points of the task.
-template <int V, typename Task, typename T, typename A>
-__device__ __forceinline__ void multiply_samples(const Task& task, const T* value, const T* x, A* products) {
+template <int V, typename Task, typename Samples, typename T, typename A>
+__device__ __forceinline__ void multiply_samples(const Task& task, const Samples& samples, const T* value, const T* x,
+                                                 A* products) {
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
     A row[V];
@@ -30,7 +26,7 @@ __device__ __forceinline__ void multiply_samples(const Task& task, const T* valu
 #pragma unroll
       for (int c = 0; c < 4; ++c) terms[0] += point.share[c] * dots[c];
     };
-    task.for_each_tile(no_weight<A>, again, [&](int first, int count) {
+    task.for_each_tile(samples, again, [&](int first, int count) {
       sum_points<1, A>(task, count, visit, [&](int p, const A* sums) {
         put(products + task.first_point() + first + p, sums[0], again);
       });
@@ -60,17 +56,18 @@ __global__ void __launch_bounds__(kThreads)
                    const C* __restrict__ locations, const T* __restrict__ query, T* __restrict__ output,
                    Accumulate<T>* __restrict__ weights) {
   using A = Accumulate<T>;
-  using Task = detrbench::Task<T, C, Point<A>>;
+  using Task = detrbench::Task<T, Point<A>>;
   __shared__ typename Task::Tile tiles[kMaxGroups];
   __shared__ unsigned queries[kMaxGroups];
   check_levels(sizes, levels);
-  const Task task(sizes, levels, launch, locations, tiles, queries);
-  multiply_samples<V>(task, value, query, weights);
+  const Task task(sizes, levels, launch, tiles, queries);
+  const Given<A, C> samples{locations, nullptr};
+  multiply_samples<V>(task, samples, value, query, weights);
   softmax(task, weights);
   task.template for_each_channel<V>([&](int channel, bool working, bool) {
     const T* from = value + task.first_value + channel;
     A sum[V] = {};
-    task.for_each_tile(no_weight<A>, true, [&](int first, int count) {
+    task.for_each_tile(samples, true, [&](int first, int count) {
       if (!working) return;
       for (int p = 0; p < count; ++p) {
         const A weight = weights[task.first_point() + first + p];
@@ -93,8 +90,8 @@ __device__ __forceinline__ void softmax_backward(const Task& task, const A* weig
   __syncwarp();
 }
 
-// kAdds: whether gradients of values are added up here.
-template <typename T, typename C, int V, bool kAdds>
+// Summing: how gradients of values are added up.
+template <typename T, typename C, int V, template <typename, typename, int, int> class Summing>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(const Sizes sizes, const DeviceLevels levels, const Launch launch, const T* __restrict__ grad_output,
                     const T* __restrict__ value, const C* __restrict__ locations, const T* __restrict__ query,
@@ -102,23 +99,26 @@ __global__ void __launch_bounds__(kThreads)
                     Accumulate<T>* __restrict__ grad_value, C* __restrict__ grad_locations,
                     T* __restrict__ grad_query) {
   using A = Accumulate<T>;
-  using Task = detrbench::Task<T, C, SlopedPoint<A>>;
-  using Merged = std::conditional_t<kAdds, detrbench::Merged<A, Task, V, 2>, Nothing>;
+  using Task = detrbench::Task<T, SlopedPoint<A>>;
+  using Sums = Summing<A, Task, V, 2>;
   __shared__ typename Task::Tile tiles[kMaxGroups];
   __shared__ unsigned queries[kMaxGroups];
-  __shared__ Merged merged;
+  __shared__ typename Sums::Room room;
   check_levels(sizes, levels);
-  const Task task(sizes, levels, launch, locations, tiles, queries);
-  multiply_samples<V>(task, value, grad_output, grad_logits);
+  Sums of_values(room);
+  const Task task(sizes, levels, launch, tiles, queries);
+  const Given<A, C> samples{locations, nullptr};
+  multiply_samples<V>(task, samples, value, grad_output, grad_logits);
   softmax_backward(task, weights, grad_logits);
   task.template for_each_channel<V>([&](int channel, bool working, bool again) {
     const T* from = value + task.first_value + channel;
     A gradient[V], asked[V], sum[V] = {};
     load_row<V>(grad_output + task.first_channel() + channel, working, gradient);
     load_row<V>(query + task.first_channel() + channel, working, asked);
-    if constexpr (kAdds) merged.set_row(0, gradient), merged.set_row(1, asked);
+    of_values.set_row(0, gradient);
+    of_values.set_row(1, asked);
     // The tile is prepared already where it holds all points.
-    task.for_each_tile(no_weight<A>, true, [&](int first, int count) {
+    task.for_each_tile(samples, true, [&](int first, int count) {
       const A* const weight_of = weights + task.first_point() + first;
       const A* const grad_logit_of = grad_logits + task.first_point() + first;
       const auto visit = [&](int p, const SlopedPoint<A>& point, A* terms) {
@@ -148,12 +148,11 @@ __global__ void __launch_bounds__(kThreads)
         put(at, sums[1] * task.tile.points[p].along_x, again);
         put(at + 1, sums[2] * task.tile.points[p].along_y, again);
       });
-      if constexpr (kAdds) {
-        merged.add_tile(task, count, grad_value + task.first_value + channel, channel < sizes.depth, [&](int p, A* factors) {
-          factors[0] = weight_of[p];
-          factors[1] = grad_logit_of[p];
-        });
-      }
+      of_values.add_tile(task, count, grad_value, task.first_value + channel, channel < sizes.depth,
+                         [&](int p, A* factors) {
+                           factors[0] = weight_of[p];
+                           factors[1] = grad_logit_of[p];
+                         });
     });
     if (working) store_pack<T, V>(grad_query + task.first_channel() + channel, sum);
   });
@@ -176,26 +175,33 @@ void key_aware_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, cons
   }
 }
 
-template <int V, bool kAdds, typename T, typename C, typename A>
+template <template <typename, typename, int, int> class Summing, typename T, typename C, typename A>
 void launch_backward(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
                      const C* locations, const T* query, const A* weights, A* grad_logits, A* grad_value,
                      C* grad_locations, T* grad_query, cudaStream_t stream) {
-  const Launch launch = plan(sizes, V);
-  backward_kernel<T, C, V, kAdds><<<launch.blocks, launch.threads, 0, stream>>>(
-      sizes, levels, launch, grad_output, value, locations, query, weights, grad_logits, grad_value,
-      grad_locations, grad_query);
+  constexpr int V = 16 / sizeof(A);
+  if (packs<V>(sizes, {value, query, grad_output, grad_value, grad_query})) {
+    const Launch launch = plan(sizes, V);
+    backward_kernel<T, C, V, Summing><<<launch.blocks, launch.threads, 0, stream>>>(
+        sizes, levels, launch, grad_output, value, locations, query, weights, grad_logits, grad_value, grad_locations,
+        grad_query);
+  } else {
+    const Launch launch = plan(sizes, 1);
+    backward_kernel<T, C, 1, Summing><<<launch.blocks, launch.threads, 0, stream>>>(
+        sizes, levels, launch, grad_output, value, locations, query, weights, grad_logits, grad_value, grad_locations,
+        grad_query);
+  }
 }
 
 template <typename T, typename C, typename A>
 void key_aware_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,
                              const C* locations, const T* query, const A* weights, A* grad_logits, A* grad_value,
                              C* grad_locations, T* grad_query, cudaStream_t stream) {
-  constexpr int V = 16 / sizeof(A);
-  const bool whole = packs<V>(sizes, {value, query, grad_output, grad_value, grad_query}), adds = grad_value != nullptr;
-  const auto adding = whole ? launch_backward<V, true, T, C, A> : launch_backward<1, true, T, C, A>;
-  const auto not_adding = whole ? launch_backward<V, false, T, C, A> : launch_backward<1, false, T, C, A>;
-  (adds ? adding : not_adding)(sizes, levels, grad_output, value, locations, query, weights, grad_logits, grad_value,
-                               grad_locations, grad_query, stream);
+  const auto launch = grad_value == nullptr  ? launch_backward<Unsummed, T, C, A>
+                      : merging_pays(sizes) ? launch_backward<Merged, T, C, A>
+                                             : launch_backward<Each, T, C, A>;
+  launch(sizes, levels, grad_output, value, locations, query, weights, grad_logits, grad_value, grad_locations,
+         grad_query, stream);
 }
 
 #define DETRBENCH_INSTANTIATE(T, C)                                                                                   \

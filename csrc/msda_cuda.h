@@ -15,6 +15,12 @@ template <typename T, typename C>
 void msda_forward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* value, const C* locations,
                        const C* weights, T* output, cudaStream_t stream);
 
+// The same around reference points, of type A: offsets (N, Q, M, L, P, 2) in cells around x, y, or in parts of half the
+// side around cx, cy, w, h; the weights are the softmax of the logits (N, Q, M, L, P) over levels and points.
+template <typename T, typename C, typename A>
+void msda_from_offsets_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* value, const C* offsets,
+                            const C* logits, const A* references, int coordinates, T* output, cudaStream_t stream);
+
 // Adds to grad_value, which holds sums of type A, in no fixed order, unless it is null; overwrites the other two.
 template <typename T, typename C, typename A>
 void msda_backward_cuda(const Sizes& sizes, const DeviceLevels& levels, const T* grad_output, const T* value,

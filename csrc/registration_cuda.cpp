@@ -53,8 +53,8 @@ struct Call {
   at::ScalarType accumulate;
 
   Call(const at::Tensor& value_, const at::Tensor& shapes_, const at::Tensor& starts_, const at::Tensor& locations_,
-       bool narrow)
-      : sizes(check_sizes(value_, shapes_, starts_, locations_)),
+       bool narrow, const char* name = "sampling_locations")
+      : sizes(check_sizes(value_, shapes_, starts_, locations_, name)),
         value(value_.contiguous()),
         locations(locations_.to(narrow ? value_.scalar_type() : accumulate_type(value_)).contiguous()),
         accumulate(accumulate_type(value_)) {
@@ -184,6 +184,30 @@ at::Tensor msda_cuda(const at::Tensor& value, const at::Tensor& shapes, const at
   return output;
 }
 
+at::Tensor msda_from_offsets_cuda_(const at::Tensor& value, const at::Tensor& shapes, const at::Tensor& starts,
+                                   const at::Tensor& offsets, const at::Tensor& logits,
+                                   const at::Tensor& references) {
+  const c10::cuda::CUDAGuard guard(value.device());
+  const Call call(value, shapes, starts, offsets, all_narrow(value, offsets, logits), "offsets");
+  const Sizes& sizes = call.sizes;
+  check_weights(logits, offsets, value, "logits");
+  check_references(sizes, references, value);
+  const at::Tensor logits_ = logits.to(call.locations.scalar_type()).contiguous();
+  const at::Tensor references_ = references.to(call.accumulate).contiguous();
+  const at::Tensor output = at::empty({sizes.images, sizes.queries, sizes.heads * sizes.depth}, value.options());
+  if (call.empty()) return output;
+  dispatch(call, [&](auto t, auto c, auto a) {
+    using T = decltype(t);
+    using C = decltype(c);
+    using A = decltype(a);
+    msda_from_offsets_cuda<T, C, A>(sizes, call.levels, read<T>(call.value), read<C>(call.locations), read<C>(logits_),
+                                    read<A>(references_), static_cast<int>(references.size(3)), write<T>(output),
+                                    c10::cuda::getCurrentCUDAStream());
+  });
+  C10_CUDA_KERNEL_LAUNCH_CHECK();
+  return output;
+}
+
 std::tuple<at::Tensor, at::Tensor, at::Tensor> msda_backward_cuda_(const at::Tensor& grad_output,
                                                                    const at::Tensor& value, const at::Tensor& shapes,
                                                                    const at::Tensor& starts,
@@ -276,6 +300,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> key_aware_backward_cuda_(const at
 TORCH_LIBRARY_IMPL(detrbench, CUDA, library) {
   library.impl("msda", &msda_cuda);
   library.impl("msda_backward", &msda_backward_cuda_);
+  library.impl("msda_from_offsets", &msda_from_offsets_cuda_);
   library.impl("key_aware_attention", &key_aware_cuda);
   library.impl("key_aware_attention_backward", &key_aware_backward_cuda_);
 }

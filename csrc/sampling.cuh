@@ -157,14 +157,25 @@ __device__ inline void check_levels(const Sizes& sizes, const DeviceLevels& leve
   assert(expected == sizes.tokens && "spatial_shapes do not fit the tokens of value");
 }
 
-// One point at (x, y), fractions of its level; `stride` numbers lie from one token to the next. 32 bits hold what is
-// inside: a head's values of an image are fewer than 2^31.
+// Where a point samples, in pixels behind the centre of the first, and its weight.
+template <typename A>
+struct Sample {
+  A x, y, weight;
+};
+
+// In pixels from a fraction of the side.
+template <typename A>
+__device__ __forceinline__ A to_pixels(A fraction, int64_t side) {
+  return fraction * static_cast<A>(static_cast<int>(side)) - A(0.5);
+}
+
+// The point of a sample of a level; `stride` numbers lie from one token to the next. 32 bits hold what is inside: a head's
+// values of an image are fewer than 2^31.
 template <typename P, typename A>
-__device__ __forceinline__ P place(const Level& level, int64_t tokens, unsigned stride, A x, A y, A weight) {
+__device__ __forceinline__ P place(const Level& level, int64_t tokens, unsigned stride, const Sample<A>& sample) {
   const int columns = static_cast<int>(level.width), rows = static_cast<int>(level.height);
   const A width = static_cast<A>(columns), height = static_cast<A>(rows);
-  x = x * width - A(0.5);
-  y = y * height - A(0.5);
+  const A x = sample.x, y = sample.y, weight = sample.weight;
   P point = {};
   const bool reached = x > A(-1) && x < width && y > A(-1) && y < height;  // false for what is not a number
   const A left = reached ? floor(x) : A(-2), top = reached ? floor(y) : A(-2);
@@ -208,7 +219,7 @@ __device__ inline unsigned query_at(unsigned place, const Sizes& sizes, const De
 // The work of a thread on one (image, query, head), which it shares with the lanes of its group: a power of two, so
 // that a warp holds whole groups. A block has neighbouring queries of one head of one image: they read from the same
 // pixels. P is the kind of points that it prepares.
-template <typename T, typename C, typename P>
+template <typename T, typename P>
 struct Task {
   using A = Accumulate<T>;
   static constexpr int kPoints = kTile<P>;
@@ -217,7 +228,6 @@ struct Task {
   const Sizes& sizes;
   const DeviceLevels& levels;
   const Launch& launch;
-  const C* locations;
   Tile& tile;
   int lanes, lane, group;  // lanes of the group; this thread's among them; the group's number in the block
   int points;              // of the query and head, over all levels
@@ -227,12 +237,11 @@ struct Task {
   unsigned stride;         // numbers from one of them to the next
 
   // `queries` is shared memory for the queries of the block's groups. All threads of the block must come here.
-  __device__ Task(const Sizes& sizes_, const DeviceLevels& levels_, const Launch& launch_, const C* locations_,
-                  Tile* tiles, unsigned* queries)
+  __device__ Task(const Sizes& sizes_, const DeviceLevels& levels_, const Launch& launch_, Tile* tiles,
+                  unsigned* queries)
       : sizes(sizes_),
         levels(levels_),
         launch(launch_),
-        locations(locations_),
         tile(tiles[threadIdx.x / launch_.lanes]),
         lanes(launch_.lanes),
         lane(threadIdx.x % launch_.lanes),
@@ -264,17 +273,22 @@ struct Task {
     }
   }
 
-  // Calls body(first, count) for tiles of points [first, first + count), prepared; weight(at) gives a point its weight
-  // by its place in the array of all points. A tile that holds all points is still there `again`. Every lane of the
-  // warp must call it.
-  template <typename Weight, typename Body>
-  __device__ __forceinline__ void for_each_tile(const Weight& weight, bool again, const Body& body) const {
-    constexpr int most = kPoints;
-    for (int first = 0; first < points; first += most) {
-      const int count = points - first < most ? points - first : most;
-      if (!again || points > most) {
+  // Calls body(first, count) for tiles of points [first, first + count), prepared; samples(task, number, level, its
+  // number) says where a point samples. A tile that holds all points is still there `again`. Every lane of the warp must
+  // call it.
+  template <typename Samples, typename Body>
+  __device__ __forceinline__ void for_each_tile(const Samples& samples, bool again, const Body& body) const {
+    for (int first = 0; first < points; first += kPoints) {
+      const int count = points - first < kPoints ? points - first : kPoints;
+      if (!again || points > kPoints) {
         __syncwarp();  // the tile before this one has been read
-        for (int p = lane; active && p < count; p += lanes) tile.points[p] = prepared(first + p, weight);
+#pragma unroll 2
+        for (int p = lane; p < count; p += lanes) {
+          if (!active) break;
+          const int l = launch.points(first + p);
+          const Level level = level_at(levels, l);
+          tile.points[p] = place<P, A>(level, sizes.tokens, stride, samples(*this, first + p, level, l));
+        }
         __syncwarp();
       }
       body(first, count);
@@ -294,13 +308,60 @@ struct Task {
     return x;
   }
 
- private:
-  template <typename Weight>
-  __device__ __forceinline__ P prepared(int number, const Weight& weight) const {
-    const int64_t at = first_point() + number;
+};
+
+// Samples at locations (N, Q, M, L, P, 2) that are given, fractions of the level. Without weights (N, Q, M, L, P) each
+// weighs one.
+template <typename A, typename C>
+struct Given {
+  const C* __restrict__ locations;
+  const C* __restrict__ weights;
+
+  template <typename Task>
+  __device__ void begin(const Task&) {}
+
+  template <typename Task>
+  __device__ __forceinline__ Sample<A> operator()(const Task& task, int number, const Level& level, int) const {
+    const int64_t at = task.first_point() + number;
     const Pack<C, 2> location = load_pack<C, 2>(locations + 2 * at);
-    return place<P, A>(level_at(levels, launch.points(number)), sizes.tokens, stride, widen(location.at[0]),
-                       widen(location.at[1]), weight(at));
+    return {to_pixels<A>(location[0], level.width), to_pixels<A>(location[1], level.height),
+            weights == nullptr ? A(1) : static_cast<A>(widen(weights[at]))};
+  }
+};
+
+// Samples around reference points, with the softmax of logits as their weights.
+template <typename A, typename C>
+struct FromOffsets {
+  const C* __restrict__ offsets;     // (N, Q, M, L, P, 2)
+  const C* __restrict__ logits;      // (N, Q, M, L, P)
+  const A* __restrict__ references;  // (N, Q, L, coordinates): x, y or cx, cy, w, h
+  int coordinates;
+  A largest, share;  // of the task: the largest logit; one over the sum of the powers
+
+  // Looks at all logits of the task. Every lane of the warp must call it.
+  template <typename Task>
+  __device__ __forceinline__ void begin(const Task& task) {
+    A top = -INFINITY, sum = 0;
+    task.share_points([&](int64_t p) { top = fmax(top, widen(logits[p])); });
+    top = task.across(top, [](A a, A b) { return fmax(a, b); });
+    task.share_points([&](int64_t p) { sum += exp(widen(logits[p]) - top); });
+    largest = top;
+    share = 1 / task.across(sum, [](A a, A b) { return a + b; });
+  }
+
+  template <typename Task>
+  __device__ __forceinline__ Sample<A> operator()(const Task& task, int number, const Level& level, int l) const {
+    const int64_t at = task.first_point() + number, query = task.row / task.sizes.heads;
+    const Pack<C, 2> offset = load_pack<C, 2>(offsets + 2 * at);
+    const A* const reference = references + (query * task.sizes.levels + l) * coordinates;
+    const A weight = exp(widen(logits[at]) - largest) * share;
+    if (coordinates == 2) {  // offsets in pixels
+      return {to_pixels<A>(reference[0], level.width) + offset[0], to_pixels<A>(reference[1], level.height) + offset[1],
+              weight};
+    }
+    const A part = A(0.5) / static_cast<A>(task.launch.points.by);  // of a side, for an offset of one
+    return {to_pixels<A>(reference[0] + offset[0] * part * reference[2], level.width),
+            to_pixels<A>(reference[1] + offset[1] * part * reference[3], level.height), weight};
   }
 };
 
