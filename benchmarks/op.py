@@ -204,7 +204,7 @@ def timings(device: str, operations: list[str], threads: list[int], rounds: int)
     for number in threads:
         torch.set_num_threads(number)
         for operation, case, direction, type_name in itertools.product(operations, QUERIES, directions, types):
-            count = rounds if case == "encoder" and device == "cpu" else 6 * rounds
+            count = rounds * (2 if device == "cuda" else 1 if case == "encoder" else 6)
             yield measure(operation, case, direction, type_name, device, count, copying, first_kernel)
 
 
@@ -213,7 +213,10 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", default=str(torch.get_num_threads()), help="thread counts, as 1,2")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="of the encoder on the CPU; six times as many of the rest"
+        "--rounds",
+        type=int,
+        default=5,
+        help="of the encoder on the CPU; six times as many of the decoders, twice on a GPU",
     )
     parser.add_argument("--operations", default=",".join(OPERATIONS), help="which of them, by comma")
     parser.add_argument("--json", action="store_true", help="one document on stdout")
