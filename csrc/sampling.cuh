@@ -282,9 +282,8 @@ struct Task {
       const int count = points - first < kPoints ? points - first : kPoints;
       if (!again || points > kPoints) {
         __syncwarp();  // the tile before this one has been read
-#pragma unroll 2
-        for (int p = lane; p < count; p += lanes) {
-          if (!active) break;
+#pragma unroll 1
+        for (int p = lane; active && p < count; p += lanes) {
           const int l = launch.points(first + p);
           const Level level = level_at(levels, l);
           tile.points[p] = place<P, A>(level, sizes.tokens, stride, samples(*this, first + p, level, l));

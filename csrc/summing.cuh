@@ -64,20 +64,18 @@ template <typename A, typename Task, int V, int kTerms>
 struct Merged {
   static constexpr int kOfGroup = 4 * Task::kPoints;  // corners that a group has at once
   static constexpr int kCorners = kMaxGroups * kOfGroup;
-  static constexpr int kNone = kCorners;
   static_assert((kCorners & (kCorners - 1)) == 0 && kCorners < 1 << 16);
 
   // A corner of a point, in the list of its token.
   struct alignas(sizeof(A) * (kTerms > 1 ? 4 : 2)) Node {
     A factor[kTerms];
-    unsigned short next;   // kNone: the last
-    unsigned short first;  // of the lanes that have the rows
+    int next;  // -1: the last
   };
 
   struct Room {
     // Slots of a hash table with open addressing; there are as many as there can be tokens.
     int token[kCorners];
-    int head[kCorners];  // node of the list
+    int head[kCorners];  // node of the list, -1: none
     Node nodes[kCorners];
     unsigned short used[kCorners];  // slots, in any order
     int count;
@@ -86,11 +84,7 @@ struct Merged {
 
   Room& room;
 
-  // Every thread of the block must come here.
-  __device__ explicit Merged(Room& room_) : room(room_) {
-    for (int i = threadIdx.x; i < kCorners; i += blockDim.x) empty(i);
-    if (threadIdx.x == 0) room.count = 0;
-  }
+  __device__ explicit Merged(Room& room_) : room(room_) {}
 
   __device__ void set_row(int term, const A* x) {
 #pragma unroll
@@ -100,50 +94,41 @@ struct Merged {
   template <typename Factors>
   __device__ __forceinline__ void add_tile(const Task& task, int points, A* sums, int64_t at, bool within,
                                            const Factors& factors) {
-    __syncthreads();  // slots are empty, rows are set
+    for (int i = threadIdx.x; i < kCorners; i += blockDim.x) room.token[i] = room.head[i] = -1;
+    if (threadIdx.x == 0) room.count = 0;
+    __syncthreads();
     list(task, points, factors);
     __syncthreads();
-    const int tokens = room.count;
-    add_lists(task, tokens, sums + at, within);
+    add_lists(task, sums + at, within);
     __syncthreads();
-    for (int i = threadIdx.x; i < tokens; i += blockDim.x) empty(room.used[i]);
-    if (threadIdx.x == 0) room.count = 0;
   }
 
  private:
-  __device__ void empty(int slot) {
-    room.token[slot] = -1;
-    room.head[slot] = kNone;
-  }
-
   template <typename Factors>
   __device__ __forceinline__ void list(const Task& task, int points, const Factors& factors) {
-    for (int p = task.lane; task.active && p < points; p += task.lanes) {
-      const auto& point = task.tile.points[p];
+    for (int i = task.lane; task.active && i < 4 * points; i += task.lanes) {
+      const auto& point = task.tile.points[i / 4];
+      const int corner = point.corner[i % 4], number = task.group * kOfGroup + i;
+      if (corner < 0) continue;
       A of_point[kTerms];
-      factors(p, of_point);
+      factors(i / 4, of_point);
+      Node& node = room.nodes[number];
 #pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        if (point.corner[c] < 0) continue;
-        const int number = task.group * kOfGroup + 4 * p + c;
-        Node node;
-#pragma unroll
-        for (int t = 0; t < kTerms; ++t) node.factor[t] = point.share[c] * of_point[t];
-        node.first = static_cast<unsigned short>(task.group * task.lanes);
-        node.next = static_cast<unsigned short>(atomicExch(&room.head[slot_of(point.corner[c])], number));
-        room.nodes[number] = node;
-      }
+      for (int t = 0; t < kTerms; ++t) node.factor[t] = point.share[i % 4] * of_point[t];
+      node.next = atomicExch(&room.head[slot_of(corner)], number);
     }
   }
 
-  __device__ __forceinline__ void add_lists(const Task& task, int tokens, A* to, bool within) const {
-    for (int i = task.group; i < tokens; i += task.groups()) {
+  __device__ __forceinline__ void add_lists(const Task& task, A* to, bool within) const {
+    for (int i = task.group; i < room.count; i += task.groups()) {
       const int slot = room.used[i];
       A sum[V] = {};
-      for (int n = room.head[slot]; n != kNone;) {
+      for (int n = room.head[slot]; n >= 0;) {
         const Node node = room.nodes[n];
+        // Where the rows are follows from the number alone: they are read while the node is.
+        const int row = n / kOfGroup * task.lanes + task.lane;
 #pragma unroll
-        for (int t = 0; t < kTerms; ++t) add(room.rows[t][node.first + task.lane], node.factor[t], sum);
+        for (int t = 0; t < kTerms; ++t) add(room.rows[t][row], node.factor[t], sum);
         n = node.next;
       }
       if (within) add_atomically<V>(to + room.token[slot], sum);
