@@ -248,7 +248,15 @@ def _cpu_compilation() -> Compilation:
     flags = [*toolchain.cxx_flags(compiler), f"-I{TORCH / 'include'}"]
     openmp = ["-fopenmp"] if "-fopenmp" in flags else []
     libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-ltorch_cpu"]
-    return Compilation("cpu", {".cpp": [*compiler, *flags]}, [*compiler, "-shared", *openmp], libraries)
+    return Compilation("cpu", {".cpp": [*compiler, *flags]}, _linker(compiler, *openmp), libraries)
+
+
+def _linker(compiler: list[str], *options: str) -> list[str]:
+    """The command that links a library. Where a compiler brings the C++ library along, as some do, that stays hidden in
+    it: else half of its calls would go to torch's copy, and a message that names a number would end the process.
+    """
+    hidden = "-Wl,--exclude-libs,ALL"  # of linkers that are not Apple's
+    return [*compiler, "-shared", *options, *([] if sys.platform == "darwin" else [hidden])]
 
 
 def _capabilities_present() -> list[str]:
@@ -278,7 +286,7 @@ def _cuda_compilation(capabilities: Sequence[str]) -> Compilation:
     folders = [home / folder for folder in ("lib64", "lib") if (home / folder).is_dir()]
     libraries = [f"-L{TORCH / 'lib'}", "-lc10", "-lc10_cuda", "-ltorch_cpu", *(f"-L{folder}" for folder in folders)]
     libraries += [_cuda_runtime(folders)]
-    return Compilation("cuda", {".cpp": [*compiler, *flags], ".cu": nvcc}, [*compiler, "-shared"], libraries)
+    return Compilation("cuda", {".cpp": [*compiler, *flags], ".cu": nvcc}, _linker(compiler), libraries)
 
 
 def _cuda_runtime(folders: Sequence[Path]) -> str:
