@@ -47,7 +47,7 @@ OPERATIONS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
     "from-offsets": (
         ops.msda_from_offsets,
         lambda v, shapes, _starts, offsets, logits, places: grid_sample_msda(
-            v, SIZES, sampling_locations(shapes, offsets, places), sampling_weights(logits)
+            v, SIZES, sampling_locations(shapes, offsets, places).to(v.dtype), sampling_weights(logits).to(v.dtype)
         ),
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import inspect
 import os
@@ -297,6 +298,29 @@ def test_cuda_is_found_where_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setenv("CUDA_HOME", str(toolkit(tmp_path / "cuda")))
     assert toolchain.cuda_home() == tmp_path / "cuda"
     assert toolchain.nvcc_release(tmp_path / "cuda") == "13.0"
+
+
+THROWS = """
+#include <sstream>
+#include <stdexcept>
+extern "C" int thrown() { try { std::ostringstream s; s << 6; throw std::runtime_error(s.str()); }
+                          catch (const std::exception& e) { return e.what()[0] - '0'; } }
+"""
+
+
+def test_a_cxx_library_that_a_compiler_brings_along_stays_in_the_op(tmp_path: Path) -> None:
+    """Two of them in one process, seen by each other: the op's messages broke off at a number, or ended the process."""
+    compiler, made = toolchain.cxx(), tmp_path / "made.so"
+    assert compiler is not None
+    source = tmp_path / "throws.cpp"
+    source.write_text(THROWS)
+    command = [*build._linker([*compiler, "-static-libstdc++", "-fPIC"]), str(source), "-o", str(made)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this compiler has no C++ library to bring along")
+    assert ctypes.CDLL(str(made)).thrown() == 6
+    symbols = subprocess.run(["nm", "-D", "--defined-only", made], text=True, capture_output=True, check=True).stdout
+    assert "thrown" in symbols
+    assert "__cxa_throw" not in symbols
 
 
 def test_cuda_is_found_behind_a_wrapper(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
