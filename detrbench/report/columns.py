@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from detrbench.measure import protocols
 from detrbench.measures import COMMON, NATIVE
 from detrbench.models.parts import KINDS
 from detrbench.report import labels
@@ -207,19 +208,13 @@ def gflops(section: Section, named: bool = True) -> list[Column]:
             return EMPTY
         return TableCell(f"{labels.fixed(percent, 1, sign=True)} %", "difference", percent)
 
-    protocols = sorted({p for entry in section.entries if (p := entry.own("complexity"))})
-    several = len(protocols) > 1
-    heading = (
-        "ours, by the paper's rule"
-        if several
-        else f"ours, {protocols[0]}"
-        if protocols
-        else "ours, by the paper's rule"
-    )
+    rules = sorted({p for entry in section.entries if (p := entry.own("complexity"))})
+    several = len(rules) > 1
+    heading = "ours, by the paper's rule" if several else f"ours, {rules[0]}" if rules else "ours, by the paper's rule"
     own = _measured("complexity", 1, "gflops", protocol=lambda entry: entry.own("complexity"), named=several and named)
     common = _measured("complexity", 1, "gflops", protocol=lambda entry: COMMON)
     columns = [Column("gflops.published", "GFLOPs", "published", _published("gflops"))]
-    if protocols:
+    if rules:
         columns.append(Column("gflops.own", "GFLOPs", heading, own))
         columns.append(Column("gflops.difference", "GFLOPs", "difference", difference))
     if section.is_measured("complexity"):
@@ -251,20 +246,28 @@ def speed(section: Section) -> list[Column]:
     return [Column("fps.published", "Speed", "FPS published, other hardware", published), *columns]
 
 
+def ways(section: Section) -> list[str]:
+    """The latency protocols of a section where it has several, in the order in which they are listed."""
+    found = section.protocols("latency")
+    return [name for name in protocols.of("latency") if name in found] if len(found) > 1 else []
+
+
+def words_of(protocol: str) -> str:
+    """Its name, so that a line of it can be broken."""
+    return protocol.replace("_", " ")
+
+
 def latencies(section: Section) -> list[Column]:
     """The median of each way to run, where several were timed: none stands for another."""
-    found = section.protocols("latency")
-    if len(found) < 2:
-        return []
 
     def column(name: str) -> Column:
         values = [number(entry.record("latency", name), "median_ms", "value") for entry in section.entries]
         median = _measured(
             "latency", labels.decimals_of_time(values), "median_ms", "value", protocol=lambda entry: name
         )
-        return Column(f"latency.{name}", "ms", name, median)
+        return Column(f"latency.{name}", "ms", words_of(name), median)
 
-    return [column(name) for name in sorted(found, key=lambda name: name != COMMON)]
+    return [column(name) for name in ways(section)]
 
 
 def memory(section: Section) -> list[Column]:

@@ -54,6 +54,7 @@ KEYS = (
     "ap_epochs",
     "loss",
     "ap_size",
+    "latency_ways",
 )  # what a suite may list as `report: {plots: ...}`
 
 
@@ -61,7 +62,9 @@ def drawings(section: Section) -> list[Figure]:
     """The figures that the suite asks for, all by default; those without anything to draw are left out."""
     made = [*map(of_chart, charts.of_section(section))]
     if not left_out(section):
-        made += filter(None, [_by_part(section), _by_epoch(section), _loss(section), _by_size(section)])
+        made += filter(
+            None, [_by_part(section), _by_epoch(section), _loss(section), _by_size(section), _by_way(section)]
+        )
     wanted = section.wanted("plots", KEYS)
     return [figure for figure in made if figure.key in wanted]
 
@@ -212,6 +215,33 @@ def _by_size(section: Section) -> Figure | None:
     legend = tuple(Legend(kind, "--series-8", shape) for kind, shape in kinds.items())
     caption = f"Measured at {section.condition}; objects below 32x32 pixels, up to 96x96, and above."
     return Figure("ap_size", title, caption, svg, legend)
+
+
+def _by_way(section: Section) -> Figure | None:
+    """Each row's latency over that of the first one that was timed, under each protocol that both have."""
+    ways: list[str] = columns.ways(section)
+    timed: list[tuple[Entry, dict[int, float]]] = []
+    for entry in section.entries:
+        found = ((x, number(entry.record("latency", way), "median_ms", "value")) for x, way in enumerate(ways))
+        medians = {x: ms for x, ms in found if ms is not None}
+        if medians:
+            timed.append((entry, medians))
+    if len(timed) < 2:
+        return None
+    lines: list[Curve] = []
+    first, against = timed[0]
+    for entry, medians in timed:
+        points = [(float(x), ms / against[x]) for x, ms in medians.items() if x in against]
+        if len(points) > 1:
+            xs, ys = zip(*points, strict=True)
+            lines.append(Curve(_name(entry), entry.identity.colour, entry.id, xs, ys))
+    title = "Latency by how a forward is run"
+    ranges = (f"{line.label} {labels.fixed(min(line.y), 2)} to {labels.fixed(max(line.y), 2)}" for line in lines)
+    conditions = [columns.words_of(way) for way in ways]
+    y_label = f"Latency, times that of {_name(first)}"
+    svg = plots.across(f"{section.anchor}-ways", lines, conditions, y_label, f"{title}. {'; '.join(ranges)}")
+    caption = f"Medians, over that of {_name(first)} in the same rounds. Lines that cross change places."
+    return Figure("latency_ways", title, caption, svg, (), wide=True)
 
 
 def _name(entry: Entry) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -117,6 +118,24 @@ def curves(name: str, lines: list[Curve], y_label: str, title: str) -> str:
         _name_ends(axes, lines)
 
     return draw_svg(name, draw, title, (5.2, 3.5))
+
+
+def across(name: str, lines: list[Curve], conditions: Sequence[str], y_label: str, title: str) -> str:
+    """A ratio under several conditions, whose numbers are the lines' x."""
+
+    def draw(axes: Axes, marks: Marks) -> None:
+        for line in lines:
+            colour = series_colour(line.colour)
+            axes.plot(line.x, line.y, color=colour, linewidth=1.2, alpha=0.6)
+            for x, y in zip(line.x, line.y, strict=True):
+                tip = f"{line.label}, {conditions[round(x)]}: {labels.fixed(y, 2)} times"
+                axes.plot([x], [y], marker="o", markersize=5, color=colour, linestyle="", gid=marks.add(line.row, tip))
+        axes.set_xticks(range(len(conditions)), [textwrap.fill(each, 8) for each in conditions])
+        axes.margins(x=0.04, y=0.08)
+        axes.set_ylabel(_short(y_label, 60))
+        _name_ends(axes, lines)
+
+    return draw_svg(name, draw, title, (6.9, 3.6))
 
 
 def _name_ends(axes: Axes, lines: list[Curve]) -> None:

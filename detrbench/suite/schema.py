@@ -228,7 +228,7 @@ class Report(Strict):
     Attributes:
         tables: beside the main one: `accuracy`, `per_class`, `gflops_by_part`, `latency_by_part`, `latencies`,
             `spread`, `queries_by_epoch`, `training`.
-        plots: `ap_gflops`, `gflops_by_part`, `ap_epochs`, `loss`, `ap_size`.
+        plots: `ap_gflops`, `gflops_by_part`, `ap_epochs`, `loss`, `ap_size`, `latency_ways`.
         sweep: the option, or the published column, that a detector's rows run through: they are joined by a line.
     """
 

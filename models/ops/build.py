@@ -77,8 +77,8 @@ class Compilation:
 
     def key(self) -> str:
         """Changes with everything that the library depends on."""
-        parts = [torch.__version__, toolchain.instruction_set(), repr(self.compilers), repr(self.link), repr(self.link_flags)]
-        parts += [_version(self.link[0])]
+        parts = [torch.__version__, toolchain.instruction_set(), _version(self.link[0])]
+        parts += [repr(self.compilers), repr(self.link), repr(self.link_flags)]
         parts += [path.name + path.read_text() for path in sorted(SOURCES.iterdir())]
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 

@@ -59,6 +59,25 @@ def test_each_way_to_run_has_a_column_of_its_own(results: Path) -> None:
     assert cell(table, "sparse-0.1", "latency.optimised").kind == "absent"
 
 
+def test_the_ways_to_run_are_drawn_as_ratios_to_the_first_row_timed(results: Path) -> None:
+    def drawn() -> list[figures.Figure]:
+        return [figure for figure in figures.drawings(section(results)) if figure.key == "latency_ways"]
+
+    assert drawn() == []
+    for ratio, ms in (("0.1", 8.0), ("0.3", 10.0), ("0.5", None)):
+        for path in results.glob(f"*table6*/smoke/cells/sparse-{ratio}-*/latency.json"):
+            envelope = json.loads(path.read_text())
+            if ms is not None:
+                envelope["records"]["cuda_graph"] = report_fixture.latency(ms)
+            path.write_text(json.dumps(envelope))
+    (figure,) = drawn()
+    first = next(entry.id for entry in section(results).entries if entry.record("latency", "common"))
+    assert first == "sparse-0.1"
+    assert "over that of sparse-0.1" in figure.caption
+    assert "sparse-0.3, cuda graph: 1.25 times" in figure.svg
+    assert "sparse-0.5, cuda graph" not in figure.svg
+
+
 def test_smoke_ap_is_never_compared(results: Path) -> None:
     table = tables.main_table(section(results))
     assert "AP.difference" not in [column.key for column in table.columns]
