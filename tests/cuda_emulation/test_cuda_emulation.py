@@ -12,12 +12,14 @@ from pathlib import Path
 import emulated
 import pytest
 from mistakes.catalogue import ROOT, Mistake, load
+from op_cases import CASES
 
 from detrbench.models.ops import build, toolchain
 
 pytestmark = pytest.mark.skipif(toolchain.cxx() is None, reason="there is no C++ compiler")
 OPERATIONS = ("test_msda.py", "test_key_aware.py", "test_from_offsets.py", "test_op_registration.py")
 QUICK = "references and (detectors or 65 or 17) and not float16 or outside and float32"
+NOTICING = "references or outside or anywhere or same_bits or large or infinite"
 MISTAKES = [mistake for mistake in load() if mistake.file.endswith((".cu", ".cuh", "_cuda.cpp"))]
 
 
@@ -106,6 +108,18 @@ def test_random_calls_under_the_sanitizers() -> None:
     assert said.endswith("exit status 0")
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_cases_reach_both_ways_to_add_gradients(merged: bool) -> None:
+    text = (build.SOURCES / "summing.cuh").read_text()
+    dense = re.search(r"constexpr int64_t kDense = (\d+);", text)
+    assert dense is not None
+    tokens = {case: sum(height * width for height, width in case.levels) for case in CASES}
+    reached = [case for case in CASES if (case.queries * int(dense[1]) >= tokens[case]) == merged and case.queries > 0]
+    assert any(len(case.levels) * case.points > 8 for case in reached)  # several tiles
+    assert any(case.depth > 128 or (case.depth > 32 and case.depth % 4) for case in reached)  # passes of the channels
+    assert any(tokens[case] > 1024 for case in reached)  # more than a block has slots
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.id)
 def test_mistakes_in_the_kernels_are_noticed(mistake: Mistake, tmp_path: Path) -> None:
@@ -114,9 +128,7 @@ def test_mistakes_in_the_kernels_are_noticed(mistake: Mistake, tmp_path: Path) -
     file = sources / Path(mistake.file).name
     file.write_text(mistake.made_in(file.read_text()))
     if mistake.equivalent is None:
-        assert "exit status 0" not in run(
-            emulated.library(90, sources=sources), "-x", "-k", "references or outside or anywhere or same_bits"
-        )
+        assert "exit status 0" not in run(emulated.library(90, sources=sources), "-x", "-k", NOTICING)
 
 
 def test_there_are_mistakes_in_every_source_of_the_kernels() -> None:

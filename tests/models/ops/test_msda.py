@@ -158,6 +158,16 @@ def test_corners_outside_hide_an_infinite_gradient(dtype: torch.dtype, repeat: i
     assert found[2].eq(math.inf).all()
 
 
+@pytest.mark.parametrize("queries", [2, 6])  # corners are added one by one, and merged, on a GPU
+def test_an_infinite_weight_stays_in_its_head(queries: int) -> None:
+    arguments = inputs(Case("", ((5, 7), (3, 4)), queries=queries, depth=3))
+    arguments[3].clamp_(0.2, 0.8)
+    arguments[4][:, 0, 0, 0, 0] = math.inf
+    grad_value = gradients(arguments, torch.ones(1, queries, 6, dtype=torch.float64))[0]
+    assert grad_value[:, :, 0].isinf().any()
+    assert grad_value[:, :, 1].isfinite().all()
+
+
 def test_an_empty_level_may_be_absurdly_wide() -> None:
     case = Case("absurd", ((5, 7), (0, 1 << 62), (2, 2)), points=2)
     arguments = inputs(Case("empty", ((5, 7), (0, 1), (2, 2)), points=2))
