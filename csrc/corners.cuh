@@ -16,11 +16,10 @@ __device__ __forceinline__ void add(const Pack<T, V>& pack, A share, A* sum) {
   for (int v = 0; v < V; ++v) sum[v] += share * pack[v];
 }
 
-// sum += factor * what the point reads, times its weight. Corners outside are not read: their shares are zero, and must
-// not meet infinity.
-template <int V, typename A, typename T>
-__device__ __forceinline__ void add_corners(const Point<A>& in_tile, A factor, const T* base, A* sum) {
-  const Point<A> point = in_tile;
+// Calls body(c, pack) with V channels of the value at each corner c of the point that lies inside, all read before the
+// first call. Corners outside are not read: their shares are zero, and must not meet infinity.
+template <int V, typename P, typename T, typename Body>
+__device__ __forceinline__ void for_each_corner(const P& point, const T* base, const Body& body) {
   Pack<T, V> corners[4];
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
@@ -28,8 +27,15 @@ __device__ __forceinline__ void add_corners(const Point<A>& in_tile, A factor, c
   }
 #pragma unroll
   for (int c = 0; c < 4; ++c) {
-    if (point.corner[c] >= 0) add(corners[c], factor * point.share[c], sum);
+    if (point.corner[c] >= 0) body(c, corners[c]);
   }
+}
+
+// sum += factor * what the point reads, times its weight.
+template <int V, typename A, typename T>
+__device__ __forceinline__ void add_corners(const Point<A>& in_tile, A factor, const T* base, A* sum) {
+  const Point<A> point = in_tile;
+  for_each_corner<V>(point, base, [&](int c, const Pack<T, V>& corner) { add(corner, factor * point.share[c], sum); });
 }
 
 #if __CUDA_ARCH__ >= 900
@@ -78,15 +84,7 @@ __device__ __forceinline__ A dot(const Pack<T, V>& pack, const A* x) {
 // zeros outside.
 template <int V, typename P, typename T, typename A>
 __device__ __forceinline__ void dot_corners(const P& point, const T* base, const A* row, A* to) {
-  Pack<T, V> corners[4];
-#pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    if (point.corner[c] >= 0) corners[c] = load_corner<V>(base, point.corner[c]);
-  }
-#pragma unroll
-  for (int c = 0; c < 4; ++c) {
-    if (point.corner[c] >= 0) to[c] = dot(corners[c], row);
-  }
+  for_each_corner<V>(point, base, [&](int c, const Pack<T, V>& corner) { to[c] = dot(corner, row); });
 }
 
 // What the point reads, given what its corners hold; how that changes by one pixel to the right, and by one down.

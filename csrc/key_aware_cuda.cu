@@ -129,17 +129,10 @@ __global__ void __launch_bounds__(kThreads)
           A both[V];
 #pragma unroll
           for (int v = 0; v < V; ++v) both[v] = weight * gradient[v] + grad_logit * asked[v];
-          Pack<T, V> corners[4];
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            if (point.corner[c] >= 0) corners[c] = load_corner<V>(from, point.corner[c]);
-          }
-#pragma unroll
-          for (int c = 0; c < 4; ++c) {
-            if (point.corner[c] < 0) continue;
-            dots[c] = dot(corners[c], both);
-            add(corners[c], grad_logit * point.share[c], sum);
-          }
+          for_each_corner<V>(point, from, [&](int c, const Pack<T, V>& corner) {
+            dots[c] = dot(corner, both);
+            add(corner, grad_logit * point.share[c], sum);
+          });
         }
         interpolate(point, dots, terms);
       };

@@ -306,7 +306,6 @@ struct Task {
     for (int step = lanes / 2; step > 0; step /= 2) x = combine(x, __shfl_xor_sync(0xffffffffu, x, step));
     return x;
   }
-
 };
 
 // Samples at locations (N, Q, M, L, P, 2) that are given, fractions of the level. Without weights (N, Q, M, L, P) each

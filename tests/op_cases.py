@@ -96,6 +96,12 @@ def key_aware_inputs(
     return [*inputs(case, dtype, device, seed)[:4], query.to(dtype).to(device)]
 
 
+def at_a_centre(locations: Tensor, shapes: Tensor) -> Tensor:
+    """Which coordinates are so near to a pixel's centre that rounding chooses the side of a gradient's jump."""
+    pixels = locations.double() * shapes.flip(-1)[:, None] - 0.5
+    return (pixels - pixels.round()).abs() < 1e-3
+
+
 def from_offsets_inputs(
     case: Case, dtype: torch.dtype = torch.float64, device: str = "cpu", seed: int = 0, coordinates: int = 2
 ) -> list[Tensor]:
@@ -111,8 +117,8 @@ def from_offsets_inputs(
     )
     value, shapes, starts = inputs(case, dtype, seed=seed)[:3]
     references, offsets = (references * 1.2 - 0.1).to(dtype), offsets.to(dtype)
-    pixels = sampling_locations(shapes, offsets.double(), references.double()) * shapes.flip(-1)[:, None] - 0.5
-    offsets = torch.where((pixels - pixels.round()).abs() < 1e-3, offsets + 0.37, offsets)
+    locations = sampling_locations(shapes, offsets.double(), references.double())
+    offsets = torch.where(at_a_centre(locations, shapes), offsets + 0.37, offsets)
     return [tensor.to(device) for tensor in (value, shapes, starts, offsets, logits.to(dtype), references)]
 
 

@@ -210,7 +210,7 @@ def gflops(section: Section, named: bool = True) -> list[Column]:
 
     rules = sorted({p for entry in section.entries if (p := entry.own("complexity"))})
     several = len(rules) > 1
-    heading = "ours, by the paper's rule" if several else f"ours, {rules[0]}" if rules else "ours, by the paper's rule"
+    heading = f"ours, {rules[0]}" if len(rules) == 1 else "ours, by the paper's rule"
     own = _measured("complexity", 1, "gflops", protocol=lambda entry: entry.own("complexity"), named=several and named)
     common = _measured("complexity", 1, "gflops", protocol=lambda entry: COMMON)
     columns = [Column("gflops.published", "GFLOPs", "published", _published("gflops"))]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from families import FAMILIES, small
 from torch import Tensor
+from training.test_waits import padded_batch
 
 from detrbench import cli
 from detrbench.data.loading import Batch
@@ -47,19 +48,8 @@ def shaken(family: str) -> Detector:
 
 
 def batch(dtype: torch.dtype = torch.float64, padded: bool = True) -> Batch:
-    """Three images, two of them padded, one without objects."""
-    generator = torch.Generator().manual_seed(0)
-    masks = torch.zeros(3, 96, 128, dtype=torch.bool)
-    masks[1:, :, 96:] = padded
-    targets = [
-        {
-            "labels": torch.randint(0, CLASSES, (count,), generator=generator),
-            "boxes": (torch.rand(count, 4, generator=generator) * 0.3 + 0.3).to(dtype),
-        }
-        for count in (3, 0, 2)
-    ]
-    images = torch.randn(3, 3, 96, 128, generator=generator).to(dtype)
-    return Batch(images, masks, targets, [1, 2, 3], torch.tensor([[96, 128]] * 3))
+    """`padded_batch` at a size of which every level has several rows."""
+    return padded_batch(96, 128, dtype, padded)
 
 
 def stepped(detector: Detector, given: Batch) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

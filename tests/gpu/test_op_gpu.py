@@ -15,6 +15,7 @@ from op_cases import (
     TOLERANCE,
     Case,
     assert_close,
+    exactly,
     from_offsets_inputs,
     gradients,
     inputs,
@@ -69,9 +70,7 @@ def test_from_offsets_is_the_reference(case: Case, dtype: torch.dtype, coordinat
     given = from_offsets_inputs(case, dtype, "cuda", coordinates=coordinates)
     leaves = leaves_of(given)
     output = ops.msda_from_offsets(*leaves)
-    assert_close(
-        output, unfused([t.cpu().double() if t.is_floating_point() else t.cpu() for t in given]), TOLERANCE[dtype]
-    )
+    assert_close(output, unfused(exactly(given)), TOLERANCE[dtype])
     grad_output = torch.randn(output.shape, device="cuda").to(output.dtype)
     found = torch.autograd.grad(output, [leaves[0], *leaves[3:]], grad_output, materialize_grads=True)
     for gradient, truth in zip(found, true_from_offsets_gradients(grad_output, given), strict=True):

@@ -28,20 +28,20 @@ FAMILIES = {
 }
 
 
-def padded_batch() -> Batch:
+def padded_batch(height: int = 64, width: int = 96, dtype: torch.dtype = torch.float32, padded: bool = True) -> Batch:
     """Three images of the host, two of them padded, one without objects."""
     generator = torch.Generator().manual_seed(0)
-    masks = torch.zeros(3, 64, 96, dtype=torch.bool)
-    masks[1:, :, 64:] = True
+    masks = torch.zeros(3, height, width, dtype=torch.bool)
+    masks[1:, :, -32:] = padded
     targets = [
         {
             "labels": torch.randint(0, 5, (count,), generator=generator),
-            "boxes": torch.rand(count, 4, generator=generator) * 0.3 + 0.3,
+            "boxes": (torch.rand(count, 4, generator=generator) * 0.3 + 0.3).to(dtype),
         }
         for count in (3, 0, 2)
     ]
-    images = torch.randn(3, 3, 64, 96, generator=generator)
-    return Batch(images, masks, targets, [1, 2, 3], torch.tensor([[64, 96]] * 3))
+    images = torch.randn(3, 3, height, width, generator=generator).to(dtype)
+    return Batch(images, masks, targets, [1, 2, 3], torch.tensor([[height, width]] * 3))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
